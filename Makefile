@@ -1,0 +1,37 @@
+# Every target makes the environment it needs. CI calls these same names.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint types imports test demo crash interop-java interop-kafka bench ci clean
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml setup.py streamlog/wire/records_compiled.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev,demo]'
+	@touch $@
+
+setup: $(STAMP) ## create .venv with everything the other targets need
+
+fmt: setup ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
+
+lint: setup ## check format, style and spelling
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/codespell
+
+types: setup ## mypy strict and pyright
+	@$(BIN)/mypy && $(BIN)/pyright
+
+imports: setup ## check that imports point down
+	@$(BIN)/lint-imports
+
+test: setup ## run the tests
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+clean: ## remove the environment and build products
+	@rm -rf $(VENV) build target *.egg-info
