@@ -1,0 +1,307 @@
+"""Python values <-> the bytes of record keys, record values and table rows.
+
+A `Serde` is a frozen pair of functions, made once per topic or table. Three makers, because the three places
+want different bytes for the same type:
+
+- `key_serde_for`: `str` is its UTF-8, `bytes` itself and `int` ASCII decimal, so that `kcat -k`, the console tools and
+  Java's StringSerializer produce the very same keys, and so the same partitions. Everything else is JSON.
+- `serde_for`: record values. JSON or msgpack by msgspec; `bytes` is always itself; "raw" is for `str`, `bytes`, `int`.
+- `table_value_serde_for`: rows of tables and their changelogs. One byte says how the rest is encoded (today always
+  msgpack), so that a later release can add an expiry or headers to rows and still read the old ones.
+
+None never reaches a serde: it is a tombstone, or an absent key, and its meaning belongs to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
+
+import msgspec
+
+from streamlog.errors import UserError
+
+T = TypeVar("T")
+
+Format: TypeAlias = Literal["json", "msgpack", "raw"]
+Data: TypeAlias = bytes | memoryview
+
+VALUE_FORMAT_MSGPACK = 1
+"""First byte of a table row: the rest is one msgpack value. 0 stays unused, so that a zeroed page is never taken
+for a row; 2 to 15 are reserved for rows with an expiry, with headers, and for later encodings."""
+
+SHOWN_BYTES_MAX = 64
+"""How much of a value an error message quotes: enough to recognise it, not enough to fill a log."""
+
+
+class SerdeError(UserError):
+    """A value does not fit its declared type, on the way in or out; says the type, the field and the first bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serde(Generic[T]):
+    """How one type is written and read.
+
+    `encode` gives bytes; `decode` takes bytes or a memoryview and keeps no reference to it. Both raise `SerdeError`.
+    """
+
+    type: Any
+    """The Python type, as it was declared: a class, or a generic alias such as `list[int]`."""
+    name: str
+    """For messages and listings, such as "json Flight"."""
+    encode: Callable[[T], bytes]
+    decode: Callable[[Data], T]
+
+
+@overload
+def serde_for(type: type[T], format: Format = ...) -> Serde[T]: ...
+@overload
+def serde_for(type: Any, format: Format = ...) -> Serde[Any]: ...
+def serde_for(type: Any, format: Format = "json") -> Serde[Any]:  # noqa: A002
+    """Serde of record values: `bytes` is itself in any format, everything else is written in `format`.
+
+    Types are those of msgspec (Struct, dataclass, TypedDict, NamedTuple, datetime, UUID, Decimal, Enum, list, dict,
+    tuple, set, Optional, unions it can tell apart) and pydantic models, at the top or nested.
+
+    Raises: UserError: the type or the format is not supported.
+    """
+    if type is bytes:
+        return _BYTES
+    if format == "raw":
+        return _raw(type)
+    if format == "json":
+        return _json(type)
+    if format == "msgpack":
+        return _msgpack(type)
+    raise UserError(f"unknown format {format!r}: use 'json', 'msgpack' or 'raw'")
+
+
+@overload
+def key_serde_for(type: type[T], format: Format = ...) -> Serde[T]: ...
+@overload
+def key_serde_for(type: Any, format: Format = ...) -> Serde[Any]: ...
+def key_serde_for(type: Any, format: Format = "json") -> Serde[Any]:  # noqa: A002
+    """Serde of record keys: `str`, `bytes` and `int` as other Kafka clients write them, everything else in `format`.
+
+    Keys that compare equal have to be equal in bytes, or one key would live in two partitions. For `float` this serde
+    sees to it (1 and 1.0, 0.0 and -0.0; NaN is refused); a struct or tuple of floats has to hold floats.
+    """
+    if type in (str, bytes, int):
+        return _raw(type)
+    serde = serde_for(type, format)
+    return _float_key(serde) if type is float else serde
+
+
+def _float_key(serde: Serde[float]) -> Serde[float]:
+    def encode(value: float) -> bytes:
+        try:
+            number = operator.truediv(value, 1) + 0.0
+        except (TypeError, OverflowError):
+            raise _unfit(serde.name, value, "expected a number") from None
+        if not math.isfinite(number):
+            raise _unfit(serde.name, value, "a key has to equal itself after a round trip")
+        return serde.encode(number)
+
+    return Serde(serde.type, serde.name, encode, serde.decode)
+
+
+@overload
+def table_value_serde_for(type: type[T]) -> Serde[T]: ...
+@overload
+def table_value_serde_for(type: Any) -> Serde[Any]: ...
+def table_value_serde_for(type: Any) -> Serde[Any]:  # noqa: A002
+    """Serde of table rows, in the store and in the changelog: one format byte, then the value.
+
+    An unknown format byte raises `SerdeError`: the row was written by a newer release, or is no row at all.
+    """
+    inner: Serde[Any] = _msgpack(type)
+    inner_encode, inner_decode = inner.encode, inner.decode
+    prefix = bytes([VALUE_FORMAT_MSGPACK])
+
+    def encode(value: Any) -> bytes:
+        return prefix + inner_encode(value)
+
+    def decode(data: Data) -> Any:
+        if data[:1] != prefix:
+            raise SerdeError(
+                f"table row of {type_name(type)} has format {data[0] if data else 'none'}, and this release reads "
+                f"format {VALUE_FORMAT_MSGPACK} only; a newer streamlog wrote it, or it is no row. {_quote(data)}"
+            )
+        return inner_decode(data[1:])
+
+    return Serde(type, f"row {type_name(type)}", encode, decode)
+
+
+def type_name(kind: Any) -> str:
+    """How messages call a type: `Flight`, `list[int]`."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+
+
+# --- raw ----------------------------------------------------------------------------------------------------------
+
+
+def _encode_bytes(value: bytes | bytearray | memoryview) -> bytes:
+    try:
+        return bytes(memoryview(value))  # bytes(5) would be five zeros
+    except TypeError:
+        raise _unfit("bytes", value, "expected bytes") from None
+
+
+def _encode_str(value: str) -> bytes:
+    try:
+        return str.encode(value)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise _unfit("str", value, str(error)) from None
+
+
+def _decode_str(data: Data) -> str:
+    try:
+        return str(data, "utf-8")
+    except UnicodeDecodeError as error:
+        raise SerdeError(f"not a str: not UTF-8 at byte {error.start}. {_quote(data)}") from None
+
+
+def _encode_int(value: int) -> bytes:
+    try:
+        return b"%d" % operator.index(value)
+    except TypeError:
+        raise _unfit("int", value, "expected a whole number") from None
+
+
+def _decode_int(data: Data) -> int:
+    """Only the canonical form: were "7", "+7" and "007" one key, one key would live in several partitions."""
+    text = bytes(data)
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or b"%d" % value != text:
+        raise SerdeError(f"not an int: expected ASCII decimal digits. {_quote(data)}")
+    return value
+
+
+_BYTES: Serde[bytes] = Serde(bytes, "raw bytes", _encode_bytes, bytes)
+_RAW: dict[Any, Serde[Any]] = {
+    bytes: _BYTES,
+    str: Serde(str, "raw str", _encode_str, _decode_str),
+    int: Serde(int, "raw int", _encode_int, _decode_int),
+}
+
+
+def _raw(kind: Any) -> Serde[T]:
+    serde = _RAW.get(kind)
+    if serde is None:
+        raise UserError(
+            f"format 'raw' is for bytes, str and int, not {type_name(kind)}: use format 'json' or 'msgpack'"
+        )
+    return serde
+
+
+# --- msgspec ------------------------------------------------------------------------------------------------------
+
+_UNFIT = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
+"""What encoders and pydantic raise; UnicodeError and pydantic's ValidationError are ValueErrors."""
+
+
+def _json(kind: Any) -> Serde[T]:
+    _check_supported(kind)
+    if _is_pydantic(kind):
+        return _pydantic_json(kind)
+    encoder = msgspec.json.Encoder(enc_hook=_encode_foreign)
+    decoder = _decoder(msgspec.json.Decoder, kind)
+    return _guarded(kind, "json", encoder.encode, decoder.decode)
+
+
+def _msgpack(kind: Any) -> Serde[T]:
+    _check_supported(kind)
+    encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+    decoder = _decoder(msgspec.msgpack.Decoder, kind)
+    return _guarded(kind, "msgpack", encoder.encode, decoder.decode)
+
+
+def _guarded(kind: Any, encoding: str, write: Callable[[Any], bytes], read: Callable[[Any], Any]) -> Serde[T]:
+    """`write` and `read` with every failure turned into a `SerdeError` that can stand alone."""
+    name = f"{encoding} {type_name(kind)}"
+
+    def encode(value: T) -> bytes:
+        try:
+            return write(value)
+        except (msgspec.MsgspecError, *_UNFIT) as error:
+            raise _unfit(name, value, str(error)) from error
+
+    def decode(data: Data) -> T:
+        try:
+            return cast(T, read(data))
+        except (msgspec.MsgspecError, *_UNFIT) as error:
+            raise SerdeError(f"not {name}: {error}. {_quote(data)}") from error
+
+    return Serde(kind, name, encode, decode)
+
+
+def _decoder(maker: Any, kind: Any) -> Any:
+    target = Any if kind is object else kind
+    try:
+        return maker(target, dec_hook=_decode_foreign)
+    except (TypeError, NameError) as error:
+        raise UserError(f"cannot read or write {type_name(kind)}: {error}") from error
+
+
+def _check_supported(kind: Any) -> None:
+    """Refuse at start what would otherwise fail at the first record: a class nobody knows how to take apart."""
+    if isinstance(kind, type) and not _is_pydantic(kind):
+        try:
+            info = msgspec.inspect.type_info(kind)
+        except (TypeError, NameError) as error:
+            raise UserError(f"cannot read or write {type_name(kind)}: {error}") from error
+        if isinstance(info, msgspec.inspect.CustomType) and kind is not object:
+            raise UserError(
+                f"cannot read or write {type_name(kind)}: make it a streamlog.Record, a dataclass, a TypedDict "
+                "or a pydantic model"
+            )
+
+
+# --- pydantic, when the user's types are its models: recognised by their methods, never imported -------------------
+
+
+def _is_pydantic(kind: Any) -> bool:
+    return isinstance(kind, type) and hasattr(kind, "model_validate_json") and hasattr(kind, "model_dump_json")
+
+
+def _pydantic_json(model: Any) -> Serde[T]:
+    def write(value: Any) -> bytes:
+        if not isinstance(value, model):
+            raise TypeError(f"expected {type_name(model)}, got {type_name(type(value))}")
+        return cast(str, value.model_dump_json()).encode()
+
+    return _guarded(model, "json", write, lambda data: model.model_validate_json(bytes(data)))
+
+
+def _encode_foreign(value: Any) -> Any:
+    if _is_pydantic(type(value)):
+        return value.model_dump()
+    raise NotImplementedError(f"objects of {type_name(type(value))} cannot be written")
+
+
+def _decode_foreign(kind: Any, value: Any) -> Any:
+    if _is_pydantic(kind):
+        return kind.model_validate(value)
+    raise NotImplementedError(f"objects of {type_name(kind)} cannot be read")
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def _unfit(name: str, value: object, reason: str) -> SerdeError:
+    shown = repr(value)
+    if len(shown) > SHOWN_BYTES_MAX:
+        shown = shown[:SHOWN_BYTES_MAX] + "..."
+    return SerdeError(f"cannot write {shown} as {name}: {reason}")
+
+
+def _quote(data: Data) -> str:
+    if len(data) <= SHOWN_BYTES_MAX:
+        return f"The bytes are {bytes(data)!r}"
+    return f"The first of {len(data)} bytes are {bytes(data[:SHOWN_BYTES_MAX])!r}"

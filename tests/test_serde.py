@@ -1,0 +1,223 @@
+"""Serdes: what other Kafka clients would write, round trips, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamlog.errors import UserError
+from streamlog.serde import (
+    VALUE_FORMAT_MSGPACK,
+    Format,
+    SerdeError,
+    key_serde_for,
+    serde_for,
+    table_value_serde_for,
+)
+
+
+class Flight(msgspec.Struct):
+    carrier: str
+    delay_min: float | None
+    scheduled_at: datetime
+
+
+@dataclasses.dataclass
+class Seat:
+    row: int
+    letter: str
+
+
+class Fare(TypedDict):
+    price: Decimal
+    booking: UUID
+
+
+FLIGHT = Flight("UA", 2.5, datetime(2013, 1, 1, 5, 15, tzinfo=UTC))
+VALUES: list[tuple[Any, Any]] = [
+    (Flight, FLIGHT),
+    (Seat, Seat(12, "F")),
+    (Fare, Fare(price=Decimal("10.50"), booking=UUID(int=7))),
+    (datetime, FLIGHT.scheduled_at),
+    (UUID, UUID(int=3)),
+    (Decimal, Decimal("1.10")),
+    (list[int], [1, 2]),
+    (dict[str, Flight], {"a": FLIGHT}),
+    (tuple[str, int], ("a", 1)),
+    (int | None, None),
+    (set[int], {1}),
+    (str, "ü"),
+    (int, -7),
+    (float, 1.5),
+    (bool, True),
+    (bytes, b"\x00\xff"),
+    (Any, {"free": ["form", 1]}),
+    (object, {"free": ["form", 1]}),
+    (dict, {"a": 1}),
+]
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize(("kind", "value"), VALUES, ids=lambda value: str(value)[:20])
+def test_every_supported_type_survives_a_round_trip(kind: Any, value: Any, encoding: Format) -> None:
+    """From bytes and from a memoryview, as values, as keys and as table rows."""
+    for serde in (serde_for(kind, encoding), key_serde_for(kind, encoding), table_value_serde_for(kind)):
+        data = serde.encode(value)
+        assert serde.decode(data) == value
+        assert serde.decode(memoryview(data)) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "data"),
+    [
+        (str, "UA", b"UA"),
+        (str, "", b""),
+        (bytes, b"\x00", b"\x00"),
+        (int, -12, b"-12"),
+        (float, 1.5, b"1.5"),
+        (tuple[str, int], ("a", 1), b'["a",1]'),
+        (Seat, Seat(1, "A"), b'{"row":1,"letter":"A"}'),
+    ],
+)
+def test_keys_have_the_bytes_that_other_clients_write(kind: Any, key: Any, data: bytes) -> None:
+    """str, bytes and int carry no quotes, so `kcat -k` and Java's StringSerializer agree on the partition."""
+    assert key_serde_for(kind).encode(key) == data
+
+
+def test_a_str_value_in_json_has_quotes_and_bytes_never_do() -> None:
+    """Values are honest JSON; bytes are the escape hatch."""
+    assert serde_for(str).encode("a") == b'"a"'
+    assert serde_for(bytes).encode(b"a") == b"a"
+    assert serde_for(str, "raw").encode("a") == b"a"
+
+
+@given(st.one_of(st.integers(), st.booleans()))
+def test_int_keys_have_one_spelling(number: int) -> None:
+    """Equal keys are equal bytes."""
+    serde = key_serde_for(int)
+    assert serde.decode(serde.encode(number)) == number
+    assert serde.encode(number) == b"%d" % number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
+def test_float_keys_have_one_spelling(number: float) -> None:
+    """1 and 1.0 are one key, and so are 0.0 and -0.0."""
+    serde = key_serde_for(float)
+    assert serde.decode(serde.encode(number)) == number
+    assert serde.encode(number) == serde.encode(float(number)) == serde.encode(number + 0.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1", None])
+def test_a_float_key_that_could_not_be_found_again_is_refused(value: Any) -> None:
+    """NaN is not equal to itself."""
+    with pytest.raises(SerdeError, match="cannot write"):
+        key_serde_for(float).encode(value)
+
+
+@pytest.mark.parametrize("data", [b"007", b"+7", b" 7", b"1_0", b"", b"7.0", b"x", b"\xff", "٣".encode()])
+def test_an_int_key_in_another_spelling_is_refused(data: bytes) -> None:
+    """Were 7 and 007 one key, it would live in two partitions."""
+    with pytest.raises(SerdeError, match="not an int"):
+        key_serde_for(int).decode(data)
+
+
+def test_wrong_bytes_say_type_field_and_the_first_bytes() -> None:
+    """The message stands alone."""
+    with pytest.raises(SerdeError) as caught:
+        serde_for(Flight).decode(b'{"carrier":"UA","delay_min":"late","scheduled_at":"2013-01-01T05:15:00Z"}')
+    message = str(caught.value)
+    assert "json Flight" in message
+    assert "$.delay_min" in message
+    assert """{"carrier":"UA""" in message
+    with pytest.raises(SerdeError, match=r"The bytes are b'\\xff'"):
+        serde_for(str, "raw").decode(b"\xff")
+
+
+@given(st.binary(max_size=200), st.sampled_from([Flight, int, str, list[Seat], Fare, Any]))
+def test_no_bytes_raise_anything_but_serde_errors(data: bytes, kind: Any) -> None:
+    """Whatever a producer sent, the task can decide: skip, dead-letter, stop."""
+    for serde in (serde_for(kind), serde_for(kind, "msgpack"), key_serde_for(kind), table_value_serde_for(kind)):
+        with contextlib.suppress(SerdeError):
+            serde.decode(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(str, 5), (bytes, 5), (bytes, "a"), (int, "5"), (int, 1.5), (int, None), (str, "\ud800")]
+)
+def test_a_key_of_another_type_is_refused(kind: Any, value: Any) -> None:
+    """A silent conversion would make a second key of the first; bytes(5) would be five zeros."""
+    with pytest.raises(SerdeError, match="cannot write"):
+        key_serde_for(kind).encode(value)
+
+
+def test_deep_nesting_is_an_error_and_no_crash() -> None:
+    """A producer may send a hundred thousand brackets."""
+    with pytest.raises(SerdeError):
+        serde_for(Any).decode(b"[" * 100_000)
+    with pytest.raises(SerdeError):
+        serde_for(Any, "msgpack").decode(b"\x91" * 100_000)
+
+
+def test_a_table_row_begins_with_its_format() -> None:
+    """The bytes of rows are a format on disk and in changelogs: this one may never change."""
+    serde = table_value_serde_for(int)
+    assert serde.encode(5) == b"\x01\x05"
+    assert VALUE_FORMAT_MSGPACK == 1
+    assert table_value_serde_for(Seat).encode(Seat(1, "A")) == b"\x01" + msgspec.msgpack.encode(
+        {"row": 1, "letter": "A"}
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x05", b"\x02\x05", b"5"])
+def test_a_row_of_another_format_says_so(data: bytes) -> None:
+    """A downgrade finds rows of a newer release: it must not read them as something else."""
+    with pytest.raises(SerdeError, match="this release reads format 1"):
+        table_value_serde_for(int).decode(data)
+
+
+def test_unsupported_types_are_refused_at_start() -> None:
+    """Not at the first record."""
+
+    class Opaque:
+        pass
+
+    with pytest.raises(UserError, match="Opaque: make it a"):
+        serde_for(Opaque)
+    with pytest.raises(UserError, match="'raw' is for bytes"):
+        serde_for(Flight, "raw")
+    with pytest.raises(UserError, match="unknown format 'avro'"):
+        serde_for(Flight, "avro")  # type: ignore[call-overload] # what an untyped program would pass
+    with pytest.raises(UserError, match="cannot read or write"):
+        serde_for(Seat | Flight)
+
+
+def test_pydantic_models_work_at_the_top_and_nested() -> None:
+    """They are recognised by their methods; streamlog does not depend on pydantic."""
+    pydantic = pytest.importorskip("pydantic")
+    order_type: Any = pydantic.create_model("Order", id=(int, ...), note=(str, "none"))
+    order = order_type(id=3)
+
+    encodings: list[Format] = ["json", "msgpack"]
+    for encoding in encodings:
+        serde = serde_for(order_type, encoding)
+        assert serde.decode(memoryview(serde.encode(order))) == order
+        nested = serde_for(list[order_type], encoding)
+        assert nested.decode(nested.encode([order])) == [order]
+
+    assert json.loads(serde_for(order_type).encode(order)) == {"id": 3, "note": "none"}
+    assert table_value_serde_for(order_type).decode(table_value_serde_for(order_type).encode(order)) == order
+    with pytest.raises(SerdeError, match="json Order"):
+        serde_for(order_type).decode(b'{"id":"x"}')
+    with pytest.raises(SerdeError, match="expected Order, got int"):
+        serde_for(order_type).encode(3)
