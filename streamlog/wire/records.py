@@ -17,14 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from streamlog.errors import LocalProtocolError
 from streamlog.wire.compression import Compression, CorruptPayload, compress, decompress
-from streamlog.wire.records_codec import (
-    CODEC,
-    NO_HEADERS,
-    RecordHeaders,
-    new_appender,
-)
-from streamlog.wire.records_codec import decode_records as _decode_section
-from streamlog.wire.records_codec import encode_records as _encode_section
+from streamlog.wire.records_codec import CODEC, Appender, codec
 from streamlog.wire.records_control import (
     ControlKey,
     ControlType,
@@ -43,6 +36,7 @@ from streamlog.wire.records_header import (
     LOG_APPEND_TIME_BIT,
     LOG_OVERHEAD_BYTES,
     MAGIC,
+    NO_HEADERS,
     NO_LEADER_EPOCH,
     NO_PRODUCER_EPOCH,
     NO_PRODUCER_ID,
@@ -54,6 +48,7 @@ from streamlog.wire.records_header import (
     CorruptBatch,
     NeedMoreData,
     ReadableBuffer,
+    RecordHeaders,
     UnsupportedMagic,
     WritableBuffer,
     compute_crc,
@@ -195,7 +190,7 @@ def decode_records(
             except CorruptPayload as error:
                 raise CorruptBatch(f"batch at offset {header.base_offset}: {error}") from error
         append_time_ms = header.max_timestamp_ms if header.is_log_append_time else None
-        columns = _decode_section(
+        columns = codec.decode_records(
             section, header.record_count, header.base_offset, header.base_timestamp_ms, append_time_ms
         )
     return RecordColumns(*columns)
@@ -252,7 +247,7 @@ def encode_batch(
         | (CONTROL_BIT if is_control else 0)
         | (DELETE_HORIZON_BIT if delete_horizon_ms is not None else 0)
     )
-    batch = _encode_section(keys, values, timestamps_ms, headers, base_timestamp_ms, offset_deltas)
+    batch = codec.encode_records(keys, values, timestamps_ms, headers, base_timestamp_ms, offset_deltas)
     return _finish(
         batch,
         compression if count else Compression.NONE,
@@ -322,7 +317,7 @@ def _finish(
 
 class _Append(Protocol):
     def __call__(
-        self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: RecordHeaders = ..., /
+        self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: RecordHeaders = ...
     ) -> int: ...
 
 
@@ -338,7 +333,7 @@ class BatchBuilder:
     __slots__ = ("_appender", "append")
 
     def __init__(self) -> None:
-        self._appender = new_appender()
+        self._appender: Appender = codec.RecordAppender()
         self.append: _Append = self._appender.append
 
     def __len__(self) -> int:

@@ -2,13 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from os import environ
+from typing import Literal, Protocol
 
-from streamlog.wire.records_interpreted import NO_HEADERS, Columns, RecordAppender, RecordHeaders
-from streamlog.wire.records_interpreted import decode_records as decode_records
-from streamlog.wire.records_interpreted import encode_records as encode_records
+from streamlog.errors import UserError
+from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
-__all__ = ["CODEC", "NO_HEADERS", "Columns", "RecordHeaders", "decode_records", "encode_records", "new_appender"]
 
-CODEC: Literal["compiled", "interpreted"] = "interpreted"
-new_appender = RecordAppender
+class Appender(Protocol):
+    """The records of one batch in the making; documented at records.BatchBuilder."""
+
+    def append(
+        self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: RecordHeaders = ...
+    ) -> int: ...
+    def __len__(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def base_timestamp_ms(self) -> int: ...
+    @property
+    def max_timestamp_ms(self) -> int: ...
+    def encode(self) -> bytearray: ...
+
+
+class Codec(Protocol):
+    """What records_compiled and records_interpreted both are."""
+
+    @property
+    def encode_records(
+        self,
+    ) -> Callable[
+        [
+            Sequence[bytes | None],
+            Sequence[bytes | None],
+            Sequence[int],
+            Sequence[RecordHeaders] | None,
+            int,
+            Sequence[int] | None,
+        ],
+        bytearray,
+    ]: ...
+    @property
+    def decode_records(self) -> Callable[[ReadableBuffer, int, int, int, int | None], Columns]: ...
+    @property
+    def RecordAppender(self) -> Callable[[], Appender]: ...  # noqa: N802
+
+
+def compiled_codec() -> Codec | None:
+    """The compiled codec, or None where it was not built (then the module, if it loads at all, is not to be used)."""
+    try:
+        from streamlog.wire import records_compiled
+    except ImportError:
+        return None
+    return records_compiled if records_compiled.COMPILED else None
+
+
+def interpreted_codec() -> Codec:
+    from streamlog.wire import records_interpreted
+
+    return records_interpreted
+
+
+def _choose(wanted: str) -> tuple[Codec, Literal["compiled", "interpreted"]]:
+    if wanted not in ("", "compiled", "interpreted"):
+        raise UserError(f"STREAMLOG_CODEC is {wanted!r}; it can be compiled, interpreted, or unset")
+    if wanted != "interpreted":
+        compiled = compiled_codec()
+        if compiled is not None:
+            return compiled, "compiled"
+        if wanted == "compiled":
+            raise UserError("STREAMLOG_CODEC=compiled, but it was not built: reinstall streamlog where a C compiler is")
+    return interpreted_codec(), "interpreted"
+
+
+codec, CODEC = _choose(environ.get("STREAMLOG_CODEC", ""))

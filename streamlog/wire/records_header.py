@@ -34,6 +34,12 @@ from streamlog.wire.crc import crc32c
 ReadableBuffer = bytes | bytearray | memoryview
 WritableBuffer = bytearray | memoryview
 
+RecordHeaders = tuple[tuple[str, bytes | None], ...]
+# offsets, timestamps, keys, values and headers of a batch: what the record codec returns.
+Columns = tuple[list[int], list[int], list[bytes | None], list[bytes | None], list[RecordHeaders]]
+
+NO_HEADERS: RecordHeaders = ()
+
 HEADER = Struct(">qiibIhiqqqhii")
 HEADER_BYTES = 61
 # base_offset and batch_length_bytes, which batch_length_bytes does not count.

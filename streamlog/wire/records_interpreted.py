@@ -19,11 +19,14 @@ from itertools import repeat
 from types import NoneType
 
 from streamlog.errors import LocalProtocolError
-from streamlog.wire.records_header import BATCH_BYTES_MAX, HEADER_BYTES, CorruptBatch
-
-RecordHeaders = tuple[tuple[str, bytes | None], ...]
-
-NO_HEADERS: RecordHeaders = ()
+from streamlog.wire.records_header import (
+    BATCH_BYTES_MAX,
+    HEADER_BYTES,
+    NO_HEADERS,
+    Columns,
+    CorruptBatch,
+    RecordHeaders,
+)
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _UINT32_MASK, _UINT64_MASK = 2**32 - 1, 2**64 - 1
@@ -63,8 +66,15 @@ def encode_records(
 
     Without offset_deltas they count from 0. Raises LocalProtocolError for what the format cannot carry.
     """
-    _check_types(keys, "key")
-    _check_types(values, "value")
+    _check_types(keys, "key", bytes)
+    _check_types(values, "value", bytes)
+    _check_types(timestamps_ms, "timestamp", int)
+    if offset_deltas is not None:
+        _check_types(offset_deltas, "offset delta", int)
+    if not _fits_int64(base_timestamp_ms - _SMALL) or not _fits_int64(base_timestamp_ms + _SMALL):
+        # Only this close to the ends of time can a small delta leave the range, so only here every sum is looked at.
+        for timestamp_ms in timestamps_ms:
+            _timestamp_varint(timestamp_ms, timestamp_ms - base_timestamp_ms)
     parts: list[bytes] = [bytes(HEADER_BYTES)]
     append = parts.append
     varint = _VARINT
@@ -98,11 +108,11 @@ def encode_records(
     return batch
 
 
-def _check_types(column: Sequence[bytes | None], name: str) -> None:
+def _check_types(column: Sequence[object], name: str, wanted: type) -> None:
     """Refuse what is no bytes, at the speed of a set: a concatenation would take a bytearray for bytes."""
-    for kind in set(map(type, column)) - {bytes, NoneType}:
-        if not issubclass(kind, bytes):
-            raise LocalProtocolError(f"a record's {name} has to be bytes or None, not {kind.__name__}")
+    for kind in set(map(type, column)) - {wanted}:
+        if not issubclass(kind, wanted) and not (kind is NoneType and wanted is bytes):
+            raise LocalProtocolError(f"a record's {name} has to be {wanted.__name__}, not {kind.__name__}")
 
 
 def _rare_parts(key: bytes | None, value: bytes | None, headers: RecordHeaders) -> tuple[bytes, bytes, bytes]:
@@ -129,8 +139,12 @@ def _nullable(field: bytes | None, name: str) -> bytes:
     return _varint(len(field)) + field
 
 
+def _fits_int64(number: int) -> bool:
+    return _INT64_MIN <= number <= _INT64_MAX
+
+
 def _timestamp_varint(timestamp_ms: int, delta: int) -> bytes:
-    if not _INT64_MIN <= delta <= _INT64_MAX:
+    if not _fits_int64(timestamp_ms) or not _fits_int64(delta):
         raise LocalProtocolError(f"timestamp {timestamp_ms} is too far from the batch's base timestamp")
     return _varint(delta)
 
@@ -163,8 +177,11 @@ class RecordAppender:
             size_bytes += sum(map(len, _rare_parts(key, value, headers)))
         else:
             size_bytes += len(key) + len(value)
-        if not _INT64_MIN <= timestamp_ms <= _INT64_MAX:
-            raise LocalProtocolError(f"timestamp {timestamp_ms} does not fit 64 bits")
+        if not isinstance(timestamp_ms, int):
+            raise LocalProtocolError(f"a record's timestamp has to be int, not {type(timestamp_ms).__name__}")
+        base_timestamp_ms = self._timestamps_ms[0] if self._timestamps_ms else timestamp_ms
+        if not _fits_int64(timestamp_ms) or not _fits_int64(timestamp_ms - base_timestamp_ms):
+            raise LocalProtocolError(f"timestamp {timestamp_ms} is too far from the batch's base timestamp")
         size_bytes += self.size_bytes
         if size_bytes > BATCH_BYTES_MAX:
             raise LocalProtocolError(f"a batch of {size_bytes} bytes does not fit its 32-bit length")
@@ -190,9 +207,6 @@ class RecordAppender:
         """The records section behind 61 zero bytes."""
         headers = self._headers if any(self._headers) else None
         return encode_records(self._keys, self._values, self._timestamps_ms, headers, self.base_timestamp_ms, None)
-
-
-Columns = tuple[list[int], list[int], list[bytes | None], list[bytes | None], list[RecordHeaders]]
 
 
 def decode_records(
