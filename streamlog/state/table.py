@@ -1,0 +1,373 @@
+"""The write-back cache over one table of one task: where agents read and write.
+
+A hot key costs one dict operation to read and two to write; RocksDB costs ten times that. So writes stay in memory
+until the task commits, and each key that changed is then written once to the changelog and once to the store, however
+often it changed.
+
+Three dicts, keyed by the decoded key:
+
+    recent   every entry in use: dirty, in commit, and clean ones read or written since the last turn
+    old      the generation before: an entry found here moves to `recent`; the rest goes all at once at the next turn
+    dirty    keys written since the last commit began, with their bytes (values are in `recent`)
+
+and while a commit runs, `in_commit`: the keys it carries. Invariants: dirty and in_commit are subsets of recent, so a
+read never asks the store for a row the store does not have yet; and an entry leaves memory only by a turn, which keeps
+both. Absence is an entry like any other (`_ABSENT`), so that a key that does not exist is looked up once.
+
+Commits overlap with processing: `take_dirty` encodes what changed and starts the next round of changes at once; the
+caller sends the rows to the changelog, writes them to the store, then says `committed`; or `abandon`, which makes them
+dirty again.
+
+Values belong to the table from `set` on. Whoever changes a value in place has to `set` it again, or the change is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar, overload
+
+import msgspec
+
+from streamlog.errors import UserError
+from streamlog.serde import Serde, SerdeError, type_name
+from streamlog.state.store import Change, Store
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+CACHE_BYTES_MAX = 64 * 1024 * 1024
+"""Memory for the clean entries of one table of one task: some 300,000 small ones. Streams divides a worker's budget."""
+
+ENTRY_BYTES = 200
+"""What a small entry costs: two dict slots, a str key, an int or a small Struct."""
+
+SMALL_VALUE_BYTES = 64
+"""Encoded values up to this are covered by ENTRY_BYTES; larger ones are charged one by one."""
+
+DECODED_BYTES_PER_ENCODED_BYTE = 4
+"""Python objects are this much larger than their msgpack; measured on Structs and lists of small numbers."""
+
+
+class _Mark:
+    """A value that no user can have."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+_ABSENT: Final = _Mark("absent")
+_UNKNOWN: Final = _Mark("unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyRows:
+    """What one table contributes to one commit."""
+
+    rows: list[tuple[bytes, bytes | None, int]]
+    """Key bytes, value bytes (None deletes), timestamp in ms: the records for the changelog."""
+
+    def changes(self) -> list[Change]:
+        """The same rows, for the store."""
+        return [(key, value) for key, value, _ in self.rows]
+
+
+class TableState(Generic[K, V]):
+    """One table of one task. Single-threaded: the event loop's; the store may be committing in another thread."""
+
+    __slots__ = (
+        "_cache_bytes_max",
+        "_charge_bytes",
+        "_dirty",
+        "_encode_key",
+        "_encode_value",
+        "_in_commit",
+        "_key",
+        "_large",
+        "_old",
+        "_recent",
+        "_store",
+        "_turn_at_bytes",
+        "_value",
+        "loads",
+        "name",
+        "on_new_key",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        key: Serde[K],
+        value: Serde[V],
+        *,
+        on_new_key: Callable[[bytes], None] | None = None,
+        cache_bytes_max: int = CACHE_BYTES_MAX,
+    ) -> None:
+        """A table `name` of `store`.
+
+        Args:    value: a `table_value_serde_for`, so that rows begin with their format byte.
+                 on_new_key: called with the key's bytes when a key that is not known to exist is about to be
+                 written; what it raises refuses the write. Rows that came from the store are not asked about again.
+        Raises:  UserError: keys of this type cannot be looked up.
+        """
+        if _can_change(key.type):
+            raise UserError(
+                f"table {name}: {type_name(key.type)} cannot be a key, because it can change; "
+                "declare it with frozen=True"
+            )
+        self.name = name
+        self.on_new_key = on_new_key
+        self.loads = 0
+        """Rows asked of the store: cache misses."""
+        self._store = store
+        self._key = key
+        self._value = value
+        self._encode_key = key.encode
+        self._encode_value = value.encode
+        self._recent: dict[K, V | _Mark] = {}
+        self._old: dict[K, V | _Mark] = {}
+        self._dirty: dict[K, bytes] = {}
+        self._in_commit: dict[K, bytes] | None = None
+        self._large: dict[K, int] = {}  # encoded size of values in recent beyond SMALL_VALUE_BYTES
+        self._cache_bytes_max = cache_bytes_max
+        self._charge_bytes = 0  # estimate for recent
+        self._turn_at_bytes = cache_bytes_max // 2
+
+    # --- reads ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of `key`, or `default`. Raises: SerdeError: the key does not fit, or the stored row does not."""
+        value = self._recent.get(key, _UNKNOWN)
+        if value is _UNKNOWN:
+            value = self._load(key)
+        return default if value is _ABSENT else value
+
+    def contains(self, key: K) -> bool:
+        value = self._recent.get(key, _UNKNOWN)
+        if value is _UNKNOWN:
+            value = self._load(key)
+        return value is not _ABSENT
+
+    def _load(self, key: K) -> V | _Mark:
+        """Bring an entry into `recent`, from the old generation or from the store."""
+        value = self._old.get(key, _UNKNOWN)
+        size_bytes = 0
+        if value is _UNKNOWN:
+            self.loads += 1
+            data = self._store.get(self.name, self._encode_key(key))
+            if data is None:
+                value = _ABSENT
+            else:
+                value = self._decode_row(key, data)
+                size_bytes = len(data)
+        self._recent[key] = value
+        self._charge(key, size_bytes)
+        return value
+
+    def _decode_row(self, key: object, data: bytes) -> V:
+        try:
+            return self._value.decode(data)
+        except SerdeError as error:
+            raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
+
+    def scan(
+        self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[K, V]]:
+        """Entries with start <= key bytes < stop, sorted by key bytes; what is not committed yet is among them.
+
+        Rows that change while the scan runs are seen as they were, or as they are.
+        """
+        for key_bytes, key, value in islice(self._merged(start, stop, reverse), limit):
+            if isinstance(key, _Mark):
+                decoded = self._key.decode(key_bytes)
+                yield decoded, self._decode_row(decoded, value)
+            else:
+                yield key, value
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        return self.scan()
+
+    def values(self) -> Iterator[V]:
+        for _, value in self.scan():
+            yield value
+
+    def keys(self) -> Iterator[K]:
+        decode = self._key.decode
+        for key_bytes, key, _ in self._merged(b"", None, False):
+            yield decode(key_bytes) if isinstance(key, _Mark) else key
+
+    def _merged(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[tuple[bytes, K | _Mark, Any]]:
+        """Sorted union of changes and store: (key bytes, key, value), or (key bytes, unknown, row) from the store."""
+        changed = self._changed(start, stop, reverse)
+        position, end = 0, len(changed)
+        for key_bytes, data in self._store.scan(self.name, start, stop, reverse=reverse):
+            while position < end and (
+                changed[position][0] > key_bytes if reverse else changed[position][0] < key_bytes
+            ):
+                if changed[position][2] is not _ABSENT:
+                    yield changed[position]
+                position += 1
+            if position < end and changed[position][0] == key_bytes:
+                if changed[position][2] is not _ABSENT:
+                    yield changed[position]
+                position += 1
+            else:
+                yield key_bytes, _UNKNOWN, data
+        for entry in changed[position:]:
+            if entry[2] is not _ABSENT:
+                yield entry
+
+    def _changed(self, start: bytes, stop: bytes | None, reverse: bool) -> list[tuple[bytes, K, Any]]:
+        """Entries the store may not have yet, sorted by key bytes."""
+        recent = self._recent
+        changed = {**(self._in_commit or {}), **self._dirty}
+        entries = [
+            (key_bytes, key, recent[key])
+            for key, key_bytes in changed.items()
+            if key_bytes >= start and (stop is None or key_bytes < stop)
+        ]
+        entries.sort(key=_first, reverse=reverse)
+        return entries
+
+    # --- writes ---------------------------------------------------------------------------------------------------
+
+    def set(self, key: K, value: V) -> None:
+        """Write. Raises: SerdeError: the key does not fit its type; and whatever `on_new_key` raises."""
+        if key not in self._dirty:
+            self._first_write(key)
+        self._recent[key] = value
+
+    def delete(self, key: K) -> None:
+        """Delete; a key that is known to be absent is left alone."""
+        if key not in self._dirty:
+            if self._recent.get(key) is _ABSENT:
+                return
+            self._first_write(key)
+        self._recent[key] = _ABSENT
+
+    def _first_write(self, key: K) -> None:
+        """Make `key` dirty; its value follows at once."""
+        key_bytes = self._encode_key(key)
+        before = self._recent.get(key, _UNKNOWN)
+        if isinstance(before, _Mark) and self.on_new_key is not None:
+            self.on_new_key(key_bytes)
+        self._dirty[key] = key_bytes
+        if before is _UNKNOWN:
+            self._recent[key] = _ABSENT  # until the value follows: dirty is a subset of recent
+            self._charge(key, 0)
+
+    # --- commit ---------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty_count(self) -> int:
+        """Keys changed since the last `take_dirty`."""
+        return len(self._dirty)
+
+    @property
+    def dirty_full(self) -> bool:
+        """Changes alone fill the cache: commit now, because nothing else can make room."""
+        return len(self._dirty) * ENTRY_BYTES > self._cache_bytes_max // 2
+
+    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
+        """Encode what changed since the last time and begin the next round; one commit at a time.
+
+        Args:    timestamp_ms: for the changelog records; stream time, so that they expire no earlier than the rows do.
+        Raises:  SerdeError: a value does not fit its type. Then nothing has been taken.
+        """
+        assert self._in_commit is None, f"table {self.name}: the commit before was neither finished nor abandoned"
+        rows: list[tuple[bytes, bytes | None, int]] = []
+        recent, encode = self._recent, self._encode_value
+        for key, key_bytes in self._dirty.items():
+            value = recent[key]
+            if isinstance(value, _Mark):
+                rows.append((key_bytes, None, timestamp_ms))
+                continue
+            try:
+                data = encode(value)
+            except SerdeError as error:
+                raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
+            rows.append((key_bytes, data, timestamp_ms))
+            if len(data) > SMALL_VALUE_BYTES:
+                self._charge_large(key, len(data))
+        self._in_commit, self._dirty = self._dirty, {}
+        return DirtyRows(rows)
+
+    def committed(self, dirty: DirtyRows) -> None:
+        """The rows are in the store: their entries are clean now, unless changed again."""
+        assert self._in_commit is not None, "committed without take_dirty"
+        assert len(self._in_commit) == len(dirty.rows), "committed what another take_dirty gave"
+        self._in_commit = None
+        self._maybe_turn()
+
+    def abandon(self, dirty: DirtyRows) -> None:
+        """The commit failed before the store: its rows are dirty again, with their latest values."""
+        assert self._in_commit is not None, "abandon without take_dirty"
+        assert len(self._in_commit) == len(dirty.rows), "abandoned what another take_dirty gave"
+        self._dirty = {**self._in_commit, **self._dirty}
+        self._in_commit = None
+
+    # --- memory ---------------------------------------------------------------------------------------------------
+
+    @property
+    def cache_entries(self) -> int:
+        return len(self._recent) + len(self._old)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Estimate for the entries in use; the old generation is at most as large as this once was."""
+        return self._charge_bytes
+
+    def approximate_count(self) -> int:
+        """About how many rows the table has, uncommitted new ones left out."""
+        return self._store.approximate_count(self.name)
+
+    def _charge(self, key: K, size_bytes: int) -> None:
+        """Account for one entry that came into `recent`."""
+        self._charge_bytes += ENTRY_BYTES
+        if size_bytes > SMALL_VALUE_BYTES:
+            self._charge_large(key, size_bytes)
+        self._maybe_turn()
+
+    def _charge_large(self, key: K, size_bytes: int) -> None:
+        grown_bytes = size_bytes - self._large.get(key, 0)
+        self._large[key] = size_bytes
+        self._charge_bytes += DECODED_BYTES_PER_ENCODED_BYTE * grown_bytes
+
+    def _maybe_turn(self) -> bool:
+        """Forget the old generation when the recent one has grown by half the budget since the last turn.
+
+        Measured from what had to stay, not from zero: were everything dirty, a fixed bound would turn at every write.
+        """
+        if self._charge_bytes <= self._turn_at_bytes:
+            return False
+        kept = {key: self._recent[key] for key in (*(self._in_commit or ()), *self._dirty)}
+        self._old, self._recent = self._recent, kept
+        self._large = {key: size_bytes for key, size_bytes in self._large.items() if key in kept}
+        self._charge_bytes = len(kept) * ENTRY_BYTES + DECODED_BYTES_PER_ENCODED_BYTE * sum(self._large.values())
+        self._turn_at_bytes = self._charge_bytes + self._cache_bytes_max // 2
+        return True
+
+
+def _can_change(kind: Any) -> bool:
+    """Whether objects of this type cannot be dict keys. A msgspec Struct has a __hash__, which raises unless frozen."""
+    if not isinstance(kind, type):
+        return False
+    if issubclass(kind, msgspec.Struct):
+        return not kind.__struct_config__.frozen
+    return kind.__hash__ is None
+
+
+def _first(entry: tuple[bytes, Any, Any]) -> bytes:
+    return entry[0]
