@@ -8,14 +8,40 @@ from pathlib import Path
 
 from streamlog.wire.apis import API_TABLE
 from streamlog.wire.frames import RequestHeader, ResponseHeader
+from streamlog.wire.internal.consumer_protocol import ConsumerProtocolAssignment, ConsumerProtocolSubscription
+from streamlog.wire.internal.control import (
+    EndTxnMarker,
+    LeaderChangeMessage,
+    SnapshotFooterRecord,
+    SnapshotHeaderRecord,
+)
+from streamlog.wire.internal.group import GROUP_RECORDS
+from streamlog.wire.internal.metadata import METADATA_RECORDS
+from streamlog.wire.internal.quorum_state import QuorumState
+from streamlog.wire.internal.transaction import TRANSACTION_RECORDS
+from streamlog.wire.internal.voters import KRaftVersionRecord, VotersRecord
 from streamlog.wire.message import Message
 from streamlog.wire.schema import Array, Blob, Nested, Struct, WireType, describe
 
 DATA = Path(__file__).parent / "data"
 
 HEADERS: list[type[Message]] = [RequestHeader, ResponseHeader]
+INTERNAL: list[type[Message]] = [
+    *METADATA_RECORDS.values(),
+    *(message for pair in GROUP_RECORDS.values() for message in pair),
+    *(message for pair in TRANSACTION_RECORDS.values() for message in pair),
+    ConsumerProtocolSubscription,
+    ConsumerProtocolAssignment,
+    EndTxnMarker,
+    LeaderChangeMessage,
+    SnapshotHeaderRecord,
+    SnapshotFooterRecord,
+    KRaftVersionRecord,
+    VotersRecord,
+    QuorumState,
+]
 API_MESSAGES: list[type[Message]] = [message for api in API_TABLE.values() for message in (api.request, api.response)]
-MESSAGES: list[type[Message]] = [*HEADERS, *API_MESSAGES]
+MESSAGES: list[type[Message]] = [*HEADERS, *API_MESSAGES, *INTERNAL]
 
 
 def versions(message: type[Message]) -> range:
@@ -33,7 +59,7 @@ def kafka_schemas() -> dict[tuple[str, int], str]:
     """Fields by message and version, as Kafka's own schema objects print them."""
     schemas: dict[tuple[str, int], str] = {}
     name, last = "", ""
-    for line in (DATA / "messages.txt").read_text().splitlines():
+    for line in f"{(DATA / 'messages.txt').read_text()}\n{(DATA / 'records.txt').read_text()}".splitlines():
         if line.startswith("  v"):
             version, _, fields = line.strip().partition(" ")
             last = last if fields == "as before" else fields

@@ -7,7 +7,7 @@ import pytest
 from streamlog.wire.apis import API_TABLE
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.message import Message
-from tests.wire.catalogue import API_MESSAGES, DATA, MESSAGES, kafka_schemas, rendered, versions
+from tests.wire.catalogue import API_MESSAGES, DATA, INTERNAL, MESSAGES, kafka_schemas, rendered, versions
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
@@ -59,3 +59,16 @@ def test_codes_outside_the_list_read_as_unknown_server_error() -> None:
 def test_messages_have_different_classes() -> None:
     """Nothing is declared twice."""
     assert len(set(API_MESSAGES)) == 2 * len(API_TABLE)
+
+
+def test_internal_records_have_kafkas_type_numbers() -> None:
+    """The number in a key or frame is what tells one record from another."""
+    theirs = {}
+    for line in (DATA / "records.txt").read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            name, _, _, number = line.split()
+            theirs[name] = int(number)
+    numbered = [message for message in INTERNAL if hasattr(message, "record_type")]
+    assert {message.__name__: message.record_type for message in numbered} == {
+        message.__name__: theirs[message.__name__] for message in numbered
+    }
