@@ -1,0 +1,132 @@
+"""From a frame to its answer: header, version, handler, response.
+
+What is not in `SERVED` does not exist: ApiVersions advertises what is in it and nothing else, and a request for
+anything else closes the connection, as in Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from streamlog.broker.api import api_versions
+from streamlog.broker.broker import Broker
+from streamlog.broker.connection import Answer, Connection, Parts, Waiting
+from streamlog.broker.context import RequestContext
+from streamlog.env import Scope
+from streamlog.errors import RemoteProtocolError
+from streamlog.wire.apis import API_TABLE, ApiKey
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.frames import decode_request_header, encode_response_parts
+from streamlog.wire.message import Request, Response
+from streamlog.wire.messages import ApiVersionsRequest
+
+log = logging.getLogger(__name__)
+
+Q = TypeVar("Q", bound=Request)
+Reply: TypeAlias = Response | Awaitable[Response | None] | None
+Outcome: TypeAlias = Response | RemoteProtocolError | None
+"""A reply that is there: a response, a reason to close the connection, or nothing to say."""
+
+
+class Service(NamedTuple):
+    """One API as it is served."""
+
+    key: ApiKey
+    min_version: int
+    max_version: int
+    handle: Callable[[Broker, RequestContext, memoryview, int], Reply]
+    """Decodes the request's body, which begins at the given position, and handles it."""
+    response: type[Response]
+
+
+def _service(key: ApiKey, request: type[Q], handle: Callable[[Broker, RequestContext, Q], Reply]) -> Service:
+    api = API_TABLE[key]
+    assert api.request is request, f"{key!r} is served by the handler of another API"
+    decoders = request.decoders
+
+    def decode_and_handle(broker: Broker, context: RequestContext, frame: memoryview, position: int) -> Reply:
+        message: Q
+        message, _ = decoders[context.version](frame, position)
+        return handle(broker, context, message)
+
+    return Service(key, api.min_version, api.stable_max_version, decode_and_handle, api.response)
+
+
+SERVED: dict[int, Service] = {
+    service.key: service for service in (_service(ApiKey.API_VERSIONS, ApiVersionsRequest, api_versions.handle),)
+}
+
+
+class ApiDispatcher:
+    """Answers the frames of all connections. Owns the tasks of requests that wait."""
+
+    def __init__(self, broker: Broker, scope: Scope) -> None:
+        self._broker = broker
+        self._scope = scope
+
+    def serve(self, connection: Connection, frame: memoryview) -> Answer:
+        header, position = decode_request_header(frame)
+        api_key, version = header.request_api_key, header.request_api_version
+        service = SERVED.get(api_key)
+        if service is None or not service.min_version <= version <= service.max_version:
+            if api_key == ApiKey.API_VERSIONS:
+                # KIP-511: whatever version was asked for, the answer is one that every client can read.
+                return encode_response_parts(api_key, 0, header.correlation_id, api_versions.refuse_version())
+            raise RemoteProtocolError(f"{API_TABLE[api_key].name} version {version} is not served")
+        context = RequestContext(api_key, version, header.correlation_id, header.client_id or "", connection)
+        try:
+            reply = service.handle(self._broker, context, frame, position)
+        except Exception as error:
+            return _encode(context, _failed(service, context, error))
+        if reply is None or isinstance(reply, Response):
+            return _encode(context, reply)
+        future: asyncio.Future[Outcome]
+        if isinstance(reply, asyncio.Future):
+            future = reply
+        else:
+            future = self._scope.spawn(service.key.name, _settle(service, context, reply))
+        return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
+
+
+async def _settle(service: Service, context: RequestContext, reply: Awaitable[Response | None]) -> Outcome:
+    """Wait for a reply. Errors are values here: one request must not end the tasks of the others."""
+    try:
+        return await reply
+    except Exception as error:
+        return _failed(service, context, error)
+
+
+def _outcome_of(service: Service, context: RequestContext, future: asyncio.Future[Outcome]) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, Exception):
+        return _failed(service, context, error)
+    raise error
+
+
+def _failed(service: Service, context: RequestContext, error: Exception) -> Outcome:
+    """What a handler's exception becomes."""
+    if isinstance(error, RemoteProtocolError):
+        return error
+    if isinstance(error, KafkaError):
+        code = error.code
+    else:
+        code = ErrorCode.UNKNOWN_SERVER_ERROR
+        log.error("%s version %d of %s failed", service.key.name, context.version, context.client_host, exc_info=error)
+    response = service.response()
+    if not hasattr(response, "error_code"):
+        return RemoteProtocolError(f"{service.key.name} failed with {code.name}, and its response cannot say so")
+    response.error_code = int(code)
+    return response
+
+
+def _encode(context: RequestContext, outcome: Outcome) -> Parts | None:
+    if outcome is None:
+        return None
+    if isinstance(outcome, RemoteProtocolError):
+        raise outcome
+    return encode_response_parts(context.api_key, context.version, context.correlation_id, outcome)

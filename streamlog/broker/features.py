@@ -1,0 +1,31 @@
+"""Feature levels (KIP-584): what this software can do, and what a new cluster is formatted with."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class LevelRange(NamedTuple):
+    low: int
+    high: int
+
+
+METADATA_VERSION: Final = "metadata.version"
+KRAFT_VERSION: Final = "kraft.version"
+
+METADATA_VERSION_LEVEL: Final = 30
+"""4.3-IV0: the record formats `metadata/` writes. Fields of the levels below it are all understood; levels above
+may mean what we do not know."""
+
+KRAFT_VERSION_LEVEL: Final = 1
+"""Voters are records of the quorum's own log, with directory ids (KIP-853)."""
+
+SUPPORTED_FEATURES: Final[dict[str, LevelRange]] = {
+    KRAFT_VERSION: LevelRange(1, KRAFT_VERSION_LEVEL),
+    METADATA_VERSION: LevelRange(METADATA_VERSION_LEVEL, METADATA_VERSION_LEVEL),
+}
+"""Absent, because it does not exist here yet: group.version (KIP-848), transaction.version, share.version,
+streams.version, eligible.leader.replicas.version. A client that sees them absent uses the older protocol."""
+
+BOOTSTRAP_FEATURES: Final[dict[str, int]] = {METADATA_VERSION: METADATA_VERSION_LEVEL}
+"""Finalized when a cluster is formatted. kraft.version is not among them: the quorum keeps it in its own records."""
