@@ -24,7 +24,7 @@ Values belong to the table from `set` on. Whoever changes a value in place has t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -32,7 +32,7 @@ import msgspec
 
 from streamlog.errors import UserError
 from streamlog.serde import Serde, SerdeError, type_name
-from streamlog.state.store import Change, Store
+from streamlog.state.store import Change, CommitBatch, Store
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -69,14 +69,29 @@ _UNKNOWN: Final = _Mark("unknown")
 
 @dataclass(frozen=True, slots=True)
 class DirtyRows:
-    """What one table contributes to one commit."""
+    """What one table contributes to one commit: send `rows` to the changelog, then `add_to` the store's batch."""
 
+    table: str
     rows: list[tuple[bytes, bytes | None, int]]
     """Key bytes, value bytes (None deletes), timestamp in ms: the records for the changelog."""
+    index: list[Change] = field(default_factory=list)
+    """Changes of the table's expiry index, when it has one; derived from rows, so the changelog does not carry them."""
 
     def changes(self) -> list[Change]:
-        """The same rows, for the store."""
+        """The rows as the store wants them."""
         return [(key, value) for key, value, _ in self.rows]
+
+    def add_to(self, batch: CommitBatch) -> None:
+        """Everything the store has to write for this table, except its position."""
+        if self.rows:
+            batch.rows[self.table] = self.changes()
+        if self.index:
+            batch.rows[index_name(self.table)] = self.index
+
+
+def index_name(table: str) -> str:
+    """The store's table for the expiry index of `table`; topics, and so tables, cannot have a slash in their names."""
+    return f"{table}/expiry"
 
 
 class TableState(Generic[K, V]):
@@ -196,6 +211,9 @@ class TableState(Generic[K, V]):
             else:
                 yield key, value
 
+    def decode_key(self, data: bytes) -> K:
+        return self._key.decode(data)
+
     def items(self) -> Iterator[tuple[K, V]]:
         return self.scan()
 
@@ -229,13 +247,16 @@ class TableState(Generic[K, V]):
             if entry[2] is not _ABSENT:
                 yield entry
 
+    def uncommitted(self) -> Iterator[tuple[K, bytes]]:
+        """Keys that were written since the last finished commit, deletions included, with their bytes."""
+        yield from {**(self._in_commit or {}), **self._dirty}.items()
+
     def _changed(self, start: bytes, stop: bytes | None, reverse: bool) -> list[tuple[bytes, K, Any]]:
         """Entries the store may not have yet, sorted by key bytes."""
         recent = self._recent
-        changed = {**(self._in_commit or {}), **self._dirty}
         entries = [
             (key_bytes, key, recent[key])
-            for key, key_bytes in changed.items()
+            for key, key_bytes in self.uncommitted()
             if key_bytes >= start and (stop is None or key_bytes < stop)
         ]
         entries.sort(key=_first, reverse=reverse)
@@ -302,7 +323,7 @@ class TableState(Generic[K, V]):
             if len(data) > SMALL_VALUE_BYTES:
                 self._charge_large(key, len(data))
         self._in_commit, self._dirty = self._dirty, {}
-        return DirtyRows(rows)
+        return DirtyRows(self.name, rows)
 
     def committed(self, dirty: DirtyRows) -> None:
         """The rows are in the store: their entries are clean now, unless changed again."""

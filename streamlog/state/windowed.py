@@ -1,0 +1,368 @@
+"""Windowed tables: one row per key and window; late records turned away, old rows expired, closed windows given out.
+
+Everything follows from stream time, the highest timestamp seen, so that a replay decides the same. Three things are
+kept in the store, in the same commit:
+
+- the rows, under key bytes + window start;
+- an index of the rows by window start, so that expiry and closing find the oldest rows without a scan over all. It is
+  derived from the rows: the changelog does not carry it, and a restore makes it again (`index_change`);
+- a mark, under the empty key, with stream time and how far closed windows were given out. It is in the changelog too:
+  after a restore on another machine no window is given out twice and no late record is let in.
+
+Without grace and retention nothing is ever late, closed or expired, and there is neither index nor mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import merge
+from typing import Any, Generic, TypeVar, overload
+
+from streamlog.serde import Data, Serde, SerdeError, table_value_serde_for
+from streamlog.state.store import Change, Store
+from streamlog.state.table import CACHE_BYTES_MAX, ENTRY_BYTES, DirtyRows, TableState, index_name
+from streamlog.state.windows import (
+    NEVER_MS,
+    START_BYTES,
+    TIME_MS_MAX,
+    TIME_MS_MIN,
+    Windows,
+    clamp_ms,
+    encode_start,
+    index_key,
+    row_key,
+    row_key_of_index,
+    split_row_key,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+MARK_KEY = b""
+"""Row of the mark. Window rows have at least 8 bytes of key, so it is no row's key, and it sorts before all."""
+
+FIRST_ROW = b"\x00"
+"""Where a scan over window rows begins: after the mark."""
+
+EXPIRED_ROWS_MAX = 10_000
+"""Rows one commit expires, some 50 ms of work. The rest waits for the next commit, hidden from reads meanwhile."""
+
+CLOSED_ROWS_MAX = 10_000
+"""Rows `take_closed` gives out at a time, so that the close of an hour with a million keys does not stop the task."""
+
+LOOKED_UP_WINDOWS_MAX = 32
+"""Up to so many windows of a key are looked up one by one, in cache; beyond that one scan is cheaper."""
+
+
+class _Nothing:
+    """A default that is no user's value."""
+
+
+_NOTHING = _Nothing()
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Generic[K, V]):
+    """The final value of one window of one key."""
+
+    key: K
+    start_ms: int
+    value: V
+
+
+class WindowedState(Generic[K, V]):
+    """One windowed table of one task."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        key: Serde[K],
+        value: Serde[V],
+        windows: Windows,
+        *,
+        emit_on_close: bool = False,
+        on_new_key: Callable[[bytes], None] | None = None,
+        on_late: Callable[[int, int], None] | None = None,
+        cache_bytes_max: int = CACHE_BYTES_MAX,
+    ) -> None:
+        """A windowed table `name` of `store`.
+
+        Args:    emit_on_close: rows wait for `take_closed` before they expire.
+                 on_new_key: as for TableState, with the bytes of the key without the window.
+                 on_late: called with window start and stream time for each write that came too late.
+        """
+        self.name = name
+        self.windows = windows
+        self.on_late = on_late
+        self.late_count = 0
+        self.stream_time_ms = NEVER_MS
+        self._store = store
+        self._emit_on_close = emit_on_close
+        self._indexes = windows.keep_ms is not None
+        self._closed_start_ms = NEVER_MS  # windows that start here or before are closed
+        self._expired_start_ms = NEVER_MS  # windows that start here or before are gone
+        self._emit_from = b""  # index key: rows before it have been given out
+        self._expire_from = b""  # index key: rows before it have been expired, as far as this incarnation knows
+        self._marked: tuple[int, bytes] | None = None  # what the mark in the store says
+        self._mark_in_commit: tuple[int, bytes] | None = None
+        self._indexed: dict[bytes, None] = {}  # rows whose index entry is known to be in the store
+        self._indexed_max = cache_bytes_max // ENTRY_BYTES
+        self._table: TableState[tuple[K, int], V] = TableState(
+            name,
+            store,
+            _window_key_serde(key),
+            value,
+            on_new_key=None if on_new_key is None else lambda data: on_new_key(data[:-START_BYTES]),
+            cache_bytes_max=cache_bytes_max,
+        )
+        self._encode_key = key.encode
+        self._dirty: tuple[DirtyRows, DirtyRows] | None = None  # what the inner table gave, and what we made of it
+        self._load_mark()
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def advance(self, stream_time_ms: int) -> None:
+        """Stream time is at least this. Never goes back."""
+        if stream_time_ms > self.stream_time_ms:
+            self.stream_time_ms = stream_time_ms
+            self._closed_start_ms = self.windows.closed_start_ms(stream_time_ms)
+            self._expired_start_ms = self.windows.expired_start_ms(stream_time_ms)
+
+    def admit(self, timestamp_ms: int) -> list[int]:
+        """Starts of the windows a record of this time still counts for; the closed ones are reported as late."""
+        if timestamp_ms > self.stream_time_ms:
+            self.advance(timestamp_ms)
+        starts = self.windows.windows_for(timestamp_ms)
+        if starts[0] > self._closed_start_ms:
+            return starts
+        return [start_ms for start_ms in starts if not self._is_late(start_ms)]
+
+    def _is_late(self, start_ms: int) -> bool:
+        if start_ms > self._closed_start_ms:
+            return False
+        self.late_count += 1
+        if self.on_late is not None:
+            self.on_late(start_ms, self.stream_time_ms)
+        return True
+
+    # --- reads and writes -----------------------------------------------------------------------------------------
+
+    @overload
+    def get(self, key: K, start_ms: int) -> V | None: ...
+    @overload
+    def get(self, key: K, start_ms: int, default: D) -> V | D: ...
+    def get(self, key: K, start_ms: int, default: Any = None) -> Any:
+        """The value of one window of a key; an expired window has none, whether or not its row is deleted yet."""
+        if start_ms <= self._expired_start_ms:
+            return default
+        return self._table.get((key, start_ms), default)
+
+    def set(self, key: K, start_ms: int, value: V) -> bool:
+        """Write, unless the window is closed: then the write is reported as late, dropped, and False comes back."""
+        if start_ms <= self._closed_start_ms and self._is_late(start_ms):
+            return False
+        self._table.set((key, start_ms), value)
+        return True
+
+    def delete(self, key: K, start_ms: int) -> bool:
+        """Delete; late as for `set`."""
+        if start_ms <= self._closed_start_ms and self._is_late(start_ms):
+            return False
+        self._table.delete((key, start_ms))
+        return True
+
+    def of_key(self, key: K, from_ms: int = TIME_MS_MIN, to_ms: int = TIME_MS_MAX) -> Iterator[tuple[int, V]]:
+        """Windows of one key with from_ms <= start < to_ms, oldest first, as (start, value)."""
+        step_ms = self.windows.step_ms
+        from_ms, to_ms = clamp_ms(max(from_ms, self._expired_start_ms + 1)), clamp_ms(to_ms)
+        first_ms = -(-from_ms // step_ms) * step_ms
+        if (to_ms - first_ms) // step_ms < LOOKED_UP_WINDOWS_MAX:
+            for start_ms in range(first_ms, to_ms, step_ms):
+                value = self._table.get((key, start_ms), _NOTHING)
+                if not isinstance(value, _Nothing):
+                    yield start_ms, value
+            return
+        key_bytes = self._encode_key(key)
+        for (other, start_ms), value in self._table.scan(row_key(key_bytes, from_ms), row_key(key_bytes, to_ms)):
+            if other == key:  # rows of longer keys that begin with this one's bytes can lie in between
+                yield start_ms, value
+
+    def items(self, from_ms: int = TIME_MS_MIN, to_ms: int = TIME_MS_MAX) -> Iterator[tuple[K, int, V]]:
+        """All windows with from_ms <= start < to_ms, as (key, start, value), in no useful order."""
+        from_ms = max(from_ms, self._expired_start_ms + 1)
+        for (key, start_ms), value in self._table.scan(FIRST_ROW):
+            if from_ms <= start_ms < to_ms:
+                yield key, start_ms, value
+
+    def by_time(self, from_ms: int = TIME_MS_MIN, to_ms: int = TIME_MS_MAX) -> Iterator[tuple[K, int, V]]:
+        """The same, oldest windows first, then by key bytes. Uses the index where the table has one."""
+        if not self._indexes:
+            yield from sorted(self.items(from_ms, to_ms), key=lambda row: (row[1], self._encode_key(row[0])))
+            return
+        from_ms = max(from_ms, self._expired_start_ms + 1)
+        resume, stop = encode_start(clamp_ms(from_ms)), encode_start(clamp_ms(to_ms))
+        while entries := self._entries_between(resume, stop, CLOSED_ROWS_MAX):
+            for _, (key, start_ms) in entries:
+                value = self._table.get((key, start_ms), _NOTHING)
+                if not isinstance(value, _Nothing):
+                    yield key, start_ms, value
+            resume = entries[-1][0] + b"\x00"
+
+    def _entries_between(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, tuple[K, int]]]:
+        """Rows by window start, committed or not, deleted ones possibly among them: (index key, (key, start))."""
+        decode = self._table.decode_key
+        stored = (
+            (entry, decode(row_key_of_index(entry)))
+            for entry, _ in self._store.scan(index_name(self.name), start, stop, limit=limit)
+        )
+        fresh = sorted(
+            (entry, key) for key, row in self._table.uncommitted() if start <= (entry := index_key(row)) < stop
+        )
+        entries: list[tuple[bytes, tuple[K, int]]] = []
+        for found in merge(stored, fresh, key=lambda pair: pair[0]):
+            if not entries or entries[-1][0] != found[0]:
+                entries.append(found)
+                if len(entries) == limit:
+                    break
+        return entries
+
+    # --- closing --------------------------------------------------------------------------------------------------
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether `take_closed` may have something: cheap enough to ask after every batch."""
+        return self._closed_start_ms > NEVER_MS and self._emit_from < encode_start(self._closed_start_ms + 1)
+
+    def take_closed(self, limit: int = CLOSED_ROWS_MAX) -> list[Closed[K, V]]:
+        """Windows that closed and were not given out yet, oldest first; each once, if what is made of them is committed
+        together with this table. Call again while `has_closed`."""
+        assert self._emit_on_close, f"table {self.name} was not made with emit_on_close"
+        if not self.has_closed:
+            return []
+        stop = encode_start(self._closed_start_ms + 1)
+        entries = self._entries_between(self._emit_from, stop, limit)
+        self._emit_from = entries[-1][0] + b"\x00" if len(entries) == limit else stop
+        windows = [(window, self._table.get(window, _NOTHING)) for _, window in entries]
+        return [Closed(*window, value) for window, value in windows if not isinstance(value, _Nothing)]
+
+    # --- commit ---------------------------------------------------------------------------------------------------
+
+    @property
+    def dirty_count(self) -> int:
+        return self._table.dirty_count
+
+    @property
+    def dirty_full(self) -> bool:
+        return self._table.dirty_full
+
+    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
+        """As for TableState; rows that expired are deletions among the rows, and the index and the mark come along."""
+        self._expire()
+        inner = self._table.take_dirty(timestamp_ms)
+        if not self._indexes:
+            self._dirty = inner, inner
+            return inner
+        gone = self._gone_before()
+        rows: list[tuple[bytes, bytes | None, int]] = []
+        index: list[Change] = []
+        for row in inner.rows:
+            key, data, _ = row
+            entry = index_key(key)
+            if data is not None and entry < gone:  # written and expired between two commits: the index never knew it
+                row, data = (key, None, timestamp_ms), None
+            rows.append(row)
+            if data is None:
+                index.append((entry, None))
+            elif key not in self._indexed:
+                index.append((entry, b""))
+        mark = self.stream_time_ms, self._emit_from if self._emit_on_close else b""
+        if self.stream_time_ms > NEVER_MS and mark != self._marked:
+            self._mark_in_commit = mark
+            rows.append((MARK_KEY, _MARK.encode(mark), timestamp_ms))
+        outer = DirtyRows(self.name, rows, index)
+        self._dirty = inner, outer
+        return outer
+
+    def committed(self, dirty: DirtyRows) -> None:
+        inner = self._finish(dirty)
+        for entry, value in dirty.index:
+            if value is None:
+                self._indexed.pop(row_key_of_index(entry), None)
+            else:
+                self._indexed[row_key_of_index(entry)] = None
+        if len(self._indexed) > self._indexed_max:
+            self._indexed.clear()  # costs writing some entries again, nothing else
+        self._marked = self._mark_in_commit or self._marked
+        self._mark_in_commit = None
+        self._table.committed(inner)
+
+    def abandon(self, dirty: DirtyRows) -> None:
+        inner = self._finish(dirty)
+        self._mark_in_commit = None
+        self._table.abandon(inner)
+
+    def _finish(self, dirty: DirtyRows) -> DirtyRows:
+        assert self._dirty is not None, "no commit is under way"
+        inner, outer = self._dirty
+        assert dirty is outer, "this is not what take_dirty gave"
+        self._dirty = None
+        return inner
+
+    def _expire(self) -> None:
+        """Delete committed rows that are no longer kept, oldest first, some at a time."""
+        gone = self._gone_before()
+        if self._expire_from >= gone:
+            return
+        decode = self._table.decode_key
+        entries = list(self._store.scan(index_name(self.name), self._expire_from, gone, limit=EXPIRED_ROWS_MAX))
+        for entry, _ in entries:
+            self._table.delete(decode(row_key_of_index(entry)))
+        self._expire_from = entries[-1][0] + b"\x00" if len(entries) == EXPIRED_ROWS_MAX else gone
+
+    def _gone_before(self) -> bytes:
+        """Index keys before this are expired, and given out where that is asked for."""
+        if self._expired_start_ms == NEVER_MS:
+            return b""
+        gone = encode_start(self._expired_start_ms + 1)
+        return min(gone, self._emit_from) if self._emit_on_close else gone
+
+    def _load_mark(self) -> None:
+        data = self._store.get(self.name, MARK_KEY) if self._indexes else None
+        if data is not None:
+            self._marked = stream_time_ms, self._emit_from = _MARK.decode(data)
+            self.advance(stream_time_ms)
+
+    @property
+    def cache_entries(self) -> int:
+        return self._table.cache_entries
+
+    def approximate_count(self) -> int:
+        return self._table.approximate_count()
+
+
+def index_change(change: Change) -> Change | None:
+    """The index's part in a row's change, for a restore; the mark has none."""
+    key, value = change
+    return None if key == MARK_KEY else (index_key(key), None if value is None else b"")
+
+
+_MARK: Serde[tuple[int, bytes]] = table_value_serde_for(tuple[int, bytes])
+
+
+def _window_key_serde(key: Serde[K]) -> Serde[tuple[K, int]]:
+    encode_key, decode_key = key.encode, key.decode
+
+    def encode(window: tuple[K, int]) -> bytes:
+        try:
+            return row_key(encode_key(window[0]), window[1])
+        except OverflowError:
+            raise SerdeError(f"window start {window[1]} ms is out of range") from None
+
+    def decode(data: Data) -> tuple[K, int]:
+        key_bytes, start_ms = split_row_key(bytes(data))
+        return decode_key(key_bytes), start_ms
+
+    return Serde(key.type, f"window of {key.name}", encode, decode)
