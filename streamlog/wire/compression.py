@@ -18,7 +18,7 @@ from struct import Struct
 
 import cramjam
 
-from streamlog.errors import RemoteProtocolError
+from streamlog.errors import LocalProtocolError, RemoteProtocolError
 
 # What one compressed payload may become: 64 MiB, or 16 times its size where that is more. Kafka's own limit of
 # 1 MiB on a batch leaves an honest producer far below it; a bomb needs a thousand times its size.
@@ -36,6 +36,16 @@ class Compression(IntEnum):
     ZSTD = 4
 
 
+# The ranges of Kafka's compression.*.level settings; without a default, as each library has its own.
+LEVELS = {
+    Compression.NONE: range(0),
+    Compression.GZIP: range(1, 10),
+    Compression.SNAPPY: range(0),
+    Compression.LZ4: range(1, 18),
+    Compression.ZSTD: range(-131072, 23),
+}
+
+
 class CorruptPayload(RemoteProtocolError):
     """Bytes that are not what their compression says they are."""
 
@@ -50,8 +60,10 @@ Payload = bytes | bytearray | memoryview
 def compress(payload: Payload, compression: Compression, level: int | None = None) -> Payload:
     """Compress one payload in the form Kafka's Java and C clients read.
 
-    `level` has the meaning of each library (gzip 1-9, lz4 1-17, zstd 1-22 and negative ones); snappy has none.
+    `level` is within LEVELS; None is the compression's own default. Raises LocalProtocolError for another level.
     """
+    if level is not None and level not in LEVELS[compression]:
+        raise LocalProtocolError(f"{compression.name.lower()} has no compression level {level}")
     match compression:
         case Compression.NONE:
             return payload
@@ -73,6 +85,8 @@ def decompress(payload: Payload, compression: Compression, decompressed_bytes_ma
     """
     if decompressed_bytes_max is None:
         decompressed_bytes_max = max(DECOMPRESSED_BYTES_MAX, DECOMPRESSED_RATIO_MAX * len(payload))
+    if compression is not Compression.NONE and len(payload) == 0:
+        raise CorruptPayload(f"{compression.name.lower()} payload of 0 bytes")
     match compression:
         case Compression.NONE:
             return payload
@@ -113,6 +127,8 @@ def _too_large(name: str, bytes_max: int) -> PayloadTooLarge:
 
 _GZIP_WINDOW_BITS = 31  # 15 bits of window, plus 16 for the gzip wrapper
 _GZIP_LEVEL_DEFAULT = 6
+# Producers write one member. Each further one costs a copy of all the bytes behind it.
+_GZIP_MEMBERS_MAX = 16
 
 
 def _compress_gzip(payload: Payload, level: int | None) -> Payload:
@@ -124,7 +140,7 @@ def _decompress_gzip(payload: Payload, bytes_max: int) -> Payload:
     members: list[bytes] = []
     produced_bytes = 0
     rest: Payload = payload
-    while True:
+    for _ in range(_GZIP_MEMBERS_MAX):
         inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
             member = inflater.decompress(rest, bytes_max - produced_bytes + 1)
@@ -139,6 +155,7 @@ def _decompress_gzip(payload: Payload, bytes_max: int) -> Payload:
         if not inflater.unused_data:
             return members[0] if len(members) == 1 else b"".join(members)
         rest = inflater.unused_data
+    raise CorruptPayload(f"gzip payload of more than {_GZIP_MEMBERS_MAX} members")
 
 
 # snappy: raw blocks behind the header of snappy-java's stream, each with its length.
