@@ -9,12 +9,16 @@ Safety rests on two rules. Reading: every access goes through a Cursor, which ne
 that it was asked to; the sticky flag is looked at before a size is believed. Writing: `_reserve` comes before every
 record with an upper bound of what that record takes.
 
-Without compilation this module must not be used; `COMPILED` says so, and records_codec.py looks.
+Where it was not compiled it refuses to be imported, whether or not Cython happens to be installed.
 """
 
 from __future__ import annotations
 
 import cython
+
+if not cython.compiled:
+    raise ImportError("the record codec was not compiled when streamlog was installed")
+
 from cython.cimports.cpython.buffer import Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.cpython.bytearray import (
     PyByteArray_AS_STRING,
@@ -29,8 +33,6 @@ from cython.cimports.libc.string import memcpy, memset
 
 from streamlog.errors import LocalProtocolError
 from streamlog.wire.records_header import BATCH_BYTES_MAX, HEADER_BYTES, NO_HEADERS, CorruptBatch
-
-COMPILED = cython.compiled
 
 _HEADER_BYTES = cython.declare(cython.Py_ssize_t, HEADER_BYTES)
 _BATCH_BYTES_MAX = cython.declare(cython.Py_ssize_t, BATCH_BYTES_MAX)

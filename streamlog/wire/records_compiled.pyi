@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
-COMPILED: bool
-
 class RecordAppender:
     def __init__(self) -> None: ...
     def append(
