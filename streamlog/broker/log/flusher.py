@@ -1,0 +1,112 @@
+"""Group commit: many acknowledgements wait for one fdatasync.
+
+A produce request to a topic that flushes before ack appends, then awaits `flushed`. While a thread syncs, whatever
+else is appended collects, and the next sync takes all of it. So one writer pays one sync per append, and a thousand
+writers share one among them. One sync at a time for each partition; partitions sync beside each other.
+
+This is the only place that lets a partition's durability work run in a thread, so flushes and checkpoints of one
+partition never overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from streamlog.broker.log.flush import CheckpointWork, FlushWork
+from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.log.waiters import OffsetWaiters
+from streamlog.env import Env, Scope
+
+logger = logging.getLogger(__name__)
+
+
+class Flusher:
+    """Flushes and checkpoints the logs of one directory, in threads."""
+
+    def __init__(self, env: Env, scope: Scope) -> None:
+        self._env = env
+        self._scope = scope
+        self._queues: dict[PartitionLog, _Queue] = {}
+
+    async def flushed(self, log: PartitionLog, offset: int) -> None:
+        """Return when everything below `offset` is on disk.
+
+        Raises PartitionOffline: the sync failed; the record may or may not be there. Cancelling leaves the sync
+        running for the others.
+        """
+        if log.flushed_offset >= offset:
+            return
+        if log.failure is not None:
+            raise PartitionOffline(log.failure)
+        queue = self._queues.get(log)
+        if queue is None:
+            queue = self._queues[log] = _Queue(log.flushed_offset)
+        if not queue.is_running:
+            queue.is_running = True
+            self._scope.spawn(f"flush {log.directory}", self._run(log, queue))
+        await queue.waiters.reached(offset)
+
+    async def _run(self, log: PartitionLog, queue: _Queue) -> None:
+        """Sync until nobody waits."""
+        try:
+            while len(queue.waiters):
+                async with queue.lock:
+                    await self._sync(log, log.begin_flush())
+                queue.waiters.advance(log.flushed_offset)
+                if log.flushed_offset < log.log_end_offset:
+                    continue
+                # A truncation may have taken what somebody waits for; it will not come back.
+                queue.waiters.fail_above(log.log_end_offset, PartitionOffline(f"{log.directory} was truncated"))
+        except PartitionOffline as error:
+            logger.error("partition=%s state=offline reason=%s", log.directory, error.message)
+            queue.waiters.fail(error)
+            self._queues.pop(log, None)
+        finally:
+            queue.is_running = False
+
+    async def checkpoint(self, log: PartitionLog) -> bool:
+        """Make everything recovery needs durable. Says whether `log.recovery_point` moved.
+
+        Raises PartitionOffline. Cancelling lets the thread finish, but the recovery point stays.
+        """
+        queue = self._queues.get(log)
+        if queue is None:
+            queue = self._queues[log] = _Queue(log.flushed_offset)
+        async with queue.lock:
+            before = log.recovery_point
+            work = log.begin_checkpoint()
+            if work is None:
+                return False
+            await self._sync(log, work)
+        queue.waiters.advance(log.flushed_offset)
+        return log.recovery_point != before
+
+    async def _sync(self, log: PartitionLog, work: FlushWork | CheckpointWork | None) -> None:
+        if work is None:
+            return
+        error: OSError | None = None
+        try:
+            await self._env.offload.run(work.run)
+        except OSError as caught:
+            error = caught
+        if isinstance(work, CheckpointWork):
+            log.end_checkpoint(work, error)
+        else:
+            log.end_flush(work, error)
+
+    def forget(self, log: PartitionLog) -> None:
+        """The partition is closed or deleted here: nobody waits for it any longer."""
+        queue = self._queues.pop(log, None)
+        if queue is not None:
+            queue.waiters.fail(PartitionOffline(f"{log.directory} was closed"))
+
+
+class _Queue:
+    __slots__ = ("is_running", "lock", "waiters")
+
+    def __init__(self, flushed_offset: int) -> None:
+        self.waiters = OffsetWaiters(flushed_offset)
+        self.lock = asyncio.Lock()  # one sync of this partition at a time
+        self.is_running = False  # a task syncs until nobody waits

@@ -1,0 +1,755 @@
+"""One partition's log: append at the end, read from anywhere, remember what the records imply.
+
+    log start <= last stable offset <= high watermark <= log end
+    recovery point <= flushed <= log end
+
+Below the log start records are deleted. Below the high watermark they are replicated, and visible to consumers;
+below the last stable offset no transaction is undecided, and read_committed consumers see them. Below `flushed_offset`
+the log file is on disk; below `recovery_point` everything that is derived from it too. All ends are exclusive.
+
+Everything here is synchronous, and reads and writes files inline: a write into the page cache costs less than
+handing it to a thread. Only syncing blocks, so it is split into `begin_*`, a piece of work for a thread, and
+`end_*` (flush.py); flusher.py drives it. Whoever waits for the log to grow or the high watermark to move puts a
+callback into `on_append` or `on_high_watermark` (waiters.py).
+
+A write that fails is undone by cutting the file to its last good end. If that fails too, or a sync fails, the
+partition is offline: every call raises PartitionOffline until the broker starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, NoReturn
+
+from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_epochs
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.epochs import EpochCache
+from streamlog.broker.log.flush import CheckpointWork, FlushWork
+from streamlog.broker.log.lookup import TimestampOffset, aborted_transactions, first_at_or_after, newest
+from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
+from streamlog.broker.log.producer_state import ProducerState, TransactionMarker, read_marker
+from streamlog.broker.log.reading import Limit, LogReader, ReadResult
+from streamlog.broker.log.recovery import (
+    RecoveryReport,
+    load,
+    rebuild_producers,
+    remove_snapshots,
+    snapshot_offsets,
+)
+from streamlog.broker.log.refusal import AppendRefused, OffsetOutOfRange, PartitionOffline
+from streamlog.broker.log.segment import (
+    DELETED_SUFFIX,
+    POSITION_MAX,
+    SEGMENT_SUFFIXES,
+    SNAPSHOT_SUFFIX,
+    DamagedLog,
+    Segment,
+    file_name,
+)
+from streamlog.broker.log.segments import SegmentList
+from streamlog.broker.log.transaction_index import AbortedTransaction
+from streamlog.broker.log.validate import check_client_batch, check_size, decode_header, recompress
+from streamlog.env import Buffer, Env
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.records import (
+    BatchHeader,
+    CorruptBatch,
+    WritableBuffer,
+    decode_batch_header,
+    iter_batch_headers,
+    set_base_offset,
+    set_leader_epoch,
+    set_max_timestamp_and_append_time,
+    verify_crc,
+)
+
+__all__ = ["AppendResult", "Origin", "PartitionLog", "ReadResult", "TimestampOffset"]
+
+
+class Origin(Enum):
+    """Who appends, and therefore what has to be checked."""
+
+    CLIENT = "client"
+    COORDINATOR = "coordinator"
+    """This broker's own coordinators and controller: no sequences, and control batches are theirs to write."""
+    REPLICA = "replica"
+    """The leader, by way of a fetch: offsets and epochs are already assigned."""
+
+
+class AppendResult(NamedTuple):
+    base_offset: int
+    """Of the first record; for a duplicate, the offset it got when it was first appended."""
+    last_offset: int
+    """Of the last record, inclusive."""
+    log_append_time_ms: int
+    """-1 unless the topic stamps records itself."""
+    log_start_offset: int
+    is_duplicate: bool
+
+
+class PartitionLog:
+    def __init__(
+        self,
+        env: Env,
+        directory: str,
+        config: LogConfig,
+        segments: SegmentList,
+        epochs: EpochCache,
+        producers: ProducerState,
+        report: RecoveryReport,
+        *,
+        log_start_offset: int,
+        recovery_point: int,
+        high_watermark: int,
+    ) -> None:
+        self._env = env
+        self.directory = directory
+        self.config = config
+        self.segments = segments
+        self.epochs = epochs
+        self.producers = producers
+        self.recovery_report = report
+        self.log_start_offset = log_start_offset
+        self.log_end_offset = segments.active.next_offset
+        self.flushed_offset = min(self.log_end_offset, recovery_point)
+        self.recovery_point = recovery_point  # what a checkpoint has made durable in full
+        self._high_watermark = min(max(high_watermark, log_start_offset), self.log_end_offset)
+        self.on_append: list[Callable[[], None]] = []
+        """Called after each append and truncation, when `log_end_offset` has changed."""
+        self.on_high_watermark: list[Callable[[], None]] = []
+        """Called when `high_watermark`, and with it perhaps the last stable offset, has changed."""
+        self.before_cut: Callable[[int], None] = _ignore
+        """Called with an offset before anything below the recovery point is cut: it must be made durable as the
+        partition's new recovery point first, or a crash would take the cut for damage."""
+        self.doomed: list[tuple[int, str]] = []
+        """(when to remove it in ms, path) of files that were renamed to .deleted."""
+        self.failure: str | None = None
+        """Why the partition is offline; None while it works."""
+        self.generation = 0  # counts truncations: work begun before one does not conclude after it
+        self._epochs_saved = -1  # epochs.changes that the epoch file holds
+        # What the next flush has to sync besides the logs: the directory entries of new segments, and at first
+        # those of the partition itself, which whoever created it has not synced.
+        self._unsynced_paths = [f"{directory}/{PARTITION_METADATA_FILE}"]
+        self._unsynced_directories = [directory, directory.rpartition("/")[0] or "."]
+        self.appended_bytes = 0  # since opening
+        self.checkpointed_bytes = 0  # how many of them lie below the recovery point
+        self._roll_after_ms = self._draw_segment_ms()
+        self._reader = LogReader(segments, self.log_end_offset)
+        self.producers.on_high_watermark(self._high_watermark)
+
+    @classmethod
+    def open(
+        cls,
+        env: Env,
+        directory: str,
+        config: LogConfig,
+        *,
+        recovery_point: int = 0,
+        log_start_offset: int = 0,
+        high_watermark: int = 0,
+        clean_shutdown: bool = False,
+        may_have_gaps: bool | None = None,
+        now_ms: int,
+    ) -> PartitionLog:
+        """Open the partition in `directory`, an existing directory; an empty one gives an empty log.
+
+        Args:    recovery_point, log_start_offset, high_watermark: from the checkpoint files; 0 without them.
+                 clean_shutdown: the last process closed this log; nothing is walked then.
+                 may_have_gaps: the log is or was compacted; default: as the config says.
+        Raises:  PartitionOffline: the log is damaged below the recovery point, or the disk fails.
+        """
+        try:
+            loaded = load(
+                env.storage,
+                directory,
+                config,
+                recovery_point=recovery_point,
+                log_start_offset=log_start_offset,
+                clean_shutdown=clean_shutdown,
+                may_have_gaps=config.compact if may_have_gaps is None else may_have_gaps,
+                now_ms=now_ms,
+            )
+        except (DamagedLog, OSError) as error:
+            raise PartitionOffline(f"{directory} cannot be opened: {error}") from error
+        return cls(
+            env,
+            directory,
+            config,
+            loaded.segments,
+            loaded.epochs,
+            loaded.producers,
+            loaded.report,
+            log_start_offset=max(log_start_offset, loaded.segments[0].base_offset),
+            recovery_point=recovery_point,
+            high_watermark=high_watermark,
+        )
+
+    def close(self, now_ms: int) -> None:
+        """Leave nothing to recover: indexes and snapshot written, everything synced, files closed. Blocks.
+
+        Afterwards `recovery_point` is the log end. Raises PartitionOffline.
+        """
+        if self.failure is None:
+            work = self.begin_checkpoint(finish=True)
+            if work is not None:
+                error: OSError | None = None
+                try:
+                    work.run()
+                except OSError as caught:
+                    error = caught
+                self.end_checkpoint(work, error)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files and leave everything else to recovery."""
+        for segment in self.segments:
+            segment.close()
+
+    # --- where the log stands ---
+
+    @property
+    def active(self) -> Segment:
+        return self.segments.active
+
+    @property
+    def size_bytes(self) -> int:
+        return self.segments.size_bytes
+
+    @property
+    def leader_epoch(self) -> int:
+        """The latest leader epoch in the log; -1 while there is none."""
+        return self.epochs.latest
+
+    @property
+    def high_watermark(self) -> int:
+        return self._high_watermark
+
+    @high_watermark.setter
+    def high_watermark(self, offset: int) -> None:
+        """Set by replication; kept within the log."""
+        offset = min(max(offset, self.log_start_offset), self.log_end_offset)
+        if offset != self._high_watermark:
+            self._high_watermark = offset
+            self.producers.on_high_watermark(offset)
+            for callback in self.on_high_watermark:
+                callback()
+
+    @property
+    def last_stable_offset(self) -> int:
+        first_unstable = self.producers.first_unstable_offset
+        return self._high_watermark if first_unstable is None else min(first_unstable, self._high_watermark)
+
+    def update_config(self, config: LogConfig) -> None:
+        """The topic's configs changed; they count from the next append on."""
+        self.config = config
+        self._roll_after_ms = self._draw_segment_ms()
+        for segment in self.segments:
+            segment.index_interval_bytes = config.index_interval_bytes
+
+    # --- appending ---
+
+    def append(
+        self, batches: WritableBuffer, *, leader_epoch: int, now_ms: int, origin: Origin = Origin.CLIENT
+    ) -> AppendResult:
+        """Add record batches to the end of the log; `batches` is patched in place and not kept.
+
+        From a client exactly one batch; offsets and `leader_epoch` are written into it. From a replica whole batches
+        with both already in them, perhaps with a torn one behind, which is ignored.
+
+        Raises: AppendRefused: nothing was appended. PartitionOffline: the disk failed; nothing became visible.
+        """
+        if self.failure is not None:
+            raise PartitionOffline(self.failure)
+        if origin is Origin.CLIENT:
+            return self._append_from_client(batches, leader_epoch, now_ms)
+        if origin is Origin.REPLICA:
+            return self._append_from_leader(batches, now_ms)
+        return self._append_from_coordinator(batches, leader_epoch, now_ms)
+
+    def _append_from_client(self, batches: WritableBuffer, leader_epoch: int, now_ms: int) -> AppendResult:
+        header = decode_header(batches)
+        config = self.config
+        check_client_batch(batches, header, config, now_ms)
+        if header.producer_id >= 0:
+            duplicate = self.producers.check(header)
+            if duplicate is not None:
+                self.producers.entries[header.producer_id].seen_at_ms = now_ms
+                return AppendResult(
+                    duplicate.base_offset, duplicate.last_offset, -1, self.log_start_offset, is_duplicate=True
+                )
+        if config.compression is not None and header.compression is not config.compression:
+            batches = recompress(batches, header, config)
+            header = decode_header(batches)
+            check_size(len(batches), config)
+        return self._append_one(batches, header, leader_epoch, now_ms, None)
+
+    def _append_from_coordinator(self, batches: WritableBuffer, leader_epoch: int, now_ms: int) -> AppendResult:
+        """One batch after the other: each is checked against what the ones before have changed."""
+        position = 0
+        first: AppendResult | None = None
+        result: AppendResult | None = None
+        view = memoryview(batches)
+        while position < len(view):
+            header = decode_header(view, position)
+            batch = view[position : position + header.size_bytes]
+            check_size(len(batch), self.config)
+            marker = self._read_marker(batch, header)
+            if header.producer_id >= 0:
+                self.producers.check_coordinator(header, marker)
+            result = self._append_one(batch, header, leader_epoch, now_ms, marker)
+            first = first or result
+            position += header.size_bytes
+        if first is None or result is None:
+            raise AppendRefused(ErrorCode.INVALID_RECORD, "there is no batch to append")
+        return result._replace(base_offset=first.base_offset)
+
+    def _append_one(
+        self,
+        batch: WritableBuffer,
+        header: BatchHeader,
+        leader_epoch: int,
+        now_ms: int,
+        marker: TransactionMarker | None,
+    ) -> AppendResult:
+        """Give the batch its place and write it."""
+        base_offset = self.log_end_offset
+        last_offset = base_offset + header.last_offset_delta
+        size_bytes = len(batch)
+        append_time_ms = -1
+        max_timestamp_ms = header.max_timestamp_ms
+        if self.config.log_append_time:
+            append_time_ms = max_timestamp_ms = now_ms
+            set_max_timestamp_and_append_time(batch, 0, now_ms)
+        set_base_offset(batch, 0, base_offset)
+        set_leader_epoch(batch, 0, leader_epoch)
+        segment = self._segment_for(size_bytes, last_offset, max_timestamp_ms, now_ms)
+        self._write(segment, batch)
+        self._reader.note(segment.size_bytes, last_offset)
+        segment.note_batch(size_bytes, last_offset, max_timestamp_ms)
+        self.log_end_offset = last_offset + 1
+        self.appended_bytes += size_bytes
+        if leader_epoch != self.epochs.latest:
+            self.epochs.assign(leader_epoch, base_offset)
+        if header.producer_id >= 0:
+            self._fold(decode_batch_header(batch), marker, now_ms)
+        else:
+            self.producers.end_offset = last_offset + 1
+        for callback in self.on_append:
+            callback()
+        return AppendResult(base_offset, last_offset, append_time_ms, self.log_start_offset, is_duplicate=False)
+
+    def _append_from_leader(self, batches: WritableBuffer, now_ms: int) -> AppendResult:
+        """All whole batches, with one write for as many as fit the active segment."""
+        headers = self._check_replicated(batches)
+        view = memoryview(batches)
+        first_offset = last_offset = self.log_end_offset - 1
+        if headers:
+            first_offset, last_offset = headers[0][1].base_offset, headers[-1][1].last_offset
+        start = 0
+        while start < len(headers):
+            position, header = headers[start]
+            segment = self._segment_for(header.size_bytes, header.last_offset, header.max_timestamp_ms, now_ms)
+            stop, end_position = self._run_that_fits(segment, headers, start)
+            self._write(segment, view[position:end_position])
+            for at, written in headers[start:stop]:
+                self._note_replicated(segment, view, at, written, now_ms)
+            start = stop
+        if headers:
+            for callback in self.on_append:
+                callback()
+        return AppendResult(first_offset, last_offset, -1, self.log_start_offset, is_duplicate=False)
+
+    def _check_replicated(self, batches: WritableBuffer) -> list[tuple[int, BatchHeader]]:
+        """(position, header) of the whole batches. Raises AppendRefused for damage or a step back in offsets."""
+        expected = self.log_end_offset
+        headers: list[tuple[int, BatchHeader]] = []
+        try:
+            for position, header in iter_batch_headers(batches):
+                if header.base_offset < expected or header.last_offset < header.base_offset:
+                    raise AppendRefused(
+                        ErrorCode.CORRUPT_MESSAGE, f"the leader sent offset {header.base_offset}, not {expected}"
+                    )
+                if not verify_crc(batches, position, header):
+                    raise AppendRefused(
+                        ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} fails its checksum"
+                    )
+                headers.append((position, header))
+                expected = header.next_offset
+        except CorruptBatch as error:
+            raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
+        return headers
+
+    def _run_that_fits(
+        self, segment: Segment, headers: Sequence[tuple[int, BatchHeader]], start: int
+    ) -> tuple[int, int]:
+        """How many of the batches from `start` go into `segment` with one write: (next index, end position)."""
+        position = headers[start][0]
+        room = self.config.segment_bytes - segment.size_bytes
+        stop = start + 1
+        while stop < len(headers):
+            at, header = headers[stop]
+            too_far = header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
+            if at + header.size_bytes - position > room or too_far:
+                break
+            stop += 1
+        last_at, last_header = headers[stop - 1]
+        return stop, last_at + last_header.size_bytes
+
+    def _note_replicated(
+        self, segment: Segment, view: memoryview, position: int, header: BatchHeader, now_ms: int
+    ) -> None:
+        self._reader.note(segment.size_bytes, header.last_offset)
+        segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
+        self.log_end_offset = header.next_offset
+        self.appended_bytes += header.size_bytes
+        if header.leader_epoch != self.epochs.latest:
+            self.epochs.assign(header.leader_epoch, header.base_offset)
+        if header.producer_id >= 0:
+            batch = view[position : position + header.size_bytes]
+            self._fold(header, read_marker(batch, header) if header.is_control else None, now_ms)
+        else:
+            self.producers.end_offset = header.next_offset
+
+    def _fold(self, header: BatchHeader, marker: TransactionMarker | None, now_ms: int) -> None:
+        """Tell the producer state about a batch that now stands in the log."""
+        aborted = self.producers.apply(header, marker)
+        if aborted is not None:
+            self.active.add_aborted(aborted)
+        entry = self.producers.entries.get(header.producer_id)
+        if entry is not None:
+            entry.seen_at_ms = now_ms
+
+    def _read_marker(self, batch: memoryview, header: BatchHeader) -> TransactionMarker | None:
+        try:
+            return read_marker(batch, header) if header.is_control else None
+        except CorruptBatch as error:
+            raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+
+    def _write(self, segment: Segment, data: Buffer) -> None:
+        try:
+            segment.write(data)
+        except OSError as error:
+            try:
+                segment.file.truncate(segment.size_bytes)
+            except OSError as undo_error:
+                self._fail(f"{segment.file.path} could not be written ({error}) nor cut back ({undo_error})")
+            raise PartitionOffline(f"{segment.file.path} could not be written: {error}") from error
+
+    def _fail(self, reason: str) -> NoReturn:
+        self.failure = reason
+        raise PartitionOffline(reason)
+
+    # --- segments ---
+
+    def _segment_for(self, size_bytes: int, last_offset: int, max_timestamp_ms: int, now_ms: int) -> Segment:
+        """The active segment, or a new one if the batch must not go there."""
+        active = self.segments.active
+        if active.size_bytes == 0:
+            if last_offset - active.base_offset <= RELATIVE_OFFSET_MAX:
+                return active
+        elif (
+            active.size_bytes + size_bytes <= self.config.segment_bytes
+            and active.size_bytes <= POSITION_MAX - size_bytes
+            and last_offset - active.base_offset <= RELATIVE_OFFSET_MAX
+            and self._age_ms(active, max_timestamp_ms, now_ms) <= self._roll_after_ms
+            and len(active.offset_index) * 8 < self.config.segment_index_bytes
+        ):
+            return active
+        self.roll(now_ms, at_offset=max(self.log_end_offset, last_offset - RELATIVE_OFFSET_MAX))
+        return self.segments.active
+
+    def _age_ms(self, segment: Segment, max_timestamp_ms: int, now_ms: int) -> int:
+        """How far the batch is from the segment's first one in record time; in our own where records have none."""
+        first_ms = segment.first_timestamp_ms
+        return max_timestamp_ms - first_ms if first_ms >= 0 else now_ms - segment.opened_at_ms
+
+    def _draw_segment_ms(self) -> int:
+        jitter_ms = min(self.config.segment_jitter_ms, self.config.segment_ms)
+        return self.config.segment_ms - (self._env.entropy.randrange(jitter_ms) if jitter_ms > 0 else 0)
+
+    def roll(self, now_ms: int, *, at_offset: int | None = None) -> None:
+        """Close the active segment and begin one at the log end. An empty active segment is left as it is.
+
+        A producer snapshot is put at the start of the new one, not synced: a checkpoint does that later.
+        Raises PartitionOffline; the old segment is still active then.
+        """
+        old = self.segments.active
+        base_offset = self.log_end_offset if at_offset is None else at_offset
+        if base_offset == old.base_offset:
+            return
+        try:
+            old.finish()
+            new = self._new_segment(base_offset, now_ms)
+            self._write_snapshot()
+        except OSError as error:
+            raise PartitionOffline(f"{self.directory}: a new segment could not be begun: {error}") from error
+        self.segments.add(new)
+        self._reader.start_tail(self.log_end_offset)
+        self._roll_after_ms = self._draw_segment_ms()
+
+    def _new_segment(self, base_offset: int, now_ms: int) -> Segment:
+        if self.directory not in self._unsynced_directories:
+            self._unsynced_directories.append(self.directory)
+        return Segment(
+            self._env.storage,
+            self.directory,
+            base_offset,
+            index_interval_bytes=self.config.index_interval_bytes,
+            now_ms=now_ms,
+            create=True,
+        )
+
+    def _write_snapshot(self) -> None:
+        """Producer state at the log end. Torn by a crash, it fails its checksum and an older one is used."""
+        path = self._snapshot_path(self.log_end_offset)
+        file = self._env.storage.open_file(path, create=True)
+        try:
+            file.truncate(0)
+            file.append(self.producers.encode_snapshot())
+        finally:
+            file.close()
+
+    def _snapshot_path(self, offset: int) -> str:
+        return f"{self.directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
+
+    # --- reading ---
+
+    def read(
+        self, start_offset: int, bytes_max: int, *, end_offset: int, at_least_one_batch: bool = True
+    ) -> ReadResult:
+        """Whole batches from the one that holds `start_offset`, up to `end_offset` and `bytes_max`.
+
+        Args:    end_offset: exclusive limit: the high watermark, the last stable offset or the log end.
+                 at_least_one_batch: return the first batch even if it is larger than `bytes_max`.
+        Raises:  OffsetOutOfRange: below the log start or beyond the log end. PartitionOffline: damaged bytes, or the
+                 disk failed; other stretches of the log may still be readable.
+        """
+        log_end_offset = self.log_end_offset
+        if not self.log_start_offset <= start_offset <= log_end_offset:
+            raise OffsetOutOfRange(
+                f"offset {start_offset} is not within [{self.log_start_offset}, {log_end_offset}] of {self.directory}"
+            )
+        if start_offset >= end_offset or start_offset == log_end_offset:
+            return ReadResult(b"", start_offset)
+        try:
+            limit = Limit(end_offset, end_offset >= log_end_offset)
+            return self._reader.read(start_offset, bytes_max, limit, at_least_one_batch)
+        except (DamagedLog, OSError) as error:
+            raise PartitionOffline(str(error)) from error
+
+    # --- looking up ---
+
+    def offset_for_timestamp(self, timestamp_ms: int, *, end_offset: int | None = None) -> TimestampOffset | None:
+        """The first record below `end_offset` that is at least as new as `timestamp_ms`; None when there is none."""
+        try:
+            found = first_at_or_after(self.segments, timestamp_ms, self.log_start_offset)
+        except (DamagedLog, OSError) as error:
+            raise PartitionOffline(str(error)) from error
+        limit = self.log_end_offset if end_offset is None else end_offset
+        return found if found is not None and found.offset < limit else None
+
+    def max_timestamp(self) -> TimestampOffset | None:
+        """The newest record, the first of them if several are equally new; None in a log without timestamps."""
+        try:
+            return newest(self.segments, self.log_start_offset)
+        except (DamagedLog, OSError) as error:
+            raise PartitionOffline(str(error)) from error
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        """(greatest epoch known here not above `epoch`, its exclusive end); (-1, -1) when unknown (KIP-101)."""
+        return self.epochs.end_offset_for(epoch, self.log_end_offset)
+
+    def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTransaction]:
+        """Aborted transactions that have records in [start_offset, end_offset), for a read_committed fetch."""
+        try:
+            return aborted_transactions(self._env.storage, self.directory, self.segments, start_offset, end_offset)
+        except (DamagedLog, OSError) as error:
+            raise PartitionOffline(str(error)) from error
+
+    # --- cutting at the end ---
+
+    def truncate_to(self, offset: int, now_ms: int) -> bool:
+        """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed."""
+        if offset >= self.log_end_offset:
+            return False
+        if offset < self.segments[0].base_offset or offset < self.log_start_offset:
+            self.truncate_fully_and_start_at(offset, now_ms)
+            return True
+        try:
+            self._lower_recovery_point(offset)
+            while len(self.segments) > 1 and self.segments.active.base_offset >= offset:
+                self._discard(self.segments.active, now_ms)
+            self._cut_active(offset)
+            self._after_cut(now_ms)
+        except (DamagedLog, OSError) as error:
+            self._fail(f"{self.directory} could not be truncated to {offset}: {error}")
+        return True
+
+    def _cut_active(self, offset: int) -> None:
+        active = self.segments.active
+        position, header = active.locate(offset)
+        if header is not None:
+            active.truncate_to_position(position, active.end_before(position))
+
+    def _after_cut(self, now_ms: int) -> None:
+        """The active segment has become shorter: everything that follows from the batches follows."""
+        end_offset = self.log_end_offset = self.segments.active.next_offset
+        self.epochs.truncate_from_end(end_offset)
+        remove_snapshots(self._env.storage, self.directory, above=end_offset)
+        self.producers = rebuild_producers(self._env.storage, self.directory, self.segments, end_offset, now_ms)
+        self._reader.forget(end_offset)
+        self._high_watermark = min(self._high_watermark, end_offset)
+        self.producers.on_high_watermark(self._high_watermark)
+        for callback in self.on_append:
+            callback()
+
+    def _lower_recovery_point(self, offset: int) -> None:
+        self.generation += 1
+        if offset < self.recovery_point:
+            self.before_cut(offset)
+            self.recovery_point = offset
+        self.flushed_offset = min(self.flushed_offset, offset)
+
+    def truncate_fully_and_start_at(self, offset: int, now_ms: int) -> None:
+        """Throw everything away and begin anew at `offset`: this replica is too far behind its leader's log start."""
+        try:
+            self._lower_recovery_point(min(offset, self.log_start_offset))
+            for segment in reversed(list(self.segments)):
+                self._discard(segment, now_ms)
+            self.segments.add(self._new_segment(offset, now_ms))
+            for snapshot in snapshot_offsets(self._env.storage, self.directory):
+                self._env.storage.remove(self._snapshot_path(snapshot))
+            self.log_start_offset = self.log_end_offset = self._high_watermark = offset
+            self.epochs.clear()
+            self._after_cut(now_ms)
+        except (DamagedLog, OSError) as error:
+            self._fail(f"{self.directory} could not be emptied: {error}")
+
+    def _discard(self, segment: Segment, now_ms: int) -> None:
+        """Take a segment out of the log; its files wait as .deleted."""
+        segment.close()
+        self.segments.remove(segment)
+        remove_at_ms = now_ms + self.config.file_delete_delay_ms
+        self.doomed.extend((remove_at_ms, path) for path in segment.rename_files(DELETED_SUFFIX))
+
+    # --- cutting at the start ---
+
+    def delete_records_before(self, offset: int) -> int:
+        """Move the log start up to `offset`, at most to the high watermark; -1 means the high watermark.
+
+        Returns the log start. Segments that lie wholly below it are deleted by `delete_old_segments`.
+        Raises OffsetOutOfRange: above the high watermark.
+        """
+        if offset == -1:
+            offset = self._high_watermark
+        if offset > self._high_watermark or offset < 0:
+            raise OffsetOutOfRange(f"offset {offset} is not within [0, {self._high_watermark}] of {self.directory}")
+        self.advance_log_start(offset)
+        return self.log_start_offset
+
+    def advance_log_start(self, offset: int) -> None:
+        """A follower learns its leader's log start, or retention moved ours."""
+        if offset > self.log_start_offset:
+            self.log_start_offset = min(offset, self.log_end_offset)
+            self.epochs.truncate_from_start(self.log_start_offset)
+            if self._high_watermark < self.log_start_offset:
+                self.high_watermark = self.log_start_offset
+
+    def delete_segments(self, segments: Sequence[Segment], now_ms: int) -> None:
+        """Delete the oldest segments, which are the first of the log and not the active one."""
+        assert list(segments) == list(self.segments)[: len(segments)], "retention deletes from the start"
+        assert self.segments.active not in segments, "the active segment is rolled before it is deleted"
+        if not segments:
+            return
+        for segment in segments:
+            self._discard(segment, now_ms)
+        base_offset = self.segments[0].base_offset
+        for snapshot in snapshot_offsets(self._env.storage, self.directory):
+            if snapshot < base_offset:
+                self._env.storage.remove(self._snapshot_path(snapshot))
+        self.advance_log_start(base_offset)
+        self._reader.forget_cursors()
+
+    def replace_segments(self, old: list[Segment], new: Segment) -> None:
+        """Compaction's last step in memory: readers find the cleaned segment from now on."""
+        self.segments.replace(old, new)
+        self._reader.forget_cursors()
+
+    # --- durability ---
+
+    def begin_flush(self) -> FlushWork | None:
+        """What a thread has to do so that everything appended so far is on disk; None when it is."""
+        if self.flushed_offset >= self.log_end_offset and not self._unsynced_directories:
+            return None
+        segments = self.segments.between(self.flushed_offset, max(self.log_end_offset, self.flushed_offset + 1))
+        paths, self._unsynced_paths = self._unsynced_paths, []
+        directories, self._unsynced_directories = self._unsynced_directories, []
+        files = [segment.pin() for segment in segments]
+        return FlushWork(self._env.storage, self.log_end_offset, self.generation, segments, files, paths, directories)
+
+    def end_flush(self, work: FlushWork, error: OSError | None) -> None:
+        """Conclude a flush. An error takes the partition offline, for good: PartitionOffline."""
+        for segment in work.segments:
+            segment.unpin()
+        if error is not None:
+            self._fail(f"{self.directory} could not be synced: {error}")
+        if work.generation == self.generation:
+            self.flushed_offset = max(self.flushed_offset, work.end_offset)
+
+    def begin_checkpoint(self, *, finish: bool = False) -> CheckpointWork | None:
+        """What a thread has to do so that recovery may start at the log end; None when it already may.
+
+        With `finish` the active segment is completed like a closed one: nothing is appended any more.
+        Raises PartitionOffline: an index could not be written; the recovery point stays where it is.
+        """
+        end_offset = self.log_end_offset
+        is_done = self.recovery_point == end_offset and self._epochs_saved == self.epochs.changes
+        if is_done and not finish:
+            return None
+        segments = self.segments.between(self.recovery_point, max(end_offset, self.recovery_point + 1))
+        try:
+            if finish:
+                self.active.finish()
+            else:
+                self.active.write_indexes()
+                self.active.ensure_index_files()
+            replaced = [(self._snapshot_path(end_offset), self.producers.encode_snapshot())]
+            if self._epochs_saved != self.epochs.changes:
+                replaced.append((f"{self.directory}/{LEADER_EPOCH_FILE}", encode_epochs(self.epochs.entries())))
+            stale_paths = self._stale_snapshots(end_offset)
+            if self.directory not in self._unsynced_directories:
+                self._unsynced_directories.append(self.directory)
+            flush = self.begin_flush()
+        except OSError as error:
+            raise PartitionOffline(f"{self.directory}: no checkpoint could be made: {error}") from error
+        assert flush is not None, "a flush that has to sync the directory is not nothing"
+        index_paths = [segment.path(suffix) for segment in segments for suffix in SEGMENT_SUFFIXES[1:]]
+        return CheckpointWork(flush, index_paths, replaced, stale_paths, self.epochs.changes, self.appended_bytes)
+
+    def _stale_snapshots(self, end_offset: int) -> list[str]:
+        """Snapshots that serve nobody: recovery uses the one at the recovery point, rebuilding those at segment starts.
+
+        The one at the present recovery point stays until the next checkpoint: the new point is not yet recorded.
+        """
+        kept = {segment.base_offset for segment in self.segments} | {self.recovery_point, end_offset}
+        offsets = snapshot_offsets(self._env.storage, self.directory)
+        return [self._snapshot_path(offset) for offset in offsets if offset not in kept]
+
+    def end_checkpoint(self, work: CheckpointWork, error: OSError | None) -> None:
+        """Conclude a checkpoint; `recovery_point` has moved and is to be recorded. Raises PartitionOffline."""
+        self.end_flush(work.flush, error)
+        if work.flush.generation == self.generation:
+            self.recovery_point = work.end_offset
+            self._epochs_saved = work.epoch_changes
+            self.checkpointed_bytes = work.appended_bytes
+
+    def release_idle(self) -> None:
+        """Close files and drop indexes of segments that nobody read since the last call."""
+        for segment in self.segments:
+            if segment is not self.segments.active:
+                segment.release()
+
+
+def _ignore(offset: int) -> None:
+    """No checkpoint file is kept for this log."""

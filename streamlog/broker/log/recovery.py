@@ -1,0 +1,432 @@
+"""Opening a partition's directory: finish what a crash interrupted, find the end, rebuild what is derived.
+
+The recovery point is the promise everything here leans on: below it, the log, its indexes, the epoch file and one
+producer snapshot are on disk and synced. Above it nothing is believed: batches are walked with their
+checksums, the tail is cut after the last whole one, and epochs, indexes and producer state are told again batch by
+batch. So a restart reads what was written since the last checkpoint and not more.
+
+Cutting is for tails only. When the log turns out to end below the recovery point, or misses a stretch between two
+segments, then bytes are gone that were promised: that is damage, the partition stays offline and nothing is cut.
+
+Files a crash may leave, and what becomes of them (Kafka's rules):
+    *.deleted      removed: they were on their way out
+    *.cleaned      removed: compaction had not finished writing
+    *.swap         compaction had finished: the segments it replaces are removed, then it gets its name
+    *.tmp          removed: an atomic write that was not finished
+Recovery can itself be interrupted anywhere and started again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, DamagedCheckpoint, decode_epochs
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.epochs import EpochCache
+from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
+from streamlog.broker.log.producer_state import DamagedSnapshot, ProducerState, TransactionMarker, read_marker
+from streamlog.broker.log.segment import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    SEGMENT_SUFFIXES,
+    SNAPSHOT_SUFFIX,
+    SWAP_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
+    DamagedLog,
+    Segment,
+    file_name,
+)
+from streamlog.broker.log.segments import SegmentList
+from streamlog.broker.log.transaction_index import AbortedTransaction
+from streamlog.broker.log.walk import walk_batches
+from streamlog.env import Storage
+from streamlog.wire.records import BatchHeader, CorruptBatch, NeedMoreData, verify_crc
+
+
+@dataclass(slots=True)
+class RecoveryReport:
+    """What opening had to do, for one log line."""
+
+    walked_bytes: int = 0
+    cut_bytes: int = 0
+    cut_at: str = ""
+    """File and position of the cut; empty: nothing was cut."""
+    finished: list[str] = field(default_factory=list)
+    """Interrupted deletions and swaps that were brought to their end."""
+    rebuilt: list[str] = field(default_factory=list)
+    """Derived files that were missing or damaged."""
+
+
+@dataclass(slots=True)
+class LoadedLog:
+    segments: SegmentList
+    epochs: EpochCache
+    producers: ProducerState
+    report: RecoveryReport
+
+
+def load(
+    storage: Storage,
+    directory: str,
+    config: LogConfig,
+    *,
+    recovery_point: int,
+    log_start_offset: int,
+    clean_shutdown: bool,
+    may_have_gaps: bool,
+    now_ms: int,
+) -> LoadedLog:
+    """Open every segment of `directory`, repairing what may be repaired.
+
+    Args:   may_have_gaps: this log is compacted, or once was; then offsets between segments may be missing.
+    Raises: DamagedLog: promised bytes are gone or wrong; nothing was cut. OSError.
+    """
+    report = RecoveryReport()
+    finish_interrupted(storage, directory, config, report, now_ms)
+    segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
+    epochs = _load_epochs(storage, directory, segments, report)
+    if clean_shutdown:
+        segments.active.resume()
+        producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
+    else:
+        if not may_have_gaps:
+            _check_no_gaps(segments, recovery_point)
+        epochs.truncate_from_end(recovery_point)
+        recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, now_ms)
+        producers = recovery.run()
+    if segments.active.next_offset < recovery_point:
+        raise DamagedLog(
+            f"{segments.active.path(LOG_SUFFIX)} ends at offset {segments.active.next_offset}, but everything up to "
+            f"{recovery_point} was on disk. Restore the file, or delete the directory to copy it from a replica."
+        )
+    epochs.truncate_from_end(segments.active.next_offset)
+    epochs.truncate_from_start(max(log_start_offset, segments[0].base_offset))
+    for segment in segments:
+        if segment is not segments.active:
+            segment.close()
+    return LoadedLog(segments, epochs, producers, report)
+
+
+def _open_segments(
+    storage: Storage, directory: str, config: LogConfig, log_start_offset: int, now_ms: int
+) -> SegmentList:
+    base_offsets = _base_offsets(storage.list(directory), LOG_SUFFIX)
+    create = not base_offsets
+    segments = [
+        Segment(
+            storage,
+            directory,
+            base_offset,
+            index_interval_bytes=config.index_interval_bytes,
+            now_ms=now_ms,
+            create=create,
+        )
+        for base_offset in base_offsets or [log_start_offset]
+    ]
+    return SegmentList(segments)
+
+
+def _base_offsets(names: list[str], suffix: str) -> list[int]:
+    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
+
+def _check_no_gaps(segments: SegmentList, recovery_point: int) -> None:
+    """Raise DamagedLog when a segment below the recovery point ends before the next one begins."""
+    for number in range(len(segments) - 1):
+        next_base_offset = segments[number + 1].base_offset
+        if next_base_offset > recovery_point:
+            return
+        if segments[number].next_offset != next_base_offset:
+            raise DamagedLog(
+                f"{segments[number].path(LOG_SUFFIX)} ends at offset {segments[number].next_offset}, but the next "
+                f"segment starts at {next_base_offset}"
+            )
+
+
+def _load_epochs(storage: Storage, directory: str, segments: SegmentList, report: RecoveryReport) -> EpochCache:
+    path = f"{directory}/{LEADER_EPOCH_FILE}"
+    if storage.exists(path):
+        try:
+            return EpochCache(decode_epochs(storage.read_bytes(path)))
+        except DamagedCheckpoint:
+            report.rebuilt.append(path)
+    elif all(segment.size_bytes == 0 for segment in segments):
+        return EpochCache()
+    epochs = EpochCache()
+    for segment in segments:
+        # The active segment may have a torn tail, which the walk above the recovery point deals with.
+        try:
+            for _, header, _ in walk_batches(segment.file, 0, segment.size_bytes):
+                epochs.assign(header.leader_epoch, header.base_offset)
+        except (CorruptBatch, NeedMoreData):
+            break
+    return epochs
+
+
+# --- what a crash interrupted ---
+
+
+def finish_interrupted(
+    storage: Storage, directory: str, config: LogConfig, report: RecoveryReport, now_ms: int
+) -> None:
+    """Bring deletions and compaction swaps to their end."""
+    names = storage.list(directory)
+    for name in names:
+        if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, ".tmp")):
+            storage.remove(f"{directory}/{name}")
+            report.finished.append(name)
+    for base_offset in _base_offsets(names, LOG_SUFFIX + SWAP_SUFFIX):
+        _finish_swap(storage, directory, config, base_offset, now_ms)
+        report.finished.append(file_name(base_offset, LOG_SUFFIX + SWAP_SUFFIX))
+    _remove_orphans(storage, directory)
+
+
+def _remove_orphans(storage: Storage, directory: str) -> None:
+    """Indexes whose log is gone, and swap indexes whose log never became a swap file: the log is renamed last."""
+    names = storage.list(directory)
+    logs = set(_base_offsets(names, LOG_SUFFIX))
+    for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
+        orphans = [offset for offset in _base_offsets(names, suffix) if offset not in logs]
+        for base_offset in orphans:
+            storage.remove(f"{directory}/{file_name(base_offset, suffix)}")
+    for name in names:
+        if name.endswith(SWAP_SUFFIX):
+            storage.remove(f"{directory}/{name}")
+
+
+def _finish_swap(storage: Storage, directory: str, config: LogConfig, base_offset: int, now_ms: int) -> None:
+    """Remove the segments that the swap file replaces, then rename it. The log's own name comes last."""
+    swapped = Segment(
+        storage,
+        directory,
+        base_offset,
+        index_interval_bytes=config.index_interval_bytes,
+        now_ms=now_ms,
+        suffix=SWAP_SUFFIX,
+    )
+    end_offset = max(swapped.next_offset, base_offset + 1)
+    swapped.close()
+    for replaced in _base_offsets(storage.list(directory), LOG_SUFFIX):
+        if base_offset <= replaced < end_offset:
+            for suffix in SEGMENT_SUFFIXES:
+                path = f"{directory}/{file_name(replaced, suffix)}"
+                if storage.exists(path):
+                    storage.remove(path)
+    swapped.rename_files("")
+
+
+# --- above the recovery point ---
+
+
+class _Recovery:
+    """One pass over everything that is not promised: from the recovery point, and from the newest snapshot."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        directory: str,
+        segments: SegmentList,
+        epochs: EpochCache,
+        report: RecoveryReport,
+        recovery_point: int,
+        may_have_gaps: bool,
+        now_ms: int,
+    ) -> None:
+        self._storage = storage
+        self._directory = directory
+        self._segments = segments
+        self._epochs = epochs
+        self._report = report
+        self._recovery_point = recovery_point
+        self._may_have_gaps = may_have_gaps
+        self._now_ms = now_ms
+        self._producers = ProducerState()
+        self._lost_aborted = False  # the first segment's transaction index cannot be read
+
+    def run(self) -> ProducerState:
+        segments = self._segments
+        first = segments.number_at(self._recovery_point)
+        position = segments[first].rewind_for_recovery(self._recovery_point)
+        self._producers = rebuild_producers(
+            self._storage,
+            self._directory,
+            segments,
+            self._recovery_point,
+            self._now_ms,
+            stop_offset=segments[first].next_offset,
+        )
+        number = first
+        while number < len(segments):
+            segment = segments[number]
+            if number > first:
+                position = segment.rewind_for_recovery(self._recovery_point)
+            whole = self._recover(segment, position)
+            number += 1
+            if not whole or (number < len(segments) and not _joins(segment, segments[number])):
+                self._remove_from(number)
+        remove_snapshots(self._storage, self._directory, above=segments.active.next_offset)
+        self._rebuild_lost_aborted(first)
+        return self._producers
+
+    def _recover(self, segment: Segment, start: int) -> bool:
+        """Walk one segment; says whether all of it was whole."""
+        aborted = self._aborted_below_recovery_point(segment)
+        position, end_position = start, segment.file.size()
+        problem = ""
+        try:
+            for at, header, batch in walk_batches(segment.file, start, end_position):
+                problem = self._problem_of(segment, header, batch)
+                if problem:
+                    break
+                self._tell(segment, header, batch, aborted)
+                position = at + header.size_bytes
+        except (CorruptBatch, NeedMoreData) as error:
+            problem = str(error)
+        self._report.walked_bytes += position - start
+        if problem:
+            self._cut(segment, position, end_position, problem)
+        segment.verified_from = min(segment.verified_from, start)
+        segment.replace_aborted(aborted)
+        return not problem
+
+    def _problem_of(self, segment: Segment, header: BatchHeader, batch: memoryview) -> str:
+        """What is wrong with a batch, or nothing. The checksum does not cover the base offset: its place does."""
+        expected = segment.next_offset
+        if header.base_offset < expected or header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
+            return f"offset {header.base_offset} where {expected} was due"
+        if header.base_offset > expected >= self._recovery_point and not self._may_have_gaps:
+            return f"offset {header.base_offset} where {expected} was due"
+        return "" if verify_crc(batch, 0, header) else "the batch fails its checksum"
+
+    def _tell(
+        self,
+        segment: Segment,
+        header: BatchHeader,
+        batch: memoryview,
+        aborted: list[AbortedTransaction],
+    ) -> None:
+        """Fold one whole batch into everything derived."""
+        segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
+        if header.base_offset >= self._producers.end_offset:
+            entry = self._producers.apply(header, _marker(batch, header))
+            if entry is not None and header.last_offset >= self._recovery_point:
+                aborted.append(entry)
+        if header.last_offset >= self._recovery_point and header.leader_epoch > self._epochs.latest:
+            self._epochs.assign(header.leader_epoch, header.base_offset)
+
+    def _aborted_below_recovery_point(self, segment: Segment) -> list[AbortedTransaction]:
+        try:
+            entries = segment.aborted
+        except LookupError:
+            self._lost_aborted = self._lost_aborted or segment.base_offset < self._recovery_point
+            entries = []
+        return [entry for entry in entries if entry.last_offset < self._recovery_point]
+
+    def _cut(self, segment: Segment, position: int, end_position: int, problem: str) -> None:
+        """Cut a torn tail, never below the recovery point. Raises DamagedLog there."""
+        if segment.next_offset < self._recovery_point:
+            raise DamagedLog(
+                f"{segment.path(LOG_SUFFIX)}: {problem}, at offset {segment.next_offset}; everything up to "
+                f"{self._recovery_point} was on disk. Nothing was cut. Restore the file, or delete the directory to "
+                "copy it from a replica."
+            )
+        segment.file.truncate(position)
+        self._report.cut_bytes += end_position - position
+        self._report.cut_at = self._report.cut_at or f"{segment.path(LOG_SUFFIX)}:{position} ({problem})"
+
+    def _rebuild_lost_aborted(self, number: int) -> None:
+        """The part of a transaction index below the recovery point, when the file is missing or damaged."""
+        if self._lost_aborted:
+            rebuild_aborted(self._storage, self._directory, self._segments, number, self._now_ms)
+            self._report.rebuilt.append(self._segments[number].path(TRANSACTION_INDEX_SUFFIX))
+
+    def _remove_from(self, number: int) -> None:
+        """Segments behind a cut cannot be reached any more without a gap."""
+        for segment in reversed(list(self._segments)[number:]):
+            self._report.cut_bytes += segment.size_bytes
+            segment.close()
+            self._segments.remove(segment)
+            for path in segment.existing_paths():
+                self._storage.remove(path)
+
+
+def _joins(segment: Segment, following: Segment) -> bool:
+    """Whether the log goes on in the next segment. Above the recovery point a gap is a lost tail."""
+    too_far_for_one = following.base_offset - segment.base_offset > RELATIVE_OFFSET_MAX
+    return segment.next_offset == following.base_offset or too_far_for_one
+
+
+def _marker(batch: memoryview, header: BatchHeader) -> TransactionMarker | None:
+    return read_marker(batch, header) if header.is_control else None
+
+
+# --- producer state ---
+
+
+def rebuild_producers(
+    storage: Storage,
+    directory: str,
+    segments: SegmentList,
+    end_offset: int,
+    now_ms: int,
+    *,
+    stop_offset: int | None = None,
+) -> ProducerState:
+    """Producer state from the newest usable snapshot at or below `end_offset` and the batches behind it.
+
+    The batches are folded in up to `stop_offset`, by default `end_offset`. Damaged snapshots are removed.
+    """
+    producers = _newest_snapshot(storage, directory, end_offset, now_ms)
+    if producers is None:
+        producers = ProducerState()
+        producers.end_offset = segments[0].base_offset
+    stop_offset = end_offset if stop_offset is None else stop_offset
+    start_offset = producers.end_offset
+    for segment in segments.between(start_offset, stop_offset) if start_offset < stop_offset else []:
+        for _, header, batch in segment.batches_from(start_offset):
+            if header.base_offset >= stop_offset:
+                break
+            producers.apply(header, _marker(batch, header))
+    for entry in producers.entries.values():
+        entry.seen_at_ms = now_ms
+    return producers
+
+
+def _newest_snapshot(storage: Storage, directory: str, end_offset: int, now_ms: int) -> ProducerState | None:
+    for offset in reversed(_base_offsets(storage.list(directory), SNAPSHOT_SUFFIX)):
+        if offset > end_offset:
+            continue
+        path = f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
+        try:
+            return ProducerState.decode_snapshot(storage.read_bytes(path), offset, now_ms)
+        except DamagedSnapshot:
+            storage.remove(path)
+    return None
+
+
+def snapshot_offsets(storage: Storage, directory: str) -> list[int]:
+    """Offsets of the producer snapshots in a directory, rising."""
+    return _base_offsets(storage.list(directory), SNAPSHOT_SUFFIX)
+
+
+def remove_snapshots(storage: Storage, directory: str, *, above: int) -> None:
+    """Snapshots of a future that was cut away."""
+    for offset in snapshot_offsets(storage, directory):
+        if offset > above:
+            storage.remove(f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}")
+
+
+def rebuild_aborted(storage: Storage, directory: str, segments: SegmentList, number: int, now_ms: int) -> None:
+    """Derive the transaction index of one closed segment again: replay it from the snapshot before it."""
+    segment = segments[number]
+    producers = rebuild_producers(storage, directory, segments, segment.base_offset, now_ms)
+    entries: list[AbortedTransaction] = []
+    for _, header, batch in segment.batches_from(segment.base_offset):
+        entry = producers.apply(header, _marker(batch, header))
+        if entry is not None:
+            entries.append(entry)
+    segment.replace_aborted(entries)

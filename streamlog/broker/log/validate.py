@@ -1,0 +1,127 @@
+"""What a batch has to be before it enters the log.
+
+A producer's batch is judged by its 61 bytes of header and its checksum. The records are walked only where the
+answer depends on them: keys of a compacted topic, timestamps when one is out of bounds or old ones are forbidden,
+and recompression. A coordinator's batches are our own and only measured; a follower's come from its leader,
+which has judged them, and are checked for damage on the way.
+"""
+
+from __future__ import annotations
+
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.refusal import AppendRefused
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.records import (
+    BatchHeader,
+    BatchProblem,
+    CorruptBatch,
+    NeedMoreData,
+    UnsupportedMagic,
+    WritableBuffer,
+    decode_batch_header,
+    decode_records,
+    encode_batch,
+    validate_header,
+    validate_records,
+    verify_crc,
+)
+
+_CODES = {
+    "corrupt": ErrorCode.CORRUPT_MESSAGE,
+    "invalid": ErrorCode.INVALID_RECORD,
+    "null_key": ErrorCode.INVALID_RECORD,
+    "timestamp": ErrorCode.INVALID_TIMESTAMP,
+}
+
+
+def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
+    """The header of a batch that lies completely in `batches`. Raises AppendRefused."""
+    try:
+        header = decode_batch_header(batches, position)
+    except UnsupportedMagic as error:
+        raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+    except (CorruptBatch, NeedMoreData) as error:
+        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
+    if position + header.size_bytes > len(batches):
+        raise AppendRefused(
+            ErrorCode.CORRUPT_MESSAGE, f"a batch of {header.size_bytes} bytes, {len(batches) - position} arrived"
+        )
+    return header
+
+
+def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
+    """Raise AppendRefused unless `batches` is exactly one batch that a producer may append. `header` is its header."""
+    size_bytes = header.size_bytes
+    if size_bytes != len(batches):
+        raise AppendRefused(ErrorCode.INVALID_RECORD, "a produce request carries one batch for each partition")
+    check_size(size_bytes, config)
+    problem = validate_header(header)
+    if problem is not None:
+        raise _refusal(problem)
+    if not verify_crc(batches, 0, header):
+        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, "the batch's checksum does not match its bytes")
+    if config.compact or not config.log_append_time:
+        _check_records(batches, header, config, now_ms)
+
+
+def check_size(size_bytes: int, config: LogConfig) -> None:
+    if size_bytes > config.max_message_bytes:
+        raise AppendRefused(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"a batch of {size_bytes} bytes; max.message.bytes is {config.max_message_bytes}",
+        )
+    if size_bytes > config.segment_bytes:
+        raise AppendRefused(
+            ErrorCode.RECORD_LIST_TOO_LARGE, f"a batch of {size_bytes} bytes; segment.bytes is {config.segment_bytes}"
+        )
+
+
+def _check_records(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
+    """Keys and timestamps. The header's largest timestamp is enough to see that none is too new."""
+    earliest_ms = latest_ms = None
+    too_new = False
+    if not config.log_append_time:
+        earliest_ms = now_ms - config.message_timestamp_before_max_ms
+        latest_ms = now_ms + config.message_timestamp_after_max_ms
+        too_new = header.max_timestamp_ms > latest_ms
+        # The oldest timestamp is in no header field; no limit is the default, then nobody needs it.
+        if not too_new and earliest_ms < 0 and not config.compact:
+            return
+    problem = validate_records(
+        batches,
+        0,
+        header,
+        keys_required=config.compact,
+        timestamp_ms_min=earliest_ms,
+        timestamp_ms_max=latest_ms,
+        verify=False,
+    )
+    if problem is not None:
+        raise _refusal(problem)
+    if too_new:
+        raise AppendRefused(ErrorCode.INVALID_TIMESTAMP, "the batch's header claims a timestamp that no record has")
+
+
+def _refusal(problem: BatchProblem) -> AppendRefused:
+    return AppendRefused(_CODES[problem.kind], problem.message, problem.record_indexes)
+
+
+def recompress(batches: WritableBuffer, header: BatchHeader, config: LogConfig) -> bytearray:
+    """The same records in the topic's own compression. Raises AppendRefused if they cannot be read."""
+    assert config.compression is not None, "called only where a topic prescribes its compression"
+    try:
+        columns = decode_records(batches, 0, header, verify=False)
+    except CorruptBatch as error:
+        raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+    return encode_batch(
+        keys=columns.keys,
+        values=columns.values,
+        timestamps_ms=columns.timestamps_ms,
+        headers=columns.headers,
+        compression=config.compression,
+        level=config.compression_level,
+        producer_id=header.producer_id,
+        producer_epoch=header.producer_epoch,
+        base_sequence=header.base_sequence,
+        is_transactional=header.is_transactional,
+    )
