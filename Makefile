@@ -33,5 +33,16 @@ imports: setup ## check that imports point down
 test: setup ## run the tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+KAFKA_LIBS := target/kafka-libs
+
+$(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml
+	@command -v java >/dev/null || { echo "make interop-java: no java on PATH; install a JDK 17"; exit 1; }
+	@command -v mvn >/dev/null || { echo "make interop-java: no mvn on PATH; install Maven, it fetches Apache Kafka's jars"; exit 1; }
+	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
+	@touch $@
+
+interop-java: setup $(KAFKA_LIBS)/.stamp ## compare with Apache Kafka's own code (needs a JDK 17 and Maven)
+	@$(BIN)/pytest -m interop_java
+
 clean: ## remove the environment and build products
 	@rm -rf $(VENV) build target *.egg-info

@@ -280,7 +280,7 @@ class _EncoderCode(_Code):
                 with self.block(f"if {tests[field.name]}:"):
                     outer, self.out = self.out, self.fresh("tagged")
                     self.line(f"{self.out} = bytearray()")
-                    self.value(field.type, held[field.name], field.nullable(self.version))
+                    self.tagged_value(field, held[field.name])
                     self.flush()
                     tag = uvarint(field.presence.tag or 0)
                     self.line(f"{outer} += {tag!r} + uvarint(len({self.out}))")
@@ -288,6 +288,12 @@ class _EncoderCode(_Code):
                     self.out = outer
         with self.block("else:"):
             self.line(f"{self.out} += {with_none}")
+
+    def tagged_value(self, field: Field, held: str) -> None:
+        if isinstance(field.type, Nested):
+            self.nested(field.type, held, field.nullable(self.version), null=0)
+        else:
+            self.value(field.type, held, field.nullable(self.version))
 
     def value(self, type_: WireType, held: str, nullable: bool, compact: bool = True) -> None:
         compact = compact and self.flexible
@@ -371,7 +377,8 @@ class _EncoderCode(_Code):
             self.value(element, item, nullable=False)
             self.flush()
 
-    def nested(self, type_: Nested, held: str, nullable: bool) -> None:
+    def nested(self, type_: Nested, held: str, nullable: bool, null: int = 255) -> None:
+        """A struct that can be null has a byte in front: 1, or `null`, which is -1 and among tagged fields 0."""
         inner = self.fresh("inner")
         self.line(f"{inner} = {held}")
         if not nullable:
@@ -379,7 +386,7 @@ class _EncoderCode(_Code):
             return
         self.flush()
         with self.block(f"if {inner} is None:"):
-            self.line(f"{self.out}.append(255)")
+            self.line(f"{self.out}.append({null})")
         with self.block("else:"):
             self.put("b", "1")
             self.struct(type_.struct, inner)
@@ -461,11 +468,7 @@ class _DecoderCode(_Code):
         self.flush()
         held = {field.name: self.fresh("held") for field in fields}
         for field in fields:
-            assert not isinstance(field.default, list) or not field.default, (
-                "default of a tagged array is empty or null"
-            )
-            default = "[]" if isinstance(field.default, list) else self.constant("default", field.default)
-            self.line(f"{held[field.name]} = {default}")
+            self.line(f"{held[field.name]} = {self.fresh_default(field)}")
         with self.block(f"if {count}:"):
             with self.block(f"if {count} > 127:"):
                 self.line(f"{count}, p = read_uvarint(data, p, {count})")
@@ -476,6 +479,15 @@ class _DecoderCode(_Code):
             else:
                 self.known_tagged_fields(fields, count, held)
         return [f"{field.name}={held[field.name]}" for field in fields]
+
+    def fresh_default(self, field: Field) -> str:
+        """An expression for the field's default that no two messages share, if it can be changed."""
+        if isinstance(field.default, list):
+            assert not field.default, "the default of an array is empty or null"
+            return "[]"
+        if isinstance(field.default, Struct):
+            return f"{self.constant('blank', type(field.default))}()"
+        return self.constant("default", field.default)
 
     def known_tagged_fields(self, fields: list[Field], count: str, held: dict[str, str]) -> None:
         tag, stop = self.fresh("tag"), self.fresh("stop")
@@ -490,13 +502,18 @@ class _DecoderCode(_Code):
             choice = "if"
             for field in fields:
                 with self.block(f"{choice} {tag} == {field.presence.tag}:"):
-                    value = self.value(field.type, field.nullable(self.version))
+                    value = self.tagged_value(field)
                     self.flush()
                     self.line(f"{held[field.name]} = {value}")
                     self.refuse_if(f"p != {stop}")
                 choice = "elif"
             with self.block("else:"):
                 self.line(f"p = {stop}")
+
+    def tagged_value(self, field: Field) -> str:
+        if isinstance(field.type, Nested):
+            return self.nested(field.type, field.nullable(self.version), null="== 0")
+        return self.value(field.type, field.nullable(self.version))
 
     def value(self, type_: WireType, nullable: bool, compact: bool = True) -> str:
         """Emit the reads of one value. Returns the local that holds it once the run is flushed."""
@@ -576,7 +593,7 @@ class _DecoderCode(_Code):
             self.flush()
             self.line(f"{name}.append({made})")
 
-    def nested(self, type_: Nested, nullable: bool) -> str:
+    def nested(self, type_: Nested, nullable: bool, null: str = "< 0") -> str:
         name = self.fresh("inner")
         if not nullable:
             made = self.struct(type_.struct)
@@ -584,7 +601,7 @@ class _DecoderCode(_Code):
             return name
         self.take("b", name)
         self.flush()
-        with self.block(f"if {name} < 0:"):
+        with self.block(f"if {name} {null}:"):
             self.line(f"{name} = None")
         with self.block("else:"):
             made = self.struct(type_.struct)

@@ -7,7 +7,7 @@ run time it is called only when the compiled code has already failed, to name th
 from __future__ import annotations
 
 import struct as fixed
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -46,12 +46,20 @@ class Encoder:
         self.uvarint(len(tagged))
         for field, held, place in sorted(tagged, key=lambda entry: cast(int, entry[0].presence.tag)):
             inner = Encoder(self.version, self.flexible, bytearray())
-            inner.value(field.type, held, place, field.nullable(self.version), compact=True)
+            inner.value(field.type, held, place, field.nullable(self.version), null_struct=b"\x00")
             self.uvarint(cast(int, field.presence.tag))
             self.uvarint(len(inner.out))
             self.out += inner.out
 
-    def value(self, type_: WireType, value: object, path: str, nullable: bool, compact: bool = True) -> None:
+    def value(
+        self,
+        type_: WireType,
+        value: object,
+        path: str,
+        nullable: bool,
+        compact: bool = True,
+        null_struct: bytes = b"\xff",
+    ) -> None:
         if value is None and not nullable:
             raise LocalProtocolError(f"{path} is None, and version {self.version} cannot say null")
         match type_:
@@ -67,7 +75,7 @@ class Encoder:
                     self.value(type_.element, element, f"{path}[{index}]", nullable=False)
             case Nested():
                 if nullable:
-                    self.out += b"\xff" if value is None else b"\x01"
+                    self.out += null_struct if value is None else b"\x01"
                 if value is not None:
                     if not isinstance(value, type_.struct):
                         raise LocalProtocolError(f"{path} is {type(value).__name__}, not {type_.struct.__name__}")
@@ -153,11 +161,18 @@ class Decoder:
                 self.position = end
                 continue
             place = f"{path}.{field.name}"
-            values[field.name] = self.value(field.type, place, field.nullable(self.version))
+            values[field.name] = self.value(field.type, place, field.nullable(self.version), null_structs=(0,))
             if self.position != end:
                 raise RemoteProtocolError(f"{place} is not as long as its tag says")
 
-    def value(self, type_: WireType, path: str, nullable: bool, compact: bool = True) -> object:
+    def value(
+        self,
+        type_: WireType,
+        path: str,
+        nullable: bool,
+        compact: bool = True,
+        null_structs: Container[int] = range(0x80, 0x100),
+    ) -> object:
         match type_:
             case Scalar():
                 (value,) = fixed.unpack(">" + type_.format, self.take(type_.size, path))
@@ -167,7 +182,7 @@ class Decoder:
             case Array():
                 return self.array(type_.element, path, nullable, self.flexible and compact)
             case Nested():
-                if nullable and self.take(1, path)[0] > 0x7F:
+                if nullable and self.take(1, path)[0] in null_structs:
                     return None
                 return self.struct(type_.struct, path)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
+
 from streamlog.wire.internal.framing import CoordinatorKey, CoordinatorRecords, CoordinatorValue
 from streamlog.wire.schema import ZERO_UUID, Int8, Int32, Int64, Struct, between, since
 
@@ -149,7 +151,8 @@ class ClassicMemberMetadata(Struct):
 class ConsumerGroupMemberMetadataValue(CoordinatorValue):
     """What a member subscribes to.
 
-    A member of the classic protocol in a new group has `classic_member_metadata`.
+    `classic_member_metadata` None: a member of the new protocol. That null has to be on the wire, as Kafka takes a
+    record without the field for a member of the classic protocol.
     """
 
     record_type = 5
@@ -163,7 +166,9 @@ class ConsumerGroupMemberMetadataValue(CoordinatorValue):
     subscribed_topic_regex: str | None = ""
     rebalance_timeout_ms: Int32 = -1
     server_assignor: str | None = ""
-    classic_member_metadata: Annotated[ClassicMemberMetadata | None, since(0, nullable=0, tag=0)] = None
+    classic_member_metadata: Annotated[ClassicMemberMetadata | None, since(0, nullable=0, tag=0)] = msgspec.field(
+        default_factory=ClassicMemberMetadata
+    )
 
 
 class ConsumerGroupTargetAssignmentMetadataKey(CoordinatorKey):
