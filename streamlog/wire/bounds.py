@@ -14,7 +14,7 @@ from streamlog.wire.schema import Array, Blob, Nested, Scalar, Struct, WireType,
 
 BUDGET_FLOOR_BYTES = 64 << 20
 """What any frame may cost. An honest control message costs about ten bytes of Python per byte (a four-byte integer
-becomes 40: a list slot and an object), so this serves honest messages of 6 MB, larger than any seen; and a
+becomes 40 that stay: a list slot and an object), so this serves honest messages of 6 MB, larger than any seen; and a
 broker survives it."""
 
 REQUEST_BUDGET_PER_BYTE = 4
@@ -28,6 +28,9 @@ UNKNOWN_TAG_COST_BYTES = 64
 """A tagged field that we do not know builds nothing, but skipping it costs about what building 64 bytes does."""
 
 SLOT_BYTES = 8
+ELEMENT_BYTES = 16
+"""A list's slot, the room it grows into, and for integers the tuple that they pass through."""
+
 OBJECT_COSTS = {
     "boolean": 0,
     "int8": 32,
@@ -37,8 +40,8 @@ OBJECT_COSTS = {
     "uint32": 32,
     "int64": 32,
     "float64": 24,
-    "uuid": 152,  # the object, its integer, and the 16 bytes under which it is remembered
-    "string": 64,  # up to eight characters; longer text is paid by its own bytes
+    "uuid": 256,  # the object and its integer, and for the first thousands the entry that remembers them
+    "string": 80,  # a few characters outside Latin-1; longer text is paid by its own bytes
     "bytes": 48,
     "records": 184,  # a memoryview
 }
@@ -70,7 +73,7 @@ def encoded_size_min(type_: WireType, version: int, flexible: bool, nullable: bo
 @cache
 def decoded_cost(type_: WireType) -> int:
     """Bytes of Python memory that one element of `type_` in an array may take, without what its own arrays hold."""
-    return SLOT_BYTES + _object_cost(type_)
+    return ELEMENT_BYTES + _object_cost(type_)
 
 
 def _object_cost(type_: WireType) -> int:

@@ -25,18 +25,25 @@ BINARY = st.binary(max_size=6) | st.binary(min_size=125, max_size=132)
 
 
 @cache
-def messages_of(message: type[M], version: int) -> st.SearchStrategy[M]:
-    """Messages that `version` can carry, in the form in which decoding gives them back."""
-    return _structs(message, version)
+def messages_of(message: type[M], version: int, tame: bool = False) -> st.SearchStrategy[M]:
+    """Messages that `version` can carry, in the form in which decoding gives them back.
+
+    `tame` ones hold only what codecs accept that turn error codes into enums and times into dates.
+    """
+    return _structs(message, version, tame)
 
 
-def _structs(struct: type[M], version: int) -> st.SearchStrategy[M]:
+def _structs(struct: type[M], version: int, tame: bool) -> st.SearchStrategy[M]:
     fields = [field for field in describe(struct) if field.exists(version)]
-    return st.builds(struct, **{field.name: _values(field, version) for field in fields})
+    return st.builds(struct, **{field.name: _values(field, version, tame) for field in fields})
 
 
-def _values(field: Field, version: int) -> st.SearchStrategy[object]:
-    values = _of_type(field.type, version)
+def _values(field: Field, version: int, tame: bool) -> st.SearchStrategy[object]:
+    if tame and field.name.endswith("error_code"):
+        return st.sampled_from([0, 1, 3, 25, 41, 100])
+    if tame and field.name.endswith(("_ms", "timestamp")):
+        return st.integers(0, 1_000_000)
+    values = _of_type(field.type, version, tame)
     if field.optional_by_tag:
         # A struct of nothing but defaults is left out, and comes back as None.
         return st.none() | values.filter(lambda value: not field.is_default(value))
@@ -45,7 +52,7 @@ def _values(field: Field, version: int) -> st.SearchStrategy[object]:
     return st.none() | values if field.nullable(version) else values
 
 
-def _of_type(type_: WireType, version: int) -> st.SearchStrategy[object]:
+def _of_type(type_: WireType, version: int, tame: bool) -> st.SearchStrategy[object]:
     match type_:
         case Scalar("boolean"):
             return st.booleans()
@@ -61,12 +68,12 @@ def _of_type(type_: WireType, version: int) -> st.SearchStrategy[object]:
         case Blob():
             return BINARY
         case Array():
-            return st.lists(_of_type(type_.element, version), max_size=3)
+            return st.lists(_of_type(type_.element, version, tame), max_size=3)
         case Nested():
-            return _nested(type_.struct, version)
+            return _nested(type_.struct, version, tame)
 
 
 @cache
-def _nested(struct: type[Struct], version: int) -> st.SearchStrategy[object]:
+def _nested(struct: type[Struct], version: int, tame: bool) -> st.SearchStrategy[object]:
     fields = [field for field in describe(struct) if field.exists(version)]
-    return st.builds(struct, **{field.name: _values(field, version) for field in fields})
+    return st.builds(struct, **{field.name: _values(field, version, tame) for field in fields})
