@@ -62,4 +62,7 @@ def encode_end_transaction_marker(coordinator_epoch: int, version: int = 0) -> b
 def decode_end_transaction_marker(value: bytes | None) -> EndTransactionMarker:
     if value is None or len(value) < _END_TRANSACTION.size:
         raise CorruptBatch("a transaction marker without its coordinator's epoch")
-    return EndTransactionMarker(*_END_TRANSACTION.unpack_from(value))
+    marker = EndTransactionMarker(*_END_TRANSACTION.unpack_from(value))
+    if marker.version < 0:
+        raise CorruptBatch(f"a transaction marker of version {marker.version}")
+    return marker
