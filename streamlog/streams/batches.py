@@ -1,0 +1,116 @@
+"""Fetched records on their way to the lanes: columns, and what each topic declaration reads out of them.
+
+Several agents may read one partition. They share the batch, and agents that share a topic declaration also share
+the decoded values: a value is decoded once per declaration, a slice at a time, just before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from streamlog.errors import StreamlogError
+from streamlog.streams.record import to_timestamp_ms
+from streamlog.wire.records import RecordColumns
+
+DECODE_EVENTS = 512
+"""Values decoded at a time: enough to amortise the call, few enough to stay within a couple of hundred microseconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """How one topic declaration reads records. Compared by identity: one declaration, one reader."""
+
+    decode: Callable[[Any], Any]
+    timestamp: Callable[[Any], Any] | None
+    """Takes the event time out of the value; None for the record's own timestamp."""
+    wants_tombstones: bool
+    """Whether None is a value of the declared type; otherwise records without a value are passed over."""
+
+
+class Reading:
+    """One reader's view of one batch. `values[i]` is valid for i < `count`, unless i is a hole."""
+
+    __slots__ = ("_columns", "_reader", "count", "holes", "timestamps_ms", "values")
+
+    def __init__(self, columns: RecordColumns, reader: Reader) -> None:
+        self._columns = columns
+        self._reader = reader
+        self.count = 0
+        self.values: list[Any] = []
+        self.timestamps_ms = columns.timestamps_ms if reader.timestamp is None else []  # event times
+        self.holes: dict[int, Exception | None] = {}  # index: why there is no value; None for a tombstone to pass over
+
+    def ensure(self, stop: int) -> None:
+        """Decode up to `stop`, exclusive, or a little further."""
+        while self.count < stop:
+            start, end = self.count, min(self.count + DECODE_EVENTS, len(self._columns))
+            raw = self._columns.values[start:end]
+            try:
+                fresh = [] if None in raw else list(map(self._reader.decode, raw))
+            except StreamlogError:
+                fresh = []
+            if fresh:
+                self.values += fresh
+            else:
+                self._decode_singly(start, raw)
+            self.count = end
+            if self._reader.timestamp is not None:
+                self._take_timestamps(start, end)
+
+    def first_hole(self, start: int, stop: int) -> int:
+        """The first hole in [start, stop), or `stop`."""
+        if self.holes:
+            for index in range(start, stop):
+                if index in self.holes:
+                    return index
+        return stop
+
+    def _decode_singly(self, start: int, raw: list[bytes | None]) -> None:
+        for index, data in enumerate(raw, start):
+            value = None
+            if data is not None:
+                try:
+                    value = self._reader.decode(data)
+                except StreamlogError as error:
+                    self.holes[index] = error
+            elif not self._reader.wants_tombstones:
+                self.holes[index] = None
+            self.values.append(value)
+
+    def _take_timestamps(self, start: int, end: int) -> None:
+        take = self._reader.timestamp
+        assert take is not None, "only called with a timestamp function"
+        for index in range(start, end):
+            timestamp_ms = self._columns.timestamps_ms[index]
+            if index not in self.holes:
+                try:
+                    moment = take(self.values[index])
+                    if moment is not None:
+                        timestamp_ms = to_timestamp_ms(moment)
+                except Exception as error:  # the user's function may raise anything; the event gets the blame
+                    self.holes[index] = error
+            self.timestamps_ms.append(timestamp_ms)
+
+
+class Batch:
+    """The records of one fetch of one partition."""
+
+    __slots__ = ("_readings", "columns", "count", "next_offset")
+
+    def __init__(self, columns: RecordColumns, next_offset: int) -> None:
+        self.columns = columns
+        self.count = len(columns)
+        self.next_offset = next_offset  # exclusive end of what the fetch covered, gaps included
+        self._readings: dict[Reader, Reading] = {}
+
+    def reading(self, reader: Reader) -> Reading:
+        reading = self._readings.get(reader)
+        if reading is None:
+            reading = self._readings[reader] = Reading(self.columns, reader)
+        return reading
+
+    def offset_at(self, index: int) -> int:
+        """Offset of event `index`, or the end of the batch for `index == count`."""
+        return self.columns.offsets[index] if index < self.count else self.next_offset

@@ -1,0 +1,85 @@
+"""What waits to be processed: the partitions a task consumes, and the queue of each lane that reads one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from streamlog.streams.batches import Batch, Reader
+from streamlog.streams.tracker import OffsetTracker
+
+NEVER_MS = 1 << 62
+"""A timestamp after every other."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTopic:
+    """One input of a lane."""
+
+    name: str
+    reader: Reader
+    key_decode: Callable[[Any], Any]
+
+
+class Source:
+    """One partition of one topic, as its task consumes it."""
+
+    __slots__ = ("end_offset", "partition", "position", "stopped", "topic")
+
+    def __init__(self, topic: str, partition: int, position: int, end_offset: int | None = None) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.position = position  # next offset the consumer will bring; everything below was fed
+        self.end_offset = end_offset  # exclusive; latest known; None until heard of
+        self.stopped = False  # an agent gave up on an event here: nobody reads on
+
+    @property
+    def lagging(self) -> bool:
+        """Whether there may be records that have not been fed."""
+        return self.end_offset is None or self.position < self.end_offset
+
+
+class Feed:
+    """One source as one lane reads it."""
+
+    __slots__ = ("batches", "buffered", "head", "key_decode", "reader", "source", "tracker")
+
+    def __init__(self, source: Source, topic: LaneTopic) -> None:
+        self.source = source
+        self.reader = topic.reader
+        self.key_decode = topic.key_decode
+        self.batches: deque[Batch] = deque()
+        self.head = 0  # index of the next event in batches[0]
+        self.buffered = 0  # events in `batches`
+        self.tracker = OffsetTracker(source.position)
+
+    def append(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.buffered += batch.count
+
+    def batch(self) -> Batch | None:
+        """The batch of the next event; used up ones are dropped on the way."""
+        while self.batches:
+            batch = self.batches[0]
+            if self.head < batch.count:
+                return batch
+            self.tracker.pass_to(batch.next_offset)
+            self.buffered -= batch.count
+            self.batches.popleft()
+            self.head = 0
+        return None
+
+    def head_ms(self) -> int | None:
+        """Event time of the next event; None when it is not known yet; NEVER_MS when there is none for now."""
+        if self.source.stopped:
+            return NEVER_MS
+        head = self.head
+        for batch in self.batches:
+            if head < batch.count:
+                reading = batch.reading(self.reader)
+                reading.ensure(head + 1)
+                return reading.timestamps_ms[head]
+            head = 0
+        return None if self.source.lagging else NEVER_MS

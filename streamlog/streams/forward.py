@@ -1,0 +1,52 @@
+"""The body of a lane that only passes events on: the half of a stream before a group_by or a through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from streamlog.streams.lane import Cursor
+from streamlog.streams.planning import Target
+from streamlog.streams.stream import Step
+from streamlog.streams.walk import DROP, compile_steps
+
+
+def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], Coroutine[Any, Any, None]]:
+    """Send each event to the target's topic, under its new key if it gets one, with its time and its headers.
+
+    The bytes of values that no step changed are sent as they came. Events whose new key is None are dropped.
+    """
+    name = target.topic.name
+    encode_key, encode_value = target.topic.key_serde.encode, target.topic.value_serde.encode
+    select, unchanged = target.select_key, target.unchanged
+
+    async def forward(cursor: Cursor) -> None:
+        lane = cursor.lane
+        lane.begin(cursor)
+        append = lane.outbox.append
+        apply = compile_steps(steps, cursor)
+        while True:
+            chunk = lane.pull(cursor)
+            if chunk is None:
+                if not await lane.wait(cursor):
+                    return
+                continue
+            columns, timestamps_ms = cursor.batch.columns, cursor.reading.timestamps_ms
+            for index, value in chunk:
+                cursor.index = index
+                if apply is not None:
+                    value = apply(value)
+                    if value is DROP:
+                        continue
+                if select is None:
+                    key = columns.keys[index]
+                else:
+                    selected = select(value)
+                    if selected is None:
+                        continue
+                    key = encode_key(selected)
+                data = columns.values[index] if unchanged else None if value is None else encode_value(value)
+                append(name, None, key, data, timestamps_ms[index], columns.headers[index])
+            lane.exhausted(cursor)
+
+    return forward

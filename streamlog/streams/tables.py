@@ -1,0 +1,436 @@
+"""`Table`: a dict that survives, one part of it on each task.
+
+A table is a declaration with a slot number. Inside a body, its part is `states[slot]` of the cursor: one context
+variable, one list index. Everything with state is in `streamlog.state`.
+
+Values belong to the table once they are set: a list that is changed in place has to be set again, or the change is
+lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, Final, Generic, NoReturn, TypeVar, overload
+
+from streamlog.client.partitioner import partition_for_key
+from streamlog.errors import UserError
+from streamlog.serde import Serde, key_serde_for, table_value_serde_for
+from streamlog.state.windows import Windows
+from streamlog.streams.context import Cell
+from streamlog.streams.durations import milliseconds_of, window_milliseconds
+from streamlog.streams.lane import Cursor, current
+from streamlog.streams.topic import Topic, check_name, check_partitions
+from streamlog.streams.topology import TableKind
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING: Final = _Missing()
+_cursor = current.get
+
+
+class Unavailable:
+    """Stands in the slot of a table that has no part on a task: any use says why."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: str) -> None:
+        object.__setattr__(self, "_why", why)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UserError(self._why)
+
+
+class Table(Generic[K, V]):
+    """A partitioned table. Usable inside agents; from anywhere else, query it with `streamlog.connect` or
+    `app.query`."""
+
+    kind: TableKind = "table"
+
+    def __init__(
+        self,
+        name: str,
+        key: Any,
+        value: Any,
+        *,
+        slot: int,
+        cell: Cell,
+        default: Callable[[], V] | None = None,
+        partitions: int | None = None,
+        source: Topic[K, V] | None = None,
+    ) -> None:
+        self.name = check_name(name, "table")
+        self.default = default
+        self.partitions = check_partitions(partitions, f"table {name}")
+        self.source = source
+        """The topic that the table follows; None for tables that agents write."""
+        self.slot = slot
+        self.value_type = value
+        self.key_serde: Serde[K] = key_serde_for(key) if source is None else source.key_serde
+        self.value_serde: Serde[V] = table_value_serde_for(value) if source is None else source.value_serde
+        self.windows: Windows | None = None
+        self._windowed: WindowedTable[K, V] | None = None
+        self._cell = cell
+        if source is not None:
+            self.kind = "source"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def changelog(self) -> str:
+        """The topic that the table is a fold of."""
+        return self.source.name if self.source is not None else f"{self._cell.app_id}-{self.name}-changelog"
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: K) -> V:
+        """The value of `key`, or a fresh default, which is not stored. Raises: KeyError: there is neither."""
+        try:
+            value = _cursor().states[self.slot].get(key, MISSING)
+        except LookupError:
+            self._outside()
+        if value is MISSING:
+            if self.default is None:
+                raise KeyError(key)
+            return self.default()
+        return value  # type: ignore[no-any-return]  # states of all tables are in one list
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of `key`, or `default`; the table's own default plays no part."""
+        return self._state().get(key, default)
+
+    def __contains__(self, key: K) -> bool:
+        return bool(self._state().contains(key))
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All rows of this task's partition, sorted by the keys' bytes. Goes through the store: not for every event."""
+        return self._state().items()  # type: ignore[no-any-return]
+
+    def keys(self) -> Iterator[K]:
+        return self._state().keys()  # type: ignore[no-any-return]
+
+    def values(self) -> Iterator[V]:
+        return self._state().values()  # type: ignore[no-any-return]
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, key: K, value: V) -> None:
+        """Raises: UserError: the key belongs to another partition, or the table follows a topic."""
+        if value is None:
+            self.__delitem__(key)
+            return
+        try:
+            _cursor().states[self.slot].set(key, value)
+        except LookupError:
+            self._outside()
+
+    def __delitem__(self, key: K) -> None:
+        """Deleting a key that is absent is fine: events are processed at least once."""
+        self._state().delete(key)
+
+    @overload
+    def pop(self, key: K) -> V | None: ...
+    @overload
+    def pop(self, key: K, default: D) -> V | D: ...
+    def pop(self, key: K, default: Any = None) -> Any:
+        """Delete `key` and return its value, or `default`."""
+        state = self._state()
+        value = state.get(key, default)
+        state.delete(key)
+        return value
+
+    def setdefault(self, key: K, value: V) -> V:
+        """The value of `key`; `value` is stored first if there is none."""
+        found = self._state().get(key, MISSING)
+        if found is MISSING:
+            self[key] = value
+            return value
+        return found  # type: ignore[no-any-return]
+
+    # --- windows --------------------------------------------------------------------------------------------------
+
+    def tumbling(
+        self,
+        size: float | timedelta | None = None,
+        *,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        grace: float | timedelta | None = None,
+        expires: float | timedelta | None = None,
+    ) -> WindowedTable[K, V]:
+        """One value per key and window of event time; windows of `size` follow each other without a gap.
+
+        Args: grace: how long after a window's end records for it still count; default for ever.
+              expires: how long after its end a window is kept for queries; default as long as grace.
+        """
+        size_ms = window_milliseconds(size, hours, minutes, seconds, f"table {self.name}.tumbling")
+        return self._with(size_ms, size_ms, grace, expires)
+
+    def hopping(
+        self,
+        size: float | timedelta,
+        step: float | timedelta,
+        *,
+        grace: float | timedelta | None = None,
+        expires: float | timedelta | None = None,
+    ) -> WindowedTable[K, V]:
+        """The same with windows of `size` that begin every `step`: an event counts in several of them."""
+        what = f"table {self.name}.hopping"
+        return self._with(milliseconds_of(size, what), milliseconds_of(step, what), grace, expires)
+
+    def _with(
+        self, size_ms: int, step_ms: int, grace: float | timedelta | None, expires: float | timedelta | None
+    ) -> WindowedTable[K, V]:
+        if self.source is not None or self._windowed is not None:
+            reason = "follows a topic" if self.source is not None else "has windows already"
+            raise UserError(f"table {self.name} {reason}: declare another table for these windows")
+        self.windows = Windows(size_ms, step_ms, _span_ms(grace, "grace="), _span_ms(expires, "expires="))
+        self.kind = "windowed"
+        self._windowed = WindowedTable(self)
+        return self._windowed
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _state(self) -> Any:
+        try:
+            return _cursor().states[self.slot]
+        except LookupError:
+            self._outside()
+
+    def _outside(self) -> NoReturn:
+        raise UserError(
+            f"table {self.name} was used outside an agent: its rows belong to the tasks of the workers. Read them with "
+            f"streamlog.connect(..., app={self._cell.app_id!r}) or app.query({self.name!r}); write them in an agent"
+        )
+
+    def _lookup(self, key: K) -> V | None:
+        return self._state().get(key)  # type: ignore[no-any-return]
+
+
+class SetTable(Table[K, "frozenset[V]"], Generic[K, V]):
+    """A table of sets. Rows are rewritten as a whole: fine for some hundred members a key, not for thousands."""
+
+    kind = "set"
+
+    def add(self, key: K, member: V) -> None:
+        row = self.get(key, frozenset[V]())
+        if member not in row:
+            self[key] = row | {member}
+
+    def discard(self, key: K, member: V) -> None:
+        """Remove `member` if it is there; a set that gets empty is deleted."""
+        row = self.get(key, frozenset[V]())
+        if member in row:
+            rest = row - {member}
+            if rest:
+                self[key] = rest
+            else:
+                del self[key]
+
+
+class GlobalTable(Table[K, V]):
+    """A table that every worker has as a whole.
+
+    Reads see what the changelog has brought to this worker; a write goes to the changelog and comes back from there, so
+    it is not seen at once, and of two writes to a key the later one in the changelog stays.
+    """
+
+    kind = "global"
+
+    def _state(self) -> Any:
+        cursor = _cursor(None)
+        if cursor is not None:
+            return cursor.states[self.slot]
+        return self._cell.get(f"reading global table {self.name}").global_state(self.name)
+
+    def __getitem__(self, key: K) -> V:
+        value = self._state().get(key, MISSING)
+        if value is MISSING:
+            if self.default is None:
+                raise KeyError(key)
+            return self.default()
+        return value  # type: ignore[no-any-return]
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._append(key, None if value is None else self.value_serde.encode(value))
+
+    def __delitem__(self, key: K) -> None:
+        self._append(key, None)
+
+    def pop(self, key: K, default: Any = None) -> Any:
+        value = self.get(key, default)
+        del self[key]
+        return value
+
+    def _append(self, key: K, value: bytes | None) -> None:
+        if self.source is not None:
+            raise UserError(f"global table {self.name} follows topic {self.source.name}: send to the topic instead")
+        cursor = _cursor(None)
+        runtime = self._cell.get(f"writing global table {self.name}")
+        timestamp_ms = cursor.timestamp_ms if cursor is not None and cursor.has_event else runtime.wall_ms()
+        runtime.outbox.append(self.changelog, None, self.key_serde.encode(key), value, timestamp_ms)
+
+
+class WindowedTable(Generic[K, V]):
+    """A table with one value per key and window. `table[key]` is the set of windows around the current event."""
+
+    def __init__(self, table: Table[K, V]) -> None:
+        self.table = table
+        self.name = table.name
+        assert table.windows is not None, "made by Table._with"
+        self.windows = table.windows
+
+    def __repr__(self) -> str:
+        return f"<WindowedTable {self.name}>"
+
+    def __getitem__(self, key: K) -> WindowSet[K, V]:
+        try:
+            cursor = _cursor()
+        except LookupError:
+            self.table._outside()
+        return WindowSet(self.table, self.windows, cursor, key)
+
+    def __setitem__(self, key: K, value: V | WindowSet[K, V]) -> None:
+        """Set every window that contains the event's time. `table[key] += 1` ends here with its windows written
+        already."""
+        if not isinstance(value, WindowSet):
+            self[key].apply(lambda _: value)
+
+    def __delitem__(self, key: K) -> None:
+        """Delete the windows that contain the event's time."""
+        windows = self[key]
+        for start_ms in windows._admitted():
+            windows._state.delete(key, start_ms)
+
+    def of_key(self, key: K, since_ms: int, until_ms: int) -> list[tuple[int, V]]:
+        """The windows of a key that start in [since_ms, until_ms), oldest first, as (start, value)."""
+        return list(self.table._state().of_key(key, since_ms, until_ms))
+
+    def items(self) -> Iterator[tuple[K, int, V]]:
+        """All rows of this task's partition as (key, window start in ms, value)."""
+        return self.table._state().items()  # type: ignore[no-any-return]
+
+
+class WindowSet(Generic[K, V]):
+    """The windows of one key around the current event."""
+
+    __slots__ = ("_cursor", "_default", "_state", "_windows", "key")
+
+    def __init__(self, table: Table[K, V], windows: Windows, cursor: Cursor, key: K) -> None:
+        self.key = key
+        self._cursor = cursor
+        self._windows = windows
+        self._default = table.default
+        self._state = cursor.states[table.slot]
+
+    # --- writing: every window that contains the event's time, unless it is closed already ------------------------
+
+    def apply(self, change: Callable[[V], V]) -> WindowSet[K, V]:
+        """Replace the value of each window by `change(value)`. Events that come too late for a window leave it
+        alone."""
+        state, key = self._state, self.key
+        for start_ms in self._admitted():
+            value = state.get(key, start_ms, MISSING)
+            state.set(key, start_ms, change(self._fresh() if value is MISSING else value))
+        return self
+
+    def __iadd__(self, other: V) -> WindowSet[K, V]:
+        state, key = self._state, self.key
+        for start_ms in self._admitted():
+            value = state.get(key, start_ms, MISSING)
+            state.set(key, start_ms, (self._fresh() if value is MISSING else value) + other)  # type: ignore[operator]  # V is the user's
+        return self
+
+    def __isub__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: value - other)  # type: ignore[operator]
+
+    def __imul__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: value * other)  # type: ignore[operator]
+
+    def __ior__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: value | other)  # type: ignore[operator]
+
+    # --- reading: one window --------------------------------------------------------------------------------------
+
+    def current(self) -> V:
+        """The newest window that contains the event's time. Raises: KeyError: no value there, and no default."""
+        return self._at_ms(self._event_ms())
+
+    def delta(self, ago: float | timedelta) -> V:
+        """The window that was current `ago` (seconds) before the event."""
+        return self._at_ms(self._event_ms() - milliseconds_of(ago, "delta()"))
+
+    def at(self, moment: Any) -> V:
+        """The newest window that contains `moment`: a datetime, ms as int or seconds as float."""
+        from streamlog.streams.record import to_timestamp_ms
+
+        return self._at_ms(to_timestamp_ms(moment))
+
+    def now(self) -> V:
+        """The window that contains this moment of the wall clock."""
+        return self._at_ms(self._cursor.lane.wall_ms())
+
+    def _at_ms(self, timestamp_ms: int) -> V:
+        start_ms = timestamp_ms - timestamp_ms % self._windows.step_ms
+        value = self._state.get(self.key, start_ms, MISSING)
+        return self._fresh() if value is MISSING else value
+
+    def _fresh(self) -> V:
+        if self._default is None:
+            raise KeyError(self.key)
+        return self._default()
+
+    def _event_ms(self) -> int:
+        if not self._cursor.has_event:
+            raise UserError("a window was used before the first event: there is no event time yet")
+        return self._cursor.timestamp_ms
+
+    def _admitted(self) -> list[int]:
+        return self._state.admit(self._event_ms())  # type: ignore[no-any-return]
+
+
+def key_check(table: Table[Any, Any], partition: int, partitions: int) -> Callable[[bytes], None]:
+    """Refuses keys that belong to another partition: kept on each partition that wrote it, a key would have several
+    values.
+
+    A key that is the current event's own is where it belongs, whatever partitioner its producer used.
+    """
+
+    def check(key: bytes) -> None:
+        cursor = _cursor(None)
+        if cursor is not None and cursor.has_event and cursor.key == key:
+            return
+        home = partition_for_key(key, partitions)
+        if home == partition:
+            return
+        agent = "" if cursor is None else f"agent {cursor.lane.plan.name} "
+        raise UserError(
+            f"{agent}wrote key {table.key_serde.decode(key)!r} to table {table.name} on partition {partition}, but "
+            f"the key belongs "
+            f"to partition {home} of {partitions}: the events are not keyed by it. Move them first: iterate over "
+            f"stream.group_by(<field that is the table's key>)"
+        )
+
+    return check
+
+
+def _span_ms(span: float | timedelta | None, what: str) -> int | None:
+    if span is None:
+        return None
+    if span == 0 or span == timedelta():
+        return 0
+    return milliseconds_of(span, what)

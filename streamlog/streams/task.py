@@ -1,0 +1,359 @@
+"""A task: partition p of everything the app reads, the state that belongs to it, and the lanes that work on it.
+
+                 restored            revoked             drained and committed
+    ASSIGNED --> RESTORING --> RUNNING --> REVOKING --> CLOSED
+        \\____________\\____________\\____________\\_______/   lost, or the worker gives up: closed without a commit
+
+- ASSIGNED: the group gave us the partitions; they are paused in the consumer.
+- RESTORING: the store is open and catches up with the changelogs. Other tasks of the worker go on.
+- RUNNING: records are fed and processed.
+- REVOKING: nothing is fed any more; the events in hand are finished, then committed.
+- CLOSED: the store is closed. A new assignment makes a new task with a new epoch.
+
+The task performs no I/O. The worker feeds it, commits what `begin_commit` gives, and tells it what became of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from streamlog.env import Clock, Scope
+from streamlog.errors import UserError
+from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
+from streamlog.state.table import DirtyRows, TableState
+from streamlog.state.windowed import WindowedState
+from streamlog.streams.batches import Batch
+from streamlog.streams.context import Outbox
+from streamlog.streams.feed import Source
+from streamlog.streams.lane import Lane, LaneFailure
+from streamlog.streams.ordering import TableFeed, TableGate
+from streamlog.streams.plan import Plan
+from streamlog.streams.policies import Policy, Stop
+from streamlog.streams.pump import Pump
+from streamlog.streams.tables import Table, Unavailable, key_check
+from streamlog.streams.topology import Topology
+from streamlog.wire.records import RecordColumns
+
+
+class TaskState(enum.Enum):
+    """What a task is doing. Only the transitions in LEGAL happen."""
+
+    ASSIGNED = "assigned"
+    RESTORING = "restoring"
+    RUNNING = "running"
+    REVOKING = "revoking"
+    CLOSED = "closed"
+
+
+LEGAL: Mapping[TaskState, frozenset[TaskState]] = {
+    TaskState.ASSIGNED: frozenset({TaskState.RESTORING, TaskState.CLOSED}),
+    TaskState.RESTORING: frozenset({TaskState.RUNNING, TaskState.CLOSED}),
+    TaskState.RUNNING: frozenset({TaskState.REVOKING, TaskState.CLOSED}),
+    TaskState.REVOKING: frozenset({TaskState.CLOSED}),
+    TaskState.CLOSED: frozenset(),
+}
+
+
+class State(Protocol):
+    """The part of a table that a task keeps, as commits see it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dirty_count(self) -> int: ...
+    def take_dirty(self, timestamp_ms: int) -> DirtyRows: ...
+    def committed(self, dirty: DirtyRows) -> None: ...
+    def abandon(self, dirty: DirtyRows) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCommit:
+    """What one commit of one task carries, as of one moment."""
+
+    task: Task
+    offsets: dict[str, int]
+    """Per consumed topic: exclusive end of what is processed. Only topics that moved."""
+    dirty: list[tuple[Table[Any, Any], State, DirtyRows]]
+
+    @property
+    def empty(self) -> bool:
+        return not self.offsets and not any(dirty.rows for _, _, dirty in self.dirty)
+
+
+class Task:
+    """Partition `number` of an app."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        topology: Topology,
+        number: int,
+        epoch: int,
+        *,
+        pump: Pump,
+        outbox: Outbox,
+        clock: Clock,
+        on_failure: Callable[[Task, LaneFailure, Policy], None],
+    ) -> None:
+        """`topology`: the plan's, resolved. `epoch`: tells this incarnation's records from those of earlier ones."""
+        self.plan, self.topology = plan, topology
+        self.number, self.epoch = number, epoch
+        self.state = TaskState.ASSIGNED
+        self.store: Store | None = None
+        self.sources: dict[str, Source] = {}  # by topic; filled by `open`
+        self.lanes: list[Lane] = []
+        self.failures: list[LaneFailure] = []  # of lanes that stopped
+        self.stream_time_ms = -1  # highest event time that was fed; for the timestamps of changelog records
+        self._committed: dict[str, int] = {}  # offsets that are known to be committed
+        self._states: list[Any] = [None] * len(plan.tables)
+        self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
+        self._gate: TableGate | None = None
+        self._pump, self._outbox, self._clock, self._on_failure = pump, outbox, clock, on_failure
+        self._scope = Scope(f"task-{number}")
+
+    def __repr__(self) -> str:
+        return f"<Task {self.number} epoch={self.epoch} {self.state.value}>"
+
+    @property
+    def topics(self) -> list[str]:
+        """The consumed topics that have this partition."""
+        return [name for name in self.topology.consumed if self.number < self.topology.partitions(name)]
+
+    def move_to(self, state: TaskState) -> None:
+        assert state in LEGAL[self.state], f"task {self.number} cannot go from {self.state.value} to {state.value}"
+        self.state = state
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        store: Store,
+        positions: Mapping[str, int],
+        end_offsets: Mapping[str, int],
+        global_states: Mapping[str, Any],
+    ) -> None:
+        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends."""
+        self.store = store
+        for name in self.topics:
+            self.sources[name] = Source(name, self.number, positions[name], end_offsets.get(name))
+        self._committed = dict(positions)
+        for table in self.plan.tables:
+            self._states[table.slot] = self._open_table(table, store, global_states)
+        feeds = [
+            TableFeed(self.sources[table.changelog], table.source.lane_topic(), self._states[table.slot])
+            for table in self.plan.tables
+            if table.kind == "source" and table.source is not None and table.changelog in self.sources
+        ]
+        if feeds:
+            self._gate = TableGate(feeds, self.lanes)
+        for lane_plan in self.plan.lanes:
+            sources = [self.sources[topic.name] for topic in lane_plan.topics if topic.name in self.sources]
+            topics = tuple(topic for topic in lane_plan.topics if topic.name in self.sources)
+            if not sources:
+                continue
+            lane = Lane(
+                lane_plan,
+                self.number,
+                sources,
+                topics,
+                self._states,
+                pump=self._pump,
+                outbox=self._outbox,
+                clock=self._clock,
+                on_failure=self._on_lane_failure,
+                gate=self._gate,
+            )
+            self.lanes.append(lane)
+
+    def _open_table(self, table: Table[Any, Any], store: Store, global_states: Mapping[str, Any]) -> Any:
+        if table.kind == "global":
+            return global_states[table.name]
+        partitions = self.topology.table_partitions(table.name)
+        if self.number >= partitions:
+            return Unavailable(
+                f"table {table.name} has {partitions} partitions, and this agent runs on partition {self.number}: "
+                f"bring the stream "
+                f"to the table's partitions with group_by(..., partitions={partitions})"
+            )
+        state: State
+        if table.kind == "source":
+            following: TableState[Any, Any] = TableState(table.name, store, table.key_serde, table.value_serde)
+            self._durable.append((table, following))
+            return ReadOnly(table.name, table.changelog, following)
+        check = key_check(table, self.number, partitions)
+        if table.windows is not None:
+            state = WindowedState(
+                table.name, store, table.key_serde, table.value_serde, table.windows, on_new_key=check
+            )
+        else:
+            state = TableState(table.name, store, table.key_serde, table.value_serde, on_new_key=check)
+        self._durable.append((table, state))
+        return state
+
+    def start(self) -> None:
+        """Run the lanes' bodies."""
+        for lane in self.lanes:
+            for number, body in enumerate(lane.bodies()):
+                self._scope.spawn(f"{lane.plan.name}/{number}", body)
+
+    def feed(self, topic: str, columns: RecordColumns, next_offset: int, end_offset: int | None) -> None:
+        """Records [position, next_offset) of one partition, gaps included. Those below the position are left out."""
+        source = self.sources[topic]
+        if end_offset is not None:
+            source.end_offset = max(end_offset, source.end_offset or 0)
+        if next_offset <= source.position:
+            return
+        if columns.offsets and columns.offsets[0] < source.position:
+            columns = _from_offset(columns, source.position)
+        source.position = next_offset
+        batch = Batch(columns, next_offset)
+        newest_ms = max(columns.timestamps_ms, default=-1)
+        self.stream_time_ms = max(self.stream_time_ms, newest_ms)
+        if self._gate is not None:
+            self._gate.on_data(source, batch)
+        for lane in self.lanes:
+            for feed in lane.feeds:
+                if feed.source is source and lane.failure is None:
+                    feed.append(batch)
+            lane.on_data()
+
+    def buffered(self, topic: str) -> int:
+        """Events of the topic that wait for the slowest lane."""
+        source = self.sources[topic]
+        return max(
+            (feed.buffered - feed.head for lane in self.lanes for feed in lane.feeds if feed.source is source),
+            default=0,
+        )
+
+    # --- commit ---------------------------------------------------------------------------------------------------
+
+    def committable(self) -> dict[str, int]:
+        """Per topic: exclusive end of what every reader has processed."""
+        ends: dict[str, int] = {}
+        for lane in self.lanes:
+            for feed in lane.feeds:
+                end = lane.committable(feed)
+                name = feed.source.topic
+                ends[name] = min(end, ends.get(name, end))
+        if self._gate is not None:
+            for table_feed in self._gate.feeds:
+                end, name = table_feed.position, table_feed.source.topic
+                ends[name] = min(end, ends.get(name, end))
+        return ends
+
+    def begin_commit(self) -> TaskCommit:
+        """What is to be committed now. One commit at a time; end it with `committed` or `abandon`.
+
+        Raises: SerdeError: a row cannot be written. Then nothing was taken.
+        """
+        ends = self.committable()
+        offsets = {name: end for name, end in ends.items() if end != self._committed.get(name)}
+        dirty: list[tuple[Table[Any, Any], State, DirtyRows]] = []
+        try:
+            for table, state in self._durable:
+                dirty.append((table, state, state.take_dirty(max(self.stream_time_ms, 0))))
+        except BaseException:
+            for _, state, rows in dirty:
+                state.abandon(rows)
+            raise
+        return TaskCommit(self, offsets, dirty)
+
+    def batch_of(self, commit: TaskCommit, changelog_ends: Mapping[str, Position]) -> CommitBatch:
+        """The store's part of a commit. `changelog_ends`: by table, where its rows ended up."""
+        batch = CommitBatch()
+        for table, _, rows in commit.dirty:
+            rows.add_to(batch)
+            if table.kind != "source" and table.name in changelog_ends:
+                batch.positions[table.name] = changelog_ends[table.name]
+            elif table.kind == "source" and table.changelog in commit.offsets:
+                batch.positions[table.name] = Position(commit.offsets[table.changelog], at_ms=self._clock.wall_ms())
+        for name, end in commit.offsets.items():
+            batch.source_offsets[(name, self.number)] = SourceOffset(end)
+        return batch
+
+    def committed(self, commit: TaskCommit) -> None:
+        """The commit is in the store."""
+        for _, state, rows in commit.dirty:
+            state.committed(rows)
+        self._committed.update(commit.offsets)
+
+    def abandon(self, commit: TaskCommit) -> None:
+        """The commit failed before the store: its rows are dirty again."""
+        for _, state, rows in commit.dirty:
+            state.abandon(rows)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """End the streams and wait for the events in hand. False: a body did not come to an end in time.
+
+        Whatever it returns, what is committable is consistent; events that did not end will be processed again.
+        """
+        for lane in self.lanes:
+            lane.end()
+        try:
+            async with asyncio.timeout(timeout_s):
+                for lane in self.lanes:
+                    await lane.quiet()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Cancel the bodies and wait for them; they get to run their `finally`."""
+        for lane in self.lanes:
+            lane.end()
+        await self._scope.close()
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What went wrong in streamlog itself, not in a body: bodies' exceptions go through their policies."""
+        return self._scope.failure
+
+    def _on_lane_failure(self, lane: Lane, failure: LaneFailure, policy: Policy) -> None:
+        if isinstance(policy, Stop):
+            self.failures.append(failure)
+            source = self.sources[failure.topic]
+            source.stopped = True  # for every reader: their progress counts for nothing while the offset is held
+            for other in self.lanes:
+                if other is not lane and any(feed.source is source for feed in other.feeds):
+                    other.halt()
+                if other is lane:
+                    for feed in other.feeds:
+                        feed.batches.clear()
+        self._on_failure(self, failure, policy)
+
+
+class ReadOnly:
+    """A table that follows a topic, as agents see it."""
+
+    __slots__ = ("_name", "_topic", "contains", "get", "items", "keys", "state", "values")
+
+    def __init__(self, name: str, topic: str, state: TableState[Any, Any]) -> None:
+        self._name, self._topic, self.state = name, topic, state
+        self.get, self.contains = state.get, state.contains
+        self.items, self.keys, self.values = state.items, state.keys, state.values
+
+    def set(self, key: Any, value: Any) -> None:
+        raise UserError(
+            f"table {self._name} follows topic {self._topic} and cannot be written: send a record to the topic instead"
+        )
+
+    def delete(self, key: Any) -> None:
+        self.set(key, None)
+
+
+def _from_offset(columns: RecordColumns, offset: int) -> RecordColumns:
+    """The records from `offset` on: a fetch starts at a batch, which may start before the position."""
+    start = next((index for index, one in enumerate(columns.offsets) if one >= offset), len(columns.offsets))
+    return RecordColumns(
+        columns.offsets[start:],
+        columns.timestamps_ms[start:],
+        columns.keys[start:],
+        columns.values[start:],
+        columns.headers[start:],
+    )

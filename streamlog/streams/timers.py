@@ -1,0 +1,129 @@
+"""What runs beside the streams: timers, crontabs, background tasks and the two ends of a worker's life.
+
+Deadlines are multiples of the interval from the start, never "now plus the interval": a timer that is late once is not
+late for ever. Deadlines that passed while the function still ran are skipped, not made up for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from croniter import croniter
+
+from streamlog.env import Clock
+from streamlog.errors import UserError
+from streamlog.streams.policies import blame
+
+log = logging.getLogger(__name__)
+
+Work: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A fixed interval."""
+
+    interval_ms: int
+
+    def __str__(self) -> str:
+        return f"every {self.interval_ms / 1000:g} s"
+
+    def next_after(self, start_ms: int, now_ms: int) -> int:
+        """The first multiple of the interval from `start_ms` that is after `now_ms`."""
+        return start_ms + ((now_ms - start_ms) // self.interval_ms + 1) * self.interval_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A line of a crontab, in a time zone."""
+
+    line: str
+    zone: tzinfo
+
+    def __str__(self) -> str:
+        return f"{self.line} ({self.zone})"
+
+    def next_after(self, start_ms: int, now_ms: int) -> int:
+        """The first moment after `now_ms` that the line names."""
+        now = datetime.fromtimestamp(now_ms / 1000, self.zone)
+        following: datetime = croniter(self.line, now).get_next(datetime)
+        return round(following.timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A function and when it runs."""
+
+    name: str
+    work: Work
+    schedule: Every | Cron
+    on_leader: bool
+    """Only on the worker that owns task 0."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.schedule}{', on the leader' if self.on_leader else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundTask:
+    """A function that runs once, beside the streams, from the worker's start."""
+
+    name: str
+    work: Work
+    on_leader: bool
+
+
+def cron(line: object, timezone: str | tzinfo | None, name: str) -> Cron:
+    """A checked crontab line. Raises: UserError: the line or the zone is not one."""
+    if not isinstance(line, str) or not croniter.is_valid(line):
+        raise UserError(
+            f"crontab {line!r} of {name} is not a cron line: five fields (minute hour day month weekday), as in '*/5 "
+            f"* * * *'"
+        )
+    if not isinstance(timezone, str | None):
+        return Cron(line, timezone)
+    try:
+        return Cron(line, ZoneInfo(timezone or "UTC"))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise UserError(
+            f"crontab of {name}: time zone {timezone!r} is unknown; write it as in 'Europe/Berlin'"
+        ) from None
+
+
+async def run_timer(timer: Timer, clock: Clock, is_leader: Callable[[], bool]) -> None:
+    """Run `timer` for ever. What its function raises is logged. Cancelling ends it, in the function or between."""
+    is_cron = isinstance(timer.schedule, Cron)
+    time_ms = clock.wall_ms if is_cron else clock.mono_ms
+    start_ms = time_ms()
+    due_ms = timer.schedule.next_after(start_ms, start_ms)
+    while True:
+        await _sleep_until(due_ms, time_ms)
+        if not timer.on_leader or is_leader():
+            try:
+                await timer.work()
+            except Exception as error:  # a timer may raise anything, and must not take the worker along
+                log.error("timer=%s failed: %s", timer.name, blame(error))
+        due_ms = timer.schedule.next_after(start_ms, max(due_ms, time_ms()))
+
+
+async def _sleep_until(due_ms: int, time_ms: Callable[[], int]) -> None:
+    left_ms = due_ms - time_ms()
+    while left_ms > 0:  # the wall clock may be set back meanwhile
+        await asyncio.sleep(left_ms / 1000)
+        left_ms = due_ms - time_ms()
+
+
+async def run_task(task: BackgroundTask, is_leader: Callable[[], bool]) -> None:
+    """Run `task` once; what it raises is logged."""
+    if task.on_leader and not is_leader():
+        return
+    try:
+        await task.work()
+    except Exception as error:
+        log.error("task=%s failed: %s", task.name, blame(error))
