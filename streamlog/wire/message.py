@@ -88,8 +88,8 @@ class Message(Struct):
     def decode(cls, data: Buffer, version: int, position: int = 0) -> Self:
         """Read the message that starts at `position` and fills the rest of `data`.
 
-        Record batches are views into `data`; everything else is copied. Requests and responses tolerate
-        bytes behind the message, because Kafka does and clients exist that rely on it; other messages do not.
+        Record batches are views into `data`; everything else is copied. Bytes behind a request or a response are
+        ignored, as Kafka 4.3 ignores them; behind other messages they are an error.
         Raises RemoteProtocolError naming the field.
         """
         message: Self

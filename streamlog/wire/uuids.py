@@ -6,7 +6,6 @@ In this form topic ids, directory ids and cluster ids stand in files, logs and c
 from __future__ import annotations
 
 import base64
-import binascii
 from uuid import UUID
 
 METADATA_TOPIC_ID = UUID(int=1)
@@ -20,11 +19,12 @@ def uuid_to_text(uuid: UUID) -> str:
 
 
 def uuid_from_text(text: str) -> UUID:
-    """Raises: ValueError."""
+    """Reads what `uuid_to_text` writes, with or without padding. Raises: ValueError."""
+    bare = text.rstrip("=")
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{text!r:.40} is not a base64 uuid: {error}") from None
-    if len(raw) != 16:
-        raise ValueError(f"{text!r:.40} is {len(raw)} bytes; a uuid has 16")
-    return UUID(bytes=raw)
+        uuid = UUID(bytes=base64.urlsafe_b64decode(bare + "=="))
+    except ValueError:
+        uuid = None
+    if uuid is None or uuid_to_text(uuid) != bare:
+        raise ValueError(f"{text!r:.40} is not a uuid in {TEXT_LENGTH} characters of URL-safe base64")
+    return uuid
