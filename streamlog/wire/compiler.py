@@ -46,6 +46,9 @@ UUIDS_KNOWN_MAX = 4096
 """Topic ids come again with every request, and making a UUID costs forty times what finding it does. When the table is
 full it is emptied: strangers can make it useless, not large."""
 
+SHORT = range(8)
+"""Arrays of numbers are mostly lists of replicas: for these lengths the struct is ready."""
+
 EXPLAINED_BYTES_MAX = 64 << 10
 """Longer frames are refused without naming the field: the second, slow walk must not become the attack."""
 
@@ -105,6 +108,14 @@ def skip_tagged_fields(data: Buffer, position: int, count: int) -> int:
     return position
 
 
+def packer(count: int, letter: str) -> Callable[..., bytes]:
+    return fixed.Struct(f">{count}{letter}").pack
+
+
+def unpacker(count: int, letter: str) -> Callable[[Buffer, int], tuple[Any, ...]]:
+    return fixed.Struct(f">{count}{letter}").unpack_from
+
+
 uuids_known: dict[bytes, UUID] = {bytes(16): ZERO_UUID}
 
 
@@ -120,13 +131,13 @@ HELPERS: dict[str, object] = {
     "Malformed": Malformed,
     "StructError": fixed.error,
     "known_uuid": uuids_known.get,
-    "pack": fixed.pack,
+    "packer": packer,
     "read_string_length": read_string_length,
     "read_uvarint": read_uvarint,
     "remember_uuid": remember_uuid,
     "skip_tagged_fields": skip_tagged_fields,
     "string_length": string_length,
-    "unpack_from": fixed.unpack_from,
+    "unpacker": unpacker,
     "uvarint": uvarint,
 }
 
@@ -171,6 +182,16 @@ class _Code:
     def unpacker(self, format_: str) -> str:
         name = "unpack_" + format_.replace("?", "t")
         self.names[name] = fixed.Struct(">" + format_).unpack_from
+        return name
+
+    def packers(self, letter: str) -> str:
+        name = f"pack_n_{letter}"
+        self.names[name] = tuple(fixed.Struct(f">{count}{letter}").pack for count in SHORT)
+        return name
+
+    def unpackers(self, letter: str) -> str:
+        name = f"unpack_n_{letter}"
+        self.names[name] = tuple(fixed.Struct(f">{count}{letter}").unpack_from for count in SHORT)
         return name
 
     def source(self, signature: str) -> str:
@@ -370,7 +391,12 @@ class _EncoderCode(_Code):
             self.flush()
         if isinstance(element, Scalar) and element.name != "uuid":
             with self.block(f"if {elements}:"):
-                self.line(f"{self.out} += pack(f'>{{len({elements})}}{element.format}', *{elements})")
+                count = f"{length} - 1" if compact else length
+                short = self.packers(element.format)
+                self.line(f"n = {count}")
+                self.line(
+                    f"{self.out} += ({short}[n] if n < {len(SHORT)} else packer(n, {element.format!r}))(*{elements})"
+                )
             return
         item = self.fresh("item")
         with self.block(f"for {item} in {f'{elements} or ()' if nullable else elements}:"):
@@ -583,8 +609,9 @@ class _DecoderCode(_Code):
 
     def elements(self, element: WireType, name: str, length: str) -> None:
         if isinstance(element, Scalar) and element.name != "uuid":
-            unpacked = f"list(unpack_from(f'>{{{length}}}{element.format}', data, p))"
-            self.line(f"{name} = {unpacked} if {length} else []")
+            short = self.unpackers(element.format)
+            unpack = f"({short}[{length}] if {length} < {len(SHORT)} else unpacker({length}, {element.format!r}))"
+            self.line(f"{name} = list({unpack}(data, p)) if {length} else []")
             self.line(f"p += {length}{f' * {element.size}' if element.size > 1 else ''}")
             return
         self.line(f"{name} = []")
