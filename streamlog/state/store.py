@@ -127,7 +127,7 @@ class Store(Reader, Protocol):
     def source_offsets(self) -> Mapping[tuple[str, int], SourceOffset]: ...
 
     def ingest(self, table: str, rows: Sequence[Change], position: Position | None) -> None:
-        """Write many rows, sorted by key without repetition, then the position (None: leave it)."""
+        """Write many rows, no key twice, and then the position (None: leave it). Not atomic; see the contract above."""
         ...
 
     def tables(self) -> list[str]:

@@ -171,15 +171,6 @@ def test_a_store_of_a_later_format_is_refused_and_left_alone(engine: RocksEngine
         engine.open(path)
 
 
-def test_remains_of_an_interrupted_ingest_are_removed(engine: RocksEngine, tmp_path: Path) -> None:
-    """A killed restore leaves a half-written sorted file."""
-    path = tmp_path / "task-0"
-    engine.open(str(path)).close()
-    (path / "3.ingest.sst").write_bytes(b"half")
-    engine.open(str(path)).close()
-    assert not (path / "3.ingest.sst").exists()
-
-
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

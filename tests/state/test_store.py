@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streamlog.env import RealStorage
 from streamlog.state.memory import MemoryEngine
-from streamlog.state.rocksdb import SST_ROWS_MIN, RocksEngine
+from streamlog.state.rocksdb import BULK_ROWS_MIN, RocksEngine
 from streamlog.state.store import (
     Change,
     CommitBatch,
@@ -106,9 +106,9 @@ def test_the_empty_key_is_a_key(store: Store) -> None:
     assert store.get("t", b"") is None
 
 
-@pytest.mark.parametrize("count", [10, SST_ROWS_MIN])
+@pytest.mark.parametrize("count", [10, BULK_ROWS_MIN])
 def test_ingest_replaces_deletes_and_moves_the_position(store: Store, count: int) -> None:
-    """As a batch and as a sorted file, over rows that are there already."""
+    """As one batch and in bulk, over rows that are there already."""
     store.commit(CommitBatch({"t": [(b"%06d" % 1, b"old"), (b"%06d" % 2, b"old"), (b"z", b"kept")]}))
     rows: list[Change] = [(b"%06d" % number, b"new") for number in range(count)]
     rows[2] = (b"%06d" % 2, None)
