@@ -24,6 +24,9 @@ from streamlog.errors import LocalProtocolError, RemoteProtocolError
 # 1 MiB on a batch leaves an honest producer far below it; a bomb needs a thousand times its size.
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 DECOMPRESSED_RATIO_MAX = 16
+# Frames (gzip: members) in one payload. Producers write one; each costs a start of the decoder, and gzip's a copy of
+# all the bytes behind it, so a payload of nothing but empty ones would be slow to read.
+_MEMBERS_MAX = 16
 
 
 class Compression(IntEnum):
@@ -109,13 +112,13 @@ _DECOMPRESS_INTO: dict[str, Callable[[Payload, Payload], int]] = {
 _OUTPUT_FULL = "failed to write whole buffer"
 
 
-def _perform_into(name: str, payload: memoryview, out: bytearray | memoryview) -> int:
+def _perform_into(name: str, payload: memoryview, out: memoryview, bytes_max: int) -> int:
     """Decompress into `out` and return how much of it was filled."""
     try:
         return _DECOMPRESS_INTO[name](payload, out)
     except cramjam.DecompressionError as error:
         if _OUTPUT_FULL in str(error):
-            raise _too_large(name, len(out)) from None
+            raise _too_large(name, bytes_max) from None
         raise CorruptPayload(f"{name} payload: {error}") from None
 
 
@@ -127,8 +130,6 @@ def _too_large(name: str, bytes_max: int) -> PayloadTooLarge:
 
 _GZIP_WINDOW_BITS = 31  # 15 bits of window, plus 16 for the gzip wrapper
 _GZIP_LEVEL_DEFAULT = 6
-# Producers write one member. Each further one costs a copy of all the bytes behind it.
-_GZIP_MEMBERS_MAX = 16
 
 
 def _compress_gzip(payload: Payload, level: int | None) -> Payload:
@@ -140,7 +141,7 @@ def _decompress_gzip(payload: Payload, bytes_max: int) -> Payload:
     members: list[bytes] = []
     produced_bytes = 0
     rest: Payload = payload
-    for _ in range(_GZIP_MEMBERS_MAX):
+    for _ in range(_MEMBERS_MAX):
         inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
         try:
             member = inflater.decompress(rest, bytes_max - produced_bytes + 1)
@@ -155,7 +156,7 @@ def _decompress_gzip(payload: Payload, bytes_max: int) -> Payload:
         if not inflater.unused_data:
             return members[0] if len(members) == 1 else b"".join(members)
         rest = inflater.unused_data
-    raise CorruptPayload(f"gzip payload of more than {_GZIP_MEMBERS_MAX} members")
+    raise CorruptPayload(f"gzip payload of more than {_MEMBERS_MAX} members")
 
 
 # snappy: raw blocks behind the header of snappy-java's stream, each with its length.
@@ -210,7 +211,7 @@ def _decompress_snappy_blocks(blocks: list[memoryview], bytes_max: int) -> Paylo
     with memoryview(out) as view:
         for block, size_bytes in zip(blocks, sizes, strict=True):
             if size_bytes:
-                _perform_into("snappy", block, view[position : position + size_bytes])
+                _perform_into("snappy", block, view[position : position + size_bytes], bytes_max)
             position += size_bytes
     return out
 
@@ -388,29 +389,45 @@ def _decompress_bounded(
     name: str, payload: Payload, frame_bounds: Callable[[memoryview, int], tuple[int, int, int]], bytes_max: int
 ) -> Payload:
     """Decompress into one buffer, sized by what the frames' headers say can come out at most."""
-    magic = _LZ4_MAGIC if name == "lz4" else _ZSTD_MAGIC
-    least = most = position = 0
     with memoryview(payload) as view:
         try:
-            while position < len(view):
-                (word,) = _U32LE.unpack_from(view, position)
-                if word == magic:
-                    position, frame_least, frame_most = frame_bounds(view, position)
-                    least += frame_least
-                    most += frame_most
-                elif _SKIPPABLE_MAGIC_MIN <= word <= _SKIPPABLE_MAGIC_MAX:
-                    (skipped_bytes,) = _U32LE.unpack_from(view, position + 4)
-                    position += 8 + skipped_bytes
-                else:
-                    raise CorruptPayload(f"{name} frame expected at byte {position}")
+            frames, least, most = _walk_frames(name, view, frame_bounds)
         except (IndexError, struct.error):
             raise CorruptPayload(f"{name} payload ends too early") from None
-        if position > len(view):
-            raise CorruptPayload(f"{name} payload ends too early")
         if least > bytes_max:
             raise _too_large(name, bytes_max)
         if most == 0:
             return b""
         out = bytearray(min(most, bytes_max))
-        produced_bytes = _perform_into(name, view, out)
+        produced_bytes = 0
+        with memoryview(out) as room:
+            for start, end in frames:
+                produced_bytes += _perform_into(name, view[start:end], room[produced_bytes:], bytes_max)
     return memoryview(out)[:produced_bytes]
+
+
+def _walk_frames(
+    name: str, view: memoryview, frame_bounds: Callable[[memoryview, int], tuple[int, int, int]]
+) -> tuple[list[tuple[int, int]], int, int]:
+    """Where the frames are, and the least and the most bytes that they decompress to together."""
+    magic = _LZ4_MAGIC if name == "lz4" else _ZSTD_MAGIC
+    frames: list[tuple[int, int]] = []
+    least = most = position = 0
+    while position < len(view):
+        start = position
+        (word,) = _U32LE.unpack_from(view, position)
+        if word == magic:
+            position, frame_least, frame_most = frame_bounds(view, position)
+            frames.append((start, position))
+            least += frame_least
+            most += frame_most
+        elif _SKIPPABLE_MAGIC_MIN <= word <= _SKIPPABLE_MAGIC_MAX:
+            (skipped_bytes,) = _U32LE.unpack_from(view, position + 4)
+            position += 8 + skipped_bytes
+        else:
+            raise CorruptPayload(f"{name} frame expected at byte {position}")
+    if position > len(view):
+        raise CorruptPayload(f"{name} payload ends too early")
+    if len(frames) > _MEMBERS_MAX:
+        raise CorruptPayload(f"{name} payload of {len(frames)} frames")
+    return frames, least, most

@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 from streamlog.errors import UserError
 from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
+# Goes up, here and in records_compiled.py, when what the compiled codec offers or means changes.
+CODEC_REVISION = 1
+
 
 class Appender(Protocol):
     """The records of one batch in the making; documented at records.BatchBuilder."""
@@ -55,7 +58,8 @@ def compiled_codec() -> Codec | None:
         from streamlog.wire import records_compiled
     except ImportError:
         return None
-    return records_compiled
+    # A working tree may still hold an extension built from an older checkout; it counts as not built.
+    return records_compiled if getattr(records_compiled, "REVISION", 0) == CODEC_REVISION else None
 
 
 def interpreted_codec() -> Codec:

@@ -34,6 +34,8 @@ from cython.cimports.libc.string import memcpy, memset
 from streamlog.errors import LocalProtocolError
 from streamlog.wire.records_header import BATCH_BYTES_MAX, HEADER_BYTES, NO_HEADERS, CorruptBatch
 
+REVISION = 1  # see records_codec.CODEC_REVISION
+
 _HEADER_BYTES = cython.declare(cython.Py_ssize_t, HEADER_BYTES)
 _BATCH_BYTES_MAX = cython.declare(cython.Py_ssize_t, BATCH_BYTES_MAX)
 _NO_HEADERS = cython.declare(tuple, NO_HEADERS)
@@ -110,7 +112,7 @@ def _nullable_bytes(data: object, name: str) -> cython.Py_ssize_t:
 @cython.cfunc
 def _encode_headers(headers: object) -> bytes:
     """Header count and headers of one record. Rare enough to be built apart, in two passes."""
-    total: cython.Py_ssize_t = _varint_bytes(_zigzag(len(headers)))
+    total: cython.Py_ssize_t = 0
     fields: list = []
     size: cython.Py_ssize_t
     for name, value in headers:
@@ -124,6 +126,7 @@ def _encode_headers(headers: object) -> bytes:
             size = _nullable_bytes(field, "header value")
             total += _varint_bytes(_zigzag(size)) + max(size, 0)
             fields.append(field)
+    total += _varint_bytes(_zigzag(len(fields) // 2))  # not len(headers): what is counted is what is written
     packed: bytes = PyBytes_FromStringAndSize(cython.NULL, total)
     out: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(packed))
     out = _put_varint(out, _zigzag(len(fields) // 2))

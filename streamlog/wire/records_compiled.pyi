@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
+REVISION: int
+
 class RecordAppender:
     def __init__(self) -> None: ...
     def append(

@@ -99,7 +99,7 @@ def test_other_writers_are_read(writer: str, payload: bytes) -> None:
 OTHER_READERS: dict[Compression, Callable[[bytes], bytes]] = {
     Compression.GZIP: lambda data: zlib.decompress(data, 31),
     Compression.LZ4: lz4.frame.decompress,
-    Compression.ZSTD: zstandard.decompress,
+    Compression.ZSTD: lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
 }
 
 
@@ -230,6 +230,8 @@ def zstd_frame(descriptor: int, rest: bytes) -> bytes:
         pytest.param(Compression.ZSTD, zstd_frame(0xE0, b"\xff" * 8 + b"\x01\0\0"), id="zstd declares 2^64 bytes"),
         pytest.param(Compression.ZSTD, zstd_frame(0x20, b"\x63\x01\0\0"), id="zstd declares what is not there"),
         pytest.param(Compression.ZSTD, struct.pack("<II", 0x184D2A50, 2**32 - 1), id="zstd skips 4 GiB"),
+        pytest.param(Compression.ZSTD, zstandard.compress(b"x") * 17, id="zstd of many frames"),
+        pytest.param(Compression.LZ4, lz4.frame.compress(b"x") * 17, id="lz4 of many frames"),
     ],
 )
 def test_malformed_payload_is_refused(kind: Compression, payload: bytes) -> None:
