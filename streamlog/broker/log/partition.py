@@ -465,8 +465,12 @@ class PartitionLog:
         return max_timestamp_ms - first_ms if first_ms >= 0 else now_ms - segment.opened_at_ms
 
     def _draw_segment_ms(self) -> int:
-        jitter_ms = min(self.config.segment_jitter_ms, self.config.segment_ms)
-        return self.config.segment_ms - (self._env.entropy.randrange(jitter_ms) if jitter_ms > 0 else 0)
+        segment_ms = self.config.segment_ms
+        if self.config.compact:
+            # Only closed segments are compacted: one that stays open would break max.compaction.lag.ms.
+            segment_ms = min(segment_ms, self.config.max_compaction_lag_ms)
+        jitter_ms = min(self.config.segment_jitter_ms, segment_ms)
+        return segment_ms - (self._env.entropy.randrange(jitter_ms) if jitter_ms > 0 else 0)
 
     def roll(self, now_ms: int, *, at_offset: int | None = None) -> None:
         """Close the active segment and begin one at the log end. An empty active segment is left as it is.
@@ -573,24 +577,24 @@ class PartitionLog:
         """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed."""
         if offset >= self.log_end_offset:
             return False
-        if offset < self.segments[0].base_offset or offset < self.log_start_offset:
-            self.truncate_fully_and_start_at(offset, now_ms)
-            return True
         try:
-            self._lower_recovery_point(offset)
-            while len(self.segments) > 1 and self.segments.active.base_offset >= offset:
+            if offset <= self.log_start_offset:
+                self.truncate_fully_and_start_at(offset, now_ms)
+                return True
+            segment = self.segments[self.segments.number_at(offset)]
+            position, header = segment.locate(offset)
+            if header is not None and header.base_offset < self.log_start_offset:
+                self.truncate_fully_and_start_at(self.log_start_offset, now_ms)
+                return True
+            end_offset = segment.end_before(position)
+            self._lower_recovery_point(end_offset)
+            while self.segments.active is not segment:
                 self._discard(self.segments.active, now_ms)
-            self._cut_active(offset)
+            segment.truncate_to_position(position, end_offset)
             self._after_cut(now_ms)
         except (DamagedLog, OSError) as error:
             self._fail(f"{self.directory} could not be truncated to {offset}: {error}")
         return True
-
-    def _cut_active(self, offset: int) -> None:
-        active = self.segments.active
-        position, header = active.locate(offset)
-        if header is not None:
-            active.truncate_to_position(position, active.end_before(position))
 
     def _after_cut(self, now_ms: int) -> None:
         """The active segment has become shorter: everything that follows from the batches follows."""
@@ -630,8 +634,12 @@ class PartitionLog:
         """Take a segment out of the log; its files wait as .deleted."""
         segment.close()
         self.segments.remove(segment)
+        self.doom(segment.rename_files(DELETED_SUFFIX), now_ms)
+
+    def doom(self, paths: Sequence[str], now_ms: int) -> None:
+        """These files, renamed to .deleted, are to be removed after file.delete.delay.ms."""
         remove_at_ms = now_ms + self.config.file_delete_delay_ms
-        self.doomed.extend((remove_at_ms, path) for path in segment.rename_files(DELETED_SUFFIX))
+        self.doomed.extend((remove_at_ms, path) for path in paths)
 
     # --- cutting at the start ---
 
@@ -693,7 +701,7 @@ class PartitionLog:
         for segment in work.segments:
             segment.unpin()
         if error is not None:
-            self._fail(f"{self.directory} could not be synced: {error}")
+            self._fail(self.failure or f"{self.directory} could not be synced: {error}")
         if work.generation == self.generation:
             self.flushed_offset = max(self.flushed_offset, work.end_offset)
 

@@ -108,7 +108,9 @@ class LogReader:
     def _read_indexed(self, start_offset: int, bytes_max: int, limit: Limit, at_least_one_batch: bool) -> ReadResult:
         """Behind the head: find the place through the index, or where the last read ended."""
         cursor = self._cursors.pop(start_offset, None)
-        segment, position = self._find(start_offset) if cursor is None else cursor
+        if cursor is None or cursor[1] >= cursor[0].size_bytes:  # the segment was closed where the reader stands
+            cursor = self._find(start_offset)
+        segment, position = cursor
         end_position = self._end_position(segment, limit)
         size_bytes = min(bytes_max, end_position - position)
         if size_bytes <= 0 and (end_position <= position or not at_least_one_batch):

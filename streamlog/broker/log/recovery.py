@@ -88,12 +88,12 @@ def load(
     finish_interrupted(storage, directory, config, report, now_ms)
     segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
     epochs = _load_epochs(storage, directory, segments, report)
+    if not may_have_gaps:
+        _check_no_gaps(segments, recovery_point)
     if clean_shutdown:
         segments.active.resume()
         producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
     else:
-        if not may_have_gaps:
-            _check_no_gaps(segments, recovery_point)
         epochs.truncate_from_end(recovery_point)
         recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, now_ms)
         producers = recovery.run()

@@ -32,7 +32,8 @@ def _expired(log: PartitionLog, now_ms: int) -> list[Segment]:
     retention_ms = log.config.retention_ms
     found: list[Segment] = []
     for number, segment in enumerate(log.segments):
-        if retention_ms < 0 or segment.size_bytes == 0 or log.segments.end_of(number) > log.high_watermark:
+        is_empty_active = segment is log.active and segment.size_bytes == 0
+        if retention_ms < 0 or is_empty_active or log.segments.end_of(number) > log.high_watermark:
             break
         newest_ms = segment.largest_timestamp_ms
         if now_ms - (newest_ms if newest_ms >= 0 else segment.opened_at_ms) <= retention_ms:

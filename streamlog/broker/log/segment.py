@@ -463,13 +463,16 @@ class Segment:
         Bytes that an earlier process wrote are checked against their checksums.
         """
         position, _ = self.locate(offset)
+        file = self.pin()
         try:
-            for at, header, batch in walk_batches(self.file, position, self.size_bytes):
+            for at, header, batch in walk_batches(file, position, self.size_bytes):
                 if at < self.verified_from and not verify_crc(batch, 0, header):
                     raise self.damage(f"the batch at byte {at} fails its checksum")
                 yield at, header, batch
         except (CorruptBatch, NeedMoreData) as error:
             raise self.damage(error) from error
+        finally:
+            self.unpin()
 
     def read(self, position: int, size_bytes: int) -> bytes:
         """Bytes of the file from a batch's start; checked if an earlier process wrote them.

@@ -72,7 +72,7 @@ class PartitionAgainstList(RuleBasedStateMachine):
         delete_old_segments(self.log, NOW_MS)
         self.start = offset
         self.records = {at: value for at, value in self.records.items() if at >= offset}
-        self.ends = [end for end in self.ends if end >= offset]
+        self.ends = [offset, *(end for end in self.ends if end > offset)]
         self.bench.log_start_offset = self.log.log_start_offset
 
     @rule()
