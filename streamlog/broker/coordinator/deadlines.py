@@ -7,7 +7,7 @@ heap keeps the old entry, and when that comes up it is put back at the time it n
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -27,6 +27,9 @@ class Deadlines(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._due)
 
     def get(self, key: K) -> int | None:
         return self._due.get(key)

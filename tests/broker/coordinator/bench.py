@@ -10,7 +10,7 @@ from uuid import UUID
 
 from streamlog.broker.coordinator.group.group_shard import GroupShard
 from streamlog.broker.coordinator.group.limits import GroupLimits
-from streamlog.broker.coordinator.group.records import GroupRecord, key_of
+from streamlog.broker.coordinator.group.records import ZERO_UUID, GroupRecord, key_of
 from streamlog.broker.coordinator.group.requests import (
     DeleteGroup,
     DescribeGroup,
@@ -216,6 +216,7 @@ class Bench:
         retention_ms: int = -1,
         group_id: str = GROUP,
         api_version: int = LATEST["commit"],
+        topic_id: UUID = ZERO_UUID,
     ) -> ErrorCode:
         request = OffsetCommitRequest(
             group_id=group_id,
@@ -226,6 +227,7 @@ class Bench:
             topics=[
                 OffsetCommitRequestTopic(
                     name=topic,
+                    topic_id=topic_id,
                     partitions=[
                         OffsetCommitRequestPartition(
                             partition_index=partition, committed_offset=offset, committed_metadata=metadata
@@ -237,11 +239,12 @@ class Bench:
         response = self.reply(self.ask(request, api_version), OffsetCommitResponse)
         return ErrorCode(response.topics[0].partitions[0].error_code)
 
-    def fetch(self, *, topic: str = TOPIC, partition: int = 0, group_id: str = GROUP) -> int:
+    def fetch(
+        self, *, topic: str = TOPIC, partition: int = 0, group_id: str = GROUP, topic_id: UUID = ZERO_UUID
+    ) -> int:
         """The committed offset, -1 for none."""
-        group = OffsetFetchRequestGroup(
-            group_id=group_id, topics=[OffsetFetchRequestTopics(name=topic, partition_indexes=[partition])]
-        )
+        asked = OffsetFetchRequestTopics(name=topic, topic_id=topic_id, partition_indexes=[partition])
+        group = OffsetFetchRequestGroup(group_id=group_id, topics=[asked])
         response = self.reply(self.ask(FetchOffsets(group, require_stable=True)), OffsetFetchResponseGroup)
         return response.topics[0].partitions[0].committed_offset
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
 from streamlog.broker.coordinator.group.limits import GroupLimits
@@ -114,9 +116,22 @@ def test_deleted_topics_take_their_positions_along() -> None:
     bench.commit(1)
     bench.commit(1, topic="kept")
     bench.commit(1, group_id="another")
-    bench.ask(ForgetTopics(frozenset({TOPIC})))
+    bench.ask(ForgetTopics({TOPIC: UUID(int=1)}))
     assert bench.fetch_all() == {("kept", 0): 1}
     assert bench.fetch_all("another") == {}
+
+
+def test_a_topic_created_anew_starts_without_positions() -> None:
+    """Also before the tombstones of its predecessor are written, and those do not take what was committed since."""
+    bench = Bench()
+    old, new = UUID(int=1), UUID(int=2)
+    bench.commit(5, topic_id=old)
+    assert bench.fetch(topic_id=old) == 5
+    assert bench.fetch(topic_id=new) == -1
+    assert bench.fetch() == 5, "a client that knows no ids"
+    bench.commit(7, topic_id=new)
+    bench.ask(ForgetTopics({TOPIC: old}))
+    assert bench.fetch(topic_id=new) == 7
 
 
 class TestExpiry:

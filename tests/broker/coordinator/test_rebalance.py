@@ -449,6 +449,34 @@ class TestStaticMembers:
         assert second not in bench.shard.table.groups[GROUP].members
         assert bench.shard.table.groups[GROUP].generation_id == generation + 1
 
+    def test_a_rebalance_goes_on_without_a_static_member_that_is_away(self) -> None:
+        """It stays in the generation with what it last said, and another member leads if it was the leader."""
+        bench = Bench()
+        joins = [bench.join(instance=name, session_ms=10 * REBALANCE_MS) for name in ("one", "two")]
+        bench.wait(0)
+        first, second = (bench.reply(token, JoinGroupResponse).member_id for token in joins)
+        bench.settle(joins)
+        rejoin = bench.join(second, instance="two", protocols={"range": subscription(TOPIC, "more")})
+        bench.wait(REBALANCE_MS)
+        answer = bench.reply(rejoin, JoinGroupResponse)
+        assert answer.leader == second
+        assert {member.member_id for member in answer.members} == {first, second}
+
+    def test_a_rebalance_to_which_nobody_comes_waits_for_somebody(self) -> None:
+        """Both members are away, within their sessions; a third one's leaving started it."""
+        bench = Bench()
+        joins = [bench.join(instance=name, session_ms=10 * REBALANCE_MS) for name in ("one", "two", "three")]
+        bench.wait(0)
+        generation = bench.settle(joins)
+        bench.leave(MemberIdentity(group_instance_id="three"))
+        bench.wait(3 * REBALANCE_MS)
+        group = bench.shard.table.groups[GROUP]
+        assert (group.state, group.generation_id) == (GroupState.PREPARING_REBALANCE, generation)
+        assert len(group.members) == 2
+        bench.join(instance="one", session_ms=10 * REBALANCE_MS)
+        bench.wait(REBALANCE_MS)
+        assert (group.state, group.generation_id) == (GroupState.COMPLETING_REBALANCE, generation + 1)
+
     def test_an_administrator_removes_members_by_instance_id(self) -> None:
         """KIP-345's batch LeaveGroup: each identity has its own answer."""
         bench = Bench()

@@ -107,7 +107,9 @@ def _join_known(
     group.update(member, _protocols(request), _rebalance_timeout_ms(request), request.session_timeout_ms)
     superseded = group.awaiting_join.pop(member_id, None)
     if superseded is not None:
-        out.replies.append(Reply(superseded.token, join_error(superseded, ErrorCode.REBALANCE_IN_PROGRESS, member_id)))
+        out.replies.append(
+            Reply(superseded.token, join_error(superseded.api_version, ErrorCode.REBALANCE_IN_PROGRESS, member_id))
+        )
     group.awaiting_join[member_id] = caller
     return rebalance_or_complete(table, group, f"{why}; client reason: {_reason(request)}", now, out)
 
@@ -191,14 +193,14 @@ def _replace_static(
 def _fence(group: ClassicGroup, member_id: str, out: GroupDecision) -> None:
     parked = group.awaiting_join.pop(member_id, None)
     if parked is not None:
-        out.replies.append(Reply(parked.token, join_error(parked, ErrorCode.FENCED_INSTANCE_ID, member_id)))
+        out.replies.append(Reply(parked.token, join_error(parked.api_version, ErrorCode.FENCED_INSTANCE_ID, member_id)))
     parked = group.awaiting_sync.pop(member_id, None)
     if parked is not None:
         out.replies.append(Reply(parked.token, SyncGroupResponse(error_code=ErrorCode.FENCED_INSTANCE_ID)))
 
 
 def _refuse(caller: Caller, error: ErrorCode, member_id: str, out: GroupDecision) -> None:
-    out.replies.append(Reply(caller.token, join_error(caller, error, member_id)))
+    out.replies.append(Reply(caller.token, join_error(caller.api_version, error, member_id)))
 
 
 def _protocols(request: JoinGroupRequest) -> Protocols:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
-from streamlog.broker.coordinator.group.records import OffsetCommitted, OffsetForgotten
+from streamlog.broker.coordinator.group.records import ZERO_UUID, OffsetCommitted, OffsetForgotten
 from streamlog.broker.coordinator.shard import NO_PRODUCER_ID
 
 
@@ -93,11 +93,23 @@ class OffsetStore:
 
     def partitions(self, group_id: str) -> list[tuple[str, int]]:
         """Partitions with a committed or a pending position, ordered."""
-        found: dict[tuple[str, int], None] = {}
+        return sorted({(topic, partition): None for topic, partition, _ in self._all(group_id)})
+
+    def partitions_of(self, group_id: str, topic: str, topic_id: UUID) -> list[int]:
+        """Partitions of a topic with a position that was not committed for another topic of the same name."""
+        return sorted(
+            {
+                partition: None
+                for name, partition, position in self._all(group_id)
+                if name == topic and not differ(position.topic_id, topic_id)
+            }
+        )
+
+    def _all(self, group_id: str) -> Iterator[tuple[str, int, CommittedOffset]]:
         for groups in (self.committed, *self.pending.values()):
             for topic, partitions in groups.get(group_id, {}).items():
-                found.update(dict.fromkeys((topic, partition) for partition in partitions))
-        return sorted(found)
+                for partition, position in partitions.items():
+                    yield topic, partition, position
 
     def group_ids(self) -> list[str]:
         """Groups with a committed or a pending position, ordered."""
@@ -105,6 +117,11 @@ class OffsetStore:
         for groups in self.pending.values():
             found.update(dict.fromkeys(groups))
         return sorted(found)
+
+
+def differ(one: UUID, other: UUID) -> bool:
+    """Whether these are the ids of two topics. An id that nobody knew at the time proves nothing."""
+    return one != ZERO_UUID != other and one != other
 
 
 def _remove(groups: dict[str, Positions], record: OffsetForgotten) -> None:

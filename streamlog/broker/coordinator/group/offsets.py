@@ -6,6 +6,9 @@ is how consumers without group management and administrators use it. A member th
 
 from __future__ import annotations
 
+from uuid import UUID
+
+from streamlog.broker.coordinator.group.offset_store import differ
 from streamlog.broker.coordinator.group.records import (
     NO_LEADER_EPOCH,
     ZERO_UUID,
@@ -140,7 +143,7 @@ def fetch_offsets(table: GroupTable, request: FetchOffsets, caller: Caller, out:
                     OffsetFetchResponseTopics(
                         name=name,
                         topic_id=topic_id,
-                        partitions=[_position(table, request, name, partition) for partition in partitions],
+                        partitions=[_position(table, request, name, topic_id, partition) for partition in partitions],
                     )
                     for name, topic_id, partitions in wanted
                 ],
@@ -149,9 +152,13 @@ def fetch_offsets(table: GroupTable, request: FetchOffsets, caller: Caller, out:
     )
 
 
-def _position(table: GroupTable, request: FetchOffsets, topic: str, partition: int) -> OffsetFetchResponsePartitions:
+def _position(
+    table: GroupTable, request: FetchOffsets, topic: str, topic_id: UUID, partition: int
+) -> OffsetFetchResponsePartitions:
     group_id = request.group.group_id
     position = table.offsets.get(group_id, topic, partition)
+    if position is not None and differ(position.topic_id, topic_id):
+        position = None  # the topic was deleted and created anew, and its tombstones are still to come
     is_unstable = request.require_stable and table.offsets.is_pending(group_id, topic, partition)
     if position is None or is_unstable:
         return OffsetFetchResponsePartitions(
@@ -204,11 +211,11 @@ def delete_offsets(table: GroupTable, request: OffsetDeleteRequest, caller: Call
 def forget_topics(table: GroupTable, request: ForgetTopics, caller: Caller, out: GroupDecision) -> None:
     """The topics are gone; a topic of the same name created later starts without positions."""
     for group_id in table.offsets.group_ids():
-        out.records.extend(
-            OffsetForgotten(group_id, topic, partition)
-            for topic, partition in table.offsets.partitions(group_id)
-            if topic in request.topics
-        )
+        for topic, topic_id in sorted(request.topics.items()):
+            out.records.extend(
+                OffsetForgotten(group_id, topic, partition)
+                for partition in table.offsets.partitions_of(group_id, topic, topic_id)
+            )
     out.replies.append(Reply(caller.token, None))
 
 

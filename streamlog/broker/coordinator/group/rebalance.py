@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from streamlog.broker.coordinator.group.state import ClassicGroup, GroupState, InitialDelay, Member
 from streamlog.broker.coordinator.group.table import GroupDecision, GroupTable, Timer, note
-from streamlog.broker.coordinator.shard import Caller, Now, Reply
+from streamlog.broker.coordinator.shard import Now, Reply
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.join_group import JoinGroupResponse, JoinGroupResponseMember
 from streamlog.wire.messages.sync_group import SyncGroupResponse
@@ -116,7 +116,7 @@ def drop_member(
     table.end_session(group, member.member_id)
     parked = group.awaiting_join.pop(member.member_id, None)
     if parked is not None:
-        out.replies.append(Reply(parked.token, join_error(parked, why)))
+        out.replies.append(Reply(parked.token, join_error(parked.api_version, why)))
     parked = group.awaiting_sync.pop(member.member_id, None)
     if parked is not None:
         out.replies.append(Reply(parked.token, SyncGroupResponse(error_code=why)))
@@ -158,9 +158,9 @@ def generation_response(group: ClassicGroup, member_id: str, *, skip_assignment:
     )
 
 
-def join_error(caller: Caller, error: ErrorCode, member_id: str = "") -> JoinGroupResponse:
+def join_error(api_version: int, error: ErrorCode, member_id: str = "") -> JoinGroupResponse:
     return JoinGroupResponse(
         error_code=error,
         member_id=member_id,
-        protocol_name=None if caller.api_version >= NULLABLE_PROTOCOL_SINCE else "",
+        protocol_name=None if api_version >= NULLABLE_PROTOCOL_SINCE else "",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
+from uuid import UUID
 
 from streamlog.wire.messages.heartbeat import HeartbeatRequest
 from streamlog.wire.messages.join_group import JoinGroupRequest
@@ -48,7 +50,8 @@ class DeleteGroup:
 class ForgetTopics:
     """Topics were deleted, and with them every position in them. Answered by None."""
 
-    topics: frozenset[str]
+    topics: Mapping[str, UUID]
+    """By name; the ids tell them from topics of the same name that were created since."""
 
 
 GroupRequest: TypeAlias = (

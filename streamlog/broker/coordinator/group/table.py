@@ -89,8 +89,16 @@ class GroupTable:
             elif group.state is GroupState.EMPTY and stored is not None:
                 assert group.generation_id == stored.generation_id, "an empty group has its written generation"
                 assert not stored.members, "an empty group was written as empty"
+            for member_id in group.members:
+                is_parked = member_id in group.awaiting_join or member_id in group.awaiting_sync
+                is_watched = self.deadlines.get((Timer.SESSION, group_id, member_id)) is not None
+                assert is_parked or is_watched, f"{member_id} could live for ever"
         for group_id in (*self.stored, *self.offsets.group_ids()):
             assert group_id in self.groups, f"{group_id} is in the log but not alive"
+        for timer, group_id, member_id in self.deadlines:
+            if timer is Timer.SESSION:
+                group = self.groups[group_id]
+                assert member_id in group.members or member_id in group.pending_member_ids, f"{member_id} is gone"
 
 
 def note(group: ClassicGroup, before: GroupState, reason: str, out: GroupDecision) -> None:
