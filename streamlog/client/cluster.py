@@ -197,13 +197,15 @@ class Cluster:
                 continue
             if self._last_failure is not None:
                 log.info("cluster=%s is back after %d attempts", response.cluster_id, self._attempts)
-            self._attempts, self._last_failure = 0, None
+            self._last_failure = None
             self._fetched_at_ms = self.env.clock.mono_ms()
             self.metadata.apply(response, topics)
             self._links.keep_only(self.metadata.brokers)
             self._answered = number
             if any(code.retriable for name, code in self.metadata.errors.items() if name in self._topics):
-                self._attempts = 1  # a topic in the making: look again soon, but pause
+                self._attempts += 1  # a topic in the making, or one that will never be: ask less and less often
+            else:
+                self._attempts = 0
             self._announce()
 
     def _fetched_lately(self) -> bool:

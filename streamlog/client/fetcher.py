@@ -1,0 +1,672 @@
+"""Keeps a consumer's buffers filled: positions found, leaders checked, one fetch under way per broker.
+
+`positions.py` knows the states, `fetch_session.py` what a broker was told, `fetch_chunk.py` what came back; this driver
+carries requests and answers between them. A partition is fetched again as soon as its answer has arrived, before the
+application took it, up to a bound: so the broker works while we decode.
+
+Fetches live in callbacks of the connection, everything rarer (committed offsets, resets, epoch checks) in one task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from streamlog.client.cluster import Cluster, topic_error
+from streamlog.client.config import Address
+from streamlog.client.failures import BrokerUnreachable, one_line
+from streamlog.client.fetch_chunk import Chunk
+from streamlog.client.fetch_session import FetchSession, FetchSpec
+from streamlog.client.links import Lane
+from streamlog.client.metadata import Broker
+from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
+from streamlog.client.positions import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, Phase, Position, Positions
+from streamlog.client.values import NO_EPOCH, OffsetAndMetadata, TopicPartition
+from streamlog.errors import RemoteProtocolError, StreamlogError
+from streamlog.wire.apis import ApiKey
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.messages import FetchResponse
+from streamlog.wire.messages.fetch import PartitionData
+from streamlog.wire.records import RecordColumns
+
+log = logging.getLogger(__name__)
+
+OffsetReset = Literal["earliest", "latest", "none"]
+IsolationLevel = Literal["read_uncommitted", "read_committed"]
+
+TAKE_BYTES_MAX = 4 << 20
+"""Raw bytes decoded for one call of `fetch`: a millisecond or so of the event loop's time per MiB."""
+
+PREFERRED_REPLICA_MS = 300_000
+"""How long a follower that the leader named is used before the leader is asked again (Kafka's metadata age)."""
+
+VERSION_WITHOUT_TOPIC_IDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """The consumer's settings that fetching needs."""
+
+    max_bytes: int
+    min_bytes: int
+    max_wait_ms: int
+    max_partition_bytes: int
+    offset_reset: OffsetReset
+    isolation_level: IsolationLevel
+    rack_id: str
+    retry_backoff_ms: int
+
+    @property
+    def read_committed(self) -> bool:
+        return self.isolation_level == "read_committed"
+
+
+@dataclass(slots=True)
+class FetchedBatch:
+    """Records of one partition, in order, and the range of offsets they are all there is of.
+
+    The range is `start_offset` to `next_offset` (exclusive). Offsets in it without a record were compacted away,
+    belong to aborted transactions or to control records; a batch may even have no records and still move the
+    position.
+    """
+
+    topic: str
+    partition: int
+    columns: RecordColumns
+    start_offset: int
+    next_offset: int
+    leader_epoch: int
+    """Of the last batch in it; goes into the committed offset."""
+    high_watermark: int
+    assignment_epoch: int
+    """Which life of the partition this belongs to: raised by every assignment, seek and reset."""
+
+
+class _Node:
+    """Fetching from one broker."""
+
+    __slots__ = ("full", "hurried", "session", "under_way")
+
+    def __init__(self) -> None:
+        self.session = FetchSession()
+        self.under_way = False  # a request without its answer, or a connection being made
+        self.full: set[TopicPartition] = set()  # partitions left out because their buffers are full
+        self.hurried = False  # the last answer came without waiting and brought nothing, and nothing changed since
+
+
+Committed = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, OffsetAndMetadata | None]]]
+
+
+class Fetcher:
+    """See the module's essay. Owned by a consumer; all of it on one event loop."""
+
+    def __init__(self, cluster: Cluster, settings: FetchSettings, committed: Committed | None) -> None:
+        self.positions = Positions()
+        self._cluster = cluster
+        self._clock = cluster.env.clock
+        self._settings = settings
+        self._committed = committed
+        self._nodes: dict[int, _Node] = {}
+        self._node_of: dict[TopicPartition, int] = {}  # broker whose session wants the partition
+        self._ready: dict[TopicPartition, None] = {}  # partitions with chunks, in the order of their turns
+        self._news = asyncio.Event()  # there is something to hand out, or an error
+        self._unsettled = asyncio.Event()  # the settling task has to look
+        self._backing_off: dict[TopicPartition, None] = {}  # FETCHING with retry_at_ms in the future
+        self._due: dict[int, None] = {}  # brokers to look at in the next turn of the loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        cluster.on_change(self._on_metadata)
+
+    def start(self) -> None:
+        self._cluster.scope.spawn("positions", self._settle_forever())
+
+    def close(self) -> None:
+        """Stop asking. Answers that still arrive are dropped."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- partitions
+
+    def add(self, partitions: Iterable[TopicPartition]) -> None:
+        """Take partitions over; they are fetched once `release` was called."""
+        self.positions.add(partitions)
+
+    def release(self, partitions: Iterable[TopicPartition]) -> None:
+        """The application was told of these partitions."""
+        self._cluster.track(dict.fromkeys(one.topic for one in partitions))
+        self.positions.release(partitions, with_group=self._committed is not None)
+        for partition in partitions:
+            self._update(partition)
+        self._unsettled.set()
+
+    def remove(self, partitions: Iterable[TopicPartition]) -> None:
+        """Give partitions up; nothing of them is handed out any more."""
+        for one in self.positions.remove(partitions):
+            self._unwant(one.partition)
+            self._ready.pop(one.partition, None)
+            self._backing_off.pop(one.partition, None)
+
+    def hold(self, partitions: Iterable[TopicPartition], held: bool = True) -> None:
+        """Hand nothing out of these partitions for now, or again: they are about to be revoked."""
+        for partition in partitions:
+            one = self.positions.by_partition.get(partition)
+            if one is not None:
+                one.held = held
+                self._update(partition)
+
+    def pause(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
+        for partition in partitions:
+            self.positions.get(partition).paused = paused
+            self._update(partition)
+
+    def seek(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
+        self.positions.place(self.positions.get(partition), offset, leader_epoch)
+        self._ready.pop(partition, None)
+        self._check_leader(partition)
+        self._update(partition)
+
+    def seek_to_end_of_time(self, partition: TopicPartition, timestamp: int) -> None:
+        """Go to the beginning or to the end of a partition, wherever that is when the broker is asked."""
+        self.positions.lose(self.positions.get(partition), timestamp)
+        self._ready.pop(partition, None)
+        self._update(partition)
+        self._unsettled.set()
+
+    # -- handing out
+
+    def mark_processed(self) -> None:
+        self.positions.mark_processed()
+
+    def take(self, records_max: int | None) -> list[FetchedBatch]:
+        """What is buffered, decoded, partition by partition in turn. Raises the error of a partition, once."""
+        batches: list[FetchedBatch] = []
+        size_bytes = 0
+        for partition in list(self._ready):
+            one = self.positions.by_partition[partition]
+            if one.error is not None and not batches:
+                failure, one.error = one.error, None
+                self._back_off(one)
+                self._refresh_ready(one)
+                raise failure
+            if one.error is not None or one.paused or one.held or not one.chunks:
+                continue
+            size_bytes += one.chunks[0].size_bytes
+            batch = self._take_from(one, records_max)
+            if batch is None:
+                continue
+            batches.append(batch)
+            if records_max is not None:
+                records_max -= len(batch.columns)
+                if records_max <= 0:
+                    break
+            if size_bytes >= TAKE_BYTES_MAX:
+                break
+        return batches
+
+    def _take_from(self, one: Position, records_max: int | None) -> FetchedBatch | None:
+        chunk = one.chunks[0]
+        start_offset = one.position
+        try:
+            columns, next_offset = chunk.take(records_max)
+        except RemoteProtocolError as failure:
+            where = f"{one.partition} at offset {one.position}"
+            one.error = KafkaError(ErrorCode.CORRUPT_MESSAGE, f"what a broker sent of {where} is damaged: {failure}")
+            one.drop_chunks()
+            one.fetch_offset = one.position
+            self._update(one.partition)
+            return None
+        self.positions.advance(one, chunk, next_offset)
+        self._refresh_ready(one)
+        self._update(one.partition)
+        return FetchedBatch(
+            one.partition.topic,
+            one.partition.partition,
+            columns,
+            start_offset,
+            next_offset,
+            chunk.leader_epoch,
+            one.high_watermark,
+            one.epoch,
+        )
+
+    def _refresh_ready(self, one: Position) -> None:
+        """After a turn: to the end of the line, or out of it."""
+        self._ready.pop(one.partition, None)
+        if one.chunks or one.error is not None:
+            self._ready[one.partition] = None
+
+    async def news(self, timeout_s: float) -> None:
+        """Return when `take` may find something, or when the time is up."""
+        self._news.clear()
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
+
+    def wake(self) -> None:
+        """Make `news` return."""
+        self._news.set()
+
+    # -- whom to ask for what
+
+    def _on_metadata(self) -> None:
+        for partition in list(self.positions.by_partition):
+            self._check_leader(partition)
+            self._update(partition)
+        self._unsettled.set()
+        self._news.set()
+
+    def _check_leader(self, partition: TopicPartition) -> None:
+        """Notice a new leader epoch, and a topic that was deleted and made again."""
+        metadata = self._cluster.metadata
+        one = self.positions.by_partition[partition]
+        info = metadata.partition(partition)
+        if info is None or one.phase not in (Phase.FETCHING, Phase.CHECK):
+            return
+        topic_id = metadata.topic_id(partition.topic)
+        if int(one.topic_id) == 0:
+            one.topic_id = topic_id
+        elif one.topic_id != topic_id:
+            log.warning("partition=%s was made again (topic id %s): its offsets start over", partition, topic_id)
+            one.topic_id = topic_id
+            self.positions.lose(one)
+            self._ready.pop(partition, None)
+            self._unsettled.set()
+            return
+        if one.leader_epoch != info.leader_epoch:
+            one.leader_epoch = info.leader_epoch
+            one.read_replica = None
+            one.retry_at_ms = 0
+            if one.offset_epoch != NO_EPOCH and info.leader_epoch != NO_EPOCH and one.offset_epoch < info.leader_epoch:
+                self.positions.check(one)
+                self._unsettled.set()
+
+    def _update(self, partition: TopicPartition) -> None:
+        """Bring the sessions in line with one partition's state, and fetch if there is reason to."""
+        one = self.positions.by_partition.get(partition)
+        if one is None or self._closed:
+            return
+        now_ms = self._clock.mono_ms()
+        if one.phase is Phase.FETCHING and one.retry_at_ms > now_ms:
+            self._backing_off[partition] = None
+            self._wake_at(one.retry_at_ms, now_ms)
+        node_id = self._node_for(one, now_ms)
+        if node_id is None and one.phase is Phase.FETCHING:
+            self._cluster.refresh_nowait()
+        if node_id is None or not one.fetchable(now_ms, self._settings.max_partition_bytes):
+            full = node_id is not None and one.buffered_bytes > 0 and not one.paused and not one.held
+            self._unwant(partition)
+            if full and node_id is not None:
+                self._node(node_id).full.add(partition)
+                self._node_of[partition] = node_id
+            return
+        before = self._node_of.get(partition)
+        if before is not None and before != node_id:
+            self._unwant(partition)
+        self._node_of[partition] = node_id
+        node = self._node(node_id)
+        node.full.discard(partition)
+        spec = FetchSpec(one.topic_id, one.fetch_offset, one.leader_epoch, self._settings.max_partition_bytes)
+        if node.session.want(partition, spec):
+            node.hurried = False
+        self._fetch_soon(node_id)
+
+    def _node(self, node_id: int) -> _Node:
+        node = self._nodes.get(node_id)
+        if node is None:
+            node = self._nodes[node_id] = _Node()
+        return node
+
+    def _node_for(self, one: Position, now_ms: int) -> int | None:
+        if one.read_replica is not None:
+            if now_ms < one.read_replica_until_ms and one.read_replica in self._cluster.metadata.brokers:
+                return one.read_replica
+            one.read_replica = None
+        return self._cluster.metadata.leader(one.partition.topic, one.partition.partition)
+
+    def _unwant(self, partition: TopicPartition) -> None:
+        node_id = self._node_of.pop(partition, None)
+        if node_id is not None:
+            node = self._nodes[node_id]
+            node.session.unwant(partition)
+            node.full.discard(partition)
+            node.hurried = False
+            self._fetch_soon(node_id)
+
+    def _fetch_soon(self, node_id: int) -> None:
+        """Fetch once the current callback is through: it may change more partitions of this broker."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._fetch_due)
+        self._due[node_id] = None
+
+    def _fetch_due(self) -> None:
+        due, self._due = self._due, {}
+        for node_id in due:
+            self._fetch(node_id, self._nodes[node_id])
+
+    def _wake_at(self, at_ms: int, now_ms: int) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(max(at_ms - now_ms, 1) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        waiting, self._backing_off = self._backing_off, {}
+        for partition in waiting:
+            self._update(partition)
+
+    def _back_off(self, one: Position) -> None:
+        jitter = 0.8 + 0.4 * self._cluster.env.entropy.random()
+        one.retry_at_ms = self._clock.mono_ms() + int(self._settings.retry_backoff_ms * jitter)
+        self._update(one.partition)
+
+    # -- fetch requests
+
+    def _fetch(self, node_id: int, node: _Node) -> None:
+        """Send the next request to a broker, unless one is under way or there is nothing to ask for."""
+        if node.under_way or node.hurried or not node.session.wanted or self._closed:
+            return
+        connection = self._cluster.open_connection(node_id, Lane.FETCH)
+        node.under_way = True
+        if connection is None:
+            self._cluster.scope.spawn(f"reach {node_id}", self._reach(node_id, node))
+            return
+        settings = self._settings
+        request = node.session.build()
+        # With a full buffer somewhere, a long wait for the others would starve its owner once it has drained.
+        request.max_wait_ms = 0 if node.full else settings.max_wait_ms
+        request.min_bytes = settings.min_bytes
+        request.max_bytes = settings.max_bytes
+        request.isolation_level = 1 if settings.read_committed else 0
+        request.rack_id = settings.rack_id
+        waited = not node.full
+        version_max = VERSION_WITHOUT_TOPIC_IDS if node.session.without_ids else None
+        try:
+            connection.send(
+                request,
+                FetchResponse,
+                lambda answer: self._on_response(node_id, node, waited, answer),
+                version=connection.version_of(ApiKey.FETCH, version_max),
+                timeout_ms=settings.max_wait_ms + self._cluster.settings.request_timeout_ms,
+            )
+        except StreamlogError as failure:
+            self._on_response(node_id, node, waited, failure)
+
+    async def _reach(self, node_id: int, node: _Node) -> None:
+        """Connect to a broker; without success its partitions rest for a moment and metadata is asked for."""
+        try:
+            await self._cluster.connection(node_id, Lane.FETCH)
+        except StreamlogError as failure:
+            node.under_way = False
+            self._on_unreachable(node_id, node, failure)
+            return
+        node.under_way = False
+        self._fetch(node_id, node)
+
+    def _on_unreachable(self, node_id: int, node: _Node, failure: Exception) -> None:
+        log.info("node=%d unreachable for fetching: %s", node_id, one_line(failure))
+        node.session.reset()
+        self._cluster.refresh_nowait()
+        for partition in list(node.session.wanted):
+            one = self.positions.by_partition[partition]
+            one.read_replica = None
+            self._back_off(one)
+
+    def _on_response(
+        self,
+        node_id: int,
+        node: _Node,
+        waited: bool,
+        answer: FetchResponse | Exception,
+    ) -> None:
+        node.under_way = False
+        if self._closed:
+            return
+        if isinstance(answer, Exception):
+            self._on_unreachable(node_id, node, answer)
+            return
+        if answer.error_code:
+            log.info("node=%d fetch session starts over: %s", node_id, ErrorCode.of(answer.error_code).name)
+            node.session.reset()
+            if ErrorCode.of(answer.error_code).refresh_metadata:
+                self._cluster.refresh_nowait()
+            self._fetch(node_id, node)
+            return
+        node.session.on_response(answer.session_id)
+        endpoints = {
+            one.node_id: Broker(one.node_id, Address(one.host, one.port), one.rack) for one in answer.node_endpoints
+        }
+        brought = False
+        touched = []
+        for topic in answer.responses:
+            name = topic.topic or self._cluster.metadata.topic_name(topic.topic_id)
+            if name is None:
+                continue
+            for data in topic.partitions:
+                partition = TopicPartition(name, data.partition_index)
+                one = self.positions.by_partition.get(partition)
+                sent = node.session.sent(partition)
+                # The same place in the same log: records of it are right, whatever happened to the position since.
+                if (
+                    one is not None
+                    and sent is not None
+                    and one.phase is Phase.FETCHING
+                    and (one.topic_id, one.fetch_offset, one.leader_epoch) == sent[:3]
+                ):
+                    brought = self._on_partition(one, data, endpoints) or brought
+                    touched.append(partition)
+        node.hurried = not brought and not waited
+        for partition in touched:
+            self._update(partition)
+        self._fetch(node_id, node)
+        if brought:
+            self._news.set()
+
+    def _on_partition(self, one: Position, data: PartitionData, endpoints: dict[int, Broker]) -> bool:
+        """Whether there is something new for the application."""
+        if data.error_code:
+            return self._on_partition_error(one, ErrorCode.of(data.error_code), data, endpoints)
+        one.high_watermark = data.high_watermark
+        one.last_stable_offset = data.last_stable_offset
+        one.log_start_offset = data.log_start_offset
+        if data.preferred_read_replica >= 0 and data.preferred_read_replica != one.read_replica:
+            one.read_replica = data.preferred_read_replica
+            one.read_replica_until_ms = self._clock.mono_ms() + PREFERRED_REPLICA_MS
+        records = data.records
+        if not records:
+            return False
+        view = records if isinstance(records, memoryview) else memoryview(records)
+        aborted = (data.aborted_transactions or []) if self._settings.read_committed else None
+        try:
+            one.add_chunk(Chunk(view, one.fetch_offset, aborted))
+        except RemoteProtocolError as failure:
+            where = f"{one.partition} at offset {one.fetch_offset}"
+            return self._fail(one, KafkaError(ErrorCode.CORRUPT_MESSAGE, f"cannot read {where}: {failure}"))
+        self._ready[one.partition] = None
+        return True
+
+    def _on_partition_error(
+        self, one: Position, code: ErrorCode, data: PartitionData, endpoints: dict[int, Broker]
+    ) -> bool:
+        if code == ErrorCode.OFFSET_OUT_OF_RANGE:
+            return self._on_out_of_range(one)
+        if code.refresh_metadata or code in (ErrorCode.UNKNOWN_LEADER_EPOCH, ErrorCode.OFFSET_NOT_AVAILABLE):
+            one.read_replica = None
+            leader = data.current_leader
+            known = leader is not None and self._cluster.learn_leader(
+                one.partition, leader.leader_id, leader.leader_epoch, endpoints
+            )
+            if not known:
+                self._cluster.refresh_nowait()
+                self._back_off(one)
+            return False
+        if code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+            return self._fail(one, topic_error(one.partition.topic, code))
+        return self._fail(one, KafkaError(code, f"fetching {one.partition} from offset {one.fetch_offset}"))
+
+    def _on_out_of_range(self, one: Position) -> bool:
+        if one.read_replica is not None or one.chunks:
+            # A follower may lag; and what is buffered comes first, the offset behind it may mend until then.
+            one.read_replica = None
+            self._back_off(one)
+            return False
+        log.warning("partition=%s offset=%d is out of range", one.partition, one.fetch_offset)
+        self._lose(one, f"offset {one.fetch_offset} of {one.partition} does not exist")
+        return one.error is not None
+
+    def _lose(self, one: Position, why: str) -> None:
+        if self._settings.offset_reset == "none":
+            hint = "seek to another offset, or set auto_offset_reset to earliest or latest"
+            self._fail(one, KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{why}; {hint}"))
+        else:
+            self.positions.lose(one)
+            self._update(one.partition)
+            self._unsettled.set()
+
+    def _fail(self, one: Position, failure: StreamlogError) -> bool:
+        one.error = failure
+        self._ready[one.partition] = None
+        self._update(one.partition)
+        self._news.set()
+        return True
+
+    # -- finding positions
+
+    async def _settle_forever(self) -> None:
+        while True:
+            await self._unsettled.wait()
+            self._unsettled.clear()
+            now_ms = self._clock.mono_ms()
+            positions = self.positions
+            committed = positions.in_phase(Phase.COMMITTED, now_ms)
+            reset = positions.in_phase(Phase.RESET, now_ms)
+            check = positions.in_phase(Phase.CHECK, now_ms)
+            if committed:
+                await self._find_committed(committed)
+            if reset:
+                await self._reset(reset)
+            if check:
+                await self._check(check)
+            self._wake_settling()
+
+    def _wake_settling(self) -> None:
+        """Look again when the next of the unsettled partitions may be asked about."""
+        times = [
+            one.retry_at_ms
+            for partition in self.positions.unsettled
+            if (one := self.positions.by_partition.get(partition)) is not None
+            and one.phase in (Phase.COMMITTED, Phase.RESET, Phase.CHECK)
+            and one.error is None
+        ]
+        if times:
+            delay_ms = max(min(times) - self._clock.mono_ms(), 1)
+            asyncio.get_running_loop().call_later(delay_ms / 1000, self._unsettled.set)
+
+    async def _find_committed(self, wanted: list[Position]) -> None:
+        assert self._committed is not None, "only members of a group look for committed offsets"
+        epochs = {one.partition: one.epoch for one in wanted}
+        try:
+            found = await self._committed(list(epochs))
+        except StreamlogError as failure:
+            self._retry_settling(epochs, failure)
+            return
+        for partition, epoch in epochs.items():
+            one = self.positions.current(partition, epoch)
+            if one is None or one.phase is not Phase.COMMITTED:
+                continue
+            answer = found.get(partition)
+            if answer is not None and answer.offset >= 0:
+                self._place(one, answer.offset, answer.leader_epoch)
+            elif self._settings.offset_reset == "none":
+                why = f"the group has no committed offset for {partition}"
+                self._lose(one, why)
+            else:
+                self.positions.lose(one)
+                self._unsettled.set()
+
+    def _place(self, one: Position, offset: int, leader_epoch: int) -> None:
+        self.positions.place(one, offset, leader_epoch)
+        self._ready.pop(one.partition, None)
+        self._check_leader(one.partition)
+        self._update(one.partition)
+        self._news.set()
+
+    async def _reset(self, wanted: list[Position]) -> None:
+        timestamps: dict[TopicPartition, int] = {}
+        epochs: dict[TopicPartition, int] = {}
+        for one in wanted:
+            timestamp = one.reset_timestamp
+            if timestamp is None:
+                if self._settings.offset_reset == "none":
+                    self._lose(one, f"{one.partition} has no position")
+                    continue
+                timestamp = EARLIEST_TIMESTAMP if self._settings.offset_reset == "earliest" else LATEST_TIMESTAMP
+            timestamps[one.partition] = timestamp
+            epochs[one.partition] = one.epoch
+        answers = await list_offsets(self._cluster, timestamps, read_committed=self._settings.read_committed)
+        for partition, answer in answers.items():
+            current = self.positions.current(partition, epochs[partition])
+            if current is None or current.phase is not Phase.RESET:
+                continue
+            if isinstance(answer, OffsetAnswer):
+                log.info("partition=%s offset=%d reset", partition, answer.offset)
+                self._place(current, answer.offset, NO_EPOCH)
+            else:
+                self._retry_settling({partition: current.epoch}, answer)
+
+    async def _check(self, wanted: list[Position]) -> None:
+        """Ask new leaders where the epoch of our last record ends (KIP-320)."""
+        epochs = {one.partition: (one.epoch, one.leader_epoch) for one in wanted}
+        answers = await end_of_epochs(
+            self._cluster, {one.partition: (one.leader_epoch, one.offset_epoch) for one in wanted}
+        )
+        for partition, answer in answers.items():
+            epoch, leader_epoch = epochs[partition]
+            one = self.positions.current(partition, epoch)
+            if one is None or one.phase is not Phase.CHECK or one.leader_epoch != leader_epoch:
+                continue
+            if not isinstance(answer, OffsetAnswer):
+                self._retry_settling({partition: epoch}, answer)
+            elif answer.offset < 0 or answer.leader_epoch < 0:
+                self._lose(one, f"{partition} knows nothing of leader epoch {one.offset_epoch}")
+            elif answer.offset < one.fetch_offset:
+                self._on_truncated(one, answer)
+            else:
+                one.phase = Phase.FETCHING
+                self._update(partition)
+
+    def _on_truncated(self, one: Position, answer: OffsetAnswer) -> None:
+        """The log behind `answer.offset` is not the one we read: an unclean election lost it."""
+        partition = one.partition
+        log.warning("partition=%s offset=%d was truncated to %d", partition, one.position, answer.offset)
+        if answer.offset >= one.position:
+            one.drop_chunks()
+            one.fetch_offset = one.position
+            self._ready.pop(partition, None)
+            one.phase = Phase.FETCHING
+            self._update(partition)
+        elif self._settings.offset_reset == "none":
+            self._lose(one, f"{partition} was truncated to offset {answer.offset} after {one.position} had been read")
+        else:
+            self._place(one, answer.offset, answer.leader_epoch)
+
+    def _retry_settling(self, epochs: Mapping[TopicPartition, int], failure: Exception) -> None:
+        """A passing failure: again after a pause. Others go to the application."""
+        passing = isinstance(failure, BrokerUnreachable | RemoteProtocolError) or (
+            isinstance(failure, KafkaError) and failure.retriable
+        )
+        if not isinstance(failure, KafkaError) or failure.refresh_metadata:
+            self._cluster.refresh_nowait()
+        for partition, epoch in epochs.items():
+            one = self.positions.current(partition, epoch)
+            if one is None:
+                continue
+            if passing or not isinstance(failure, StreamlogError):
+                self._back_off(one)
+            else:
+                self._fail(one, failure)
+        self._unsettled.set()

@@ -1,0 +1,488 @@
+"""Carries out what `membership.py` decides: requests to the coordinator, callbacks of the application, heartbeats.
+
+Requests and callbacks run as tasks of their own and report back to the core, which is only ever touched from this
+event loop, synchronously. So heartbeats go on while a callback works, and a slow coordinator holds up nothing.
+
+Callbacks run one after another, in the order of the core's effects. Partitions that are to be given up are held back
+from the application at once; then we wait until it comes for more records, because only then it is done with those it
+has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias, assert_never
+
+from streamlog.client.cluster import GROUP_COORDINATOR, Cluster, topic_error
+from streamlog.client.failures import one_line
+from streamlog.client.fetcher import Fetcher
+from streamlog.client.links import Lane
+from streamlog.client.membership import (
+    LOST_COORDINATOR,
+    LOST_GENERATION,
+    NO_GENERATION,
+    Adopt,
+    Effect,
+    Fail,
+    ForgetCoordinator,
+    LoadTopics,
+    Membership,
+    Phase,
+    Release,
+    Send,
+)
+from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition, partitions_by_topic
+from streamlog.errors import StreamlogError
+from streamlog.wire.apis import ApiKey
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.messages import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    JoinGroupRequest,
+    JoinGroupResponse,
+    LeaveGroupRequest,
+    LeaveGroupResponse,
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetFetchRequest,
+    OffsetFetchResponse,
+    SyncGroupRequest,
+    SyncGroupResponse,
+)
+from streamlog.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
+from streamlog.wire.messages.offset_fetch import (
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+)
+
+log = logging.getLogger(__name__)
+
+PartitionsCallback: TypeAlias = Callable[[list[TopicPartition]], Awaitable[None] | None]
+
+JOIN_GRACE_MS = 5_000
+"""A broker answers JoinGroup within the rebalance timeout; this much more is for the way (Java waits as long)."""
+
+LEAVE_TIMEOUT_MS = 2_000
+"""Leaving is a courtesy to the others; who cannot leave is removed when its session ends."""
+
+NAMES_VERSION_MAX = 9
+"""From version 10 on OffsetCommit and OffsetFetch name topics by id, which a group that outlives topics cannot use."""
+
+
+class Group:
+    """See the module's essay."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        fetcher: Fetcher,
+        membership: Membership,
+        *,
+        max_poll_interval_ms: int,
+        auto_commit: bool,
+    ) -> None:
+        self.membership = membership
+        self.failure: BaseException | None = None  # why this consumer gets nothing any more
+        self.on_assigned: PartitionsCallback | None = None
+        self.on_revoked: PartitionsCallback | None = None
+        self.on_lost: PartitionsCallback | None = None
+        self._cluster = cluster
+        self._clock = cluster.env.clock
+        self._fetcher = fetcher
+        self._group_id = membership.settings.group_id
+        self._max_poll_interval_ms = max_poll_interval_ms
+        self._auto_commit = auto_commit
+        self._callbacks: deque[Release | Adopt] = deque()
+        self._callbacks_wanted = asyncio.Event()
+        self._callbacks_done = asyncio.Event()  # set while no callback runs or waits
+        self._callbacks_done.set()
+        self._at_fetch = asyncio.Event()  # the application waits for records, or has not begun yet
+        self._at_fetch.set()
+        self._left_fetch_at_ms = 0  # when it went away with some; valid while not _at_fetch
+        self._settled = asyncio.Event()  # set while commits are not refused for a rebalance
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = False
+        self._closing = False
+        cluster.on_change(self._on_metadata)
+
+    # -- the application
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Be a member that wants these topics."""
+        self._cluster.track(topics)
+        if not self._started:
+            self._started = True
+            self._cluster.scope.spawn("callbacks", self._run_callbacks())
+        self._do(self.membership.subscribe(topics, self._clock.mono_ms()))
+
+    def enter_fetch(self) -> None:
+        """The application comes for records: it is done with those it had."""
+        self._at_fetch.set()
+        if self._started and self.membership.phase is Phase.OUT and not self._closing:
+            self._do(self.membership.resume(self._clock.mono_ms()))
+
+    def leave_fetch(self) -> None:
+        """The application goes away with records, or to do something else."""
+        self._at_fetch.clear()
+        self.progress()
+
+    def progress(self) -> None:
+        """The application says that it gets on: max.poll.interval.ms begins again."""
+        self._left_fetch_at_ms = self._clock.mono_ms()
+
+    def metadata(self) -> GroupMetadata:
+        return self.membership.metadata()
+
+    async def close(self) -> None:
+        """Have the application give everything up, leave the group. Bounded by the callbacks' own time."""
+        if self._started and self.failure is None and not self._closing:
+            self._closing = True
+            self._at_fetch.set()
+            if self.membership.owned and self._cluster.crashed is None:
+                lost = self.membership.generation_id == NO_GENERATION
+                self._add_callback(Release(self.membership.owned, lost))
+            await self._callbacks_done.wait()
+            request = self.membership.leave_request("the consumer was closed")
+            if request is not None:
+                await self._leave(request)
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- effects
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        scope = self._cluster.scope
+        for effect in effects:
+            match effect:
+                case Send(request):
+                    if isinstance(request, LeaveGroupRequest):
+                        scope.spawn("leave", self._leave(request))
+                    else:
+                        scope.spawn(type(request).__name__, self._send(request))
+                case ForgetCoordinator():
+                    self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+                case LoadTopics(topics):
+                    scope.spawn("load topics", self._load_topics(topics))
+                case Release() | Adopt():
+                    self._add_callback(effect)
+                case Fail(error):
+                    log.error("group=%s %s", self._group_id, one_line(error))
+                    self.failure = error
+                    self._fetcher.wake()
+                case _:
+                    assert_never(effect)
+        if self.membership.phase in (Phase.JOINING, Phase.LOADING, Phase.SYNCING):
+            self._settled.clear()
+        else:
+            self._settled.set()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline_ms = self.membership.deadline_ms
+        if self._closing or deadline_ms is None:
+            return
+        delay_ms = max(deadline_ms - self._clock.mono_ms(), 0)
+        self._timer = asyncio.get_running_loop().call_later(delay_ms / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now_ms = self._clock.mono_ms()
+        if self._overdue(now_ms):
+            log.warning("group=%s left: no progress for %d ms", self._group_id, self._max_poll_interval_ms)
+            self._at_fetch.set()  # whatever waits for the application does not wait any longer
+            self._do(self.membership.on_overdue(now_ms))
+        else:
+            self._do(self.membership.on_deadline(now_ms))
+
+    def _overdue(self, now_ms: int) -> bool:
+        return not self._at_fetch.is_set() and now_ms - self._left_fetch_at_ms > self._max_poll_interval_ms
+
+    def _on_metadata(self) -> None:
+        if self._started and not self._closing:
+            self._do(self.membership.on_topics_changed(self._cluster.metadata, self._clock.mono_ms()))
+
+    async def _load_topics(self, topics: Sequence[str]) -> None:
+        """Know the sizes of the group's topics; those that nobody can tell count as empty."""
+        while not self._cluster.track(topics):
+            try:
+                await self._cluster.refresh(topics)
+                break
+            except StreamlogError as failure:
+                log.info("group=%s leader waits for metadata: %s", self._group_id, one_line(failure))
+        try:
+            effects = self.membership.on_topics_loaded(self._cluster.metadata, self._clock.mono_ms())
+        except Exception as failure:
+            self._on_application_failure(failure)  # an assignor of the application
+            return
+        self._do(effects)
+
+    async def _send(self, request: JoinGroupRequest | SyncGroupRequest | HeartbeatRequest) -> None:
+        """One request to the coordinator, and its answer to the core."""
+        membership = self.membership
+        settings = membership.settings
+        try:
+            node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
+            connection = await self._cluster.connection(node_id, Lane.GROUP)
+            if isinstance(request, HeartbeatRequest):
+                heartbeat = await connection.request(request, HeartbeatResponse, timeout_ms=settings.session_timeout_ms)
+                effects = membership.on_heartbeat(request, heartbeat.error_code, self._clock.mono_ms())
+            elif isinstance(request, JoinGroupRequest):
+                timeout_ms = settings.rebalance_timeout_ms + JOIN_GRACE_MS
+                joined = await connection.request(request, JoinGroupResponse, timeout_ms=timeout_ms)
+                effects = membership.on_join(request, joined, self._clock.mono_ms())
+            else:
+                timeout_ms = settings.rebalance_timeout_ms + JOIN_GRACE_MS
+                synced = await connection.request(request, SyncGroupResponse, timeout_ms=timeout_ms)
+                effects = membership.on_sync(request, synced, self._clock.mono_ms())
+        except StreamlogError as failure:
+            log.info("group=%s coordinator unreachable: %s", self._group_id, one_line(failure))
+            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+            effects = membership.on_failure(request, self._clock.mono_ms())
+        if not self._closing:
+            self._do(effects)
+            log.debug("group=%s generation=%d phase=%s", self._group_id, membership.generation_id, membership.phase)
+
+    async def _leave(self, request: LeaveGroupRequest) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT_MS / 1000):
+                node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
+                connection = await self._cluster.connection(node_id, Lane.CONTROL)
+                if connection.version_of(ApiKey.LEAVE_GROUP) < 3:
+                    request = LeaveGroupRequest(group_id=request.group_id, member_id=request.members[0].member_id)
+                await connection.request(request, LeaveGroupResponse)
+        except (StreamlogError, TimeoutError) as failure:
+            log.info("group=%s could not leave, its session will end: %s", self._group_id, one_line(failure))
+
+    # -- callbacks
+
+    def _add_callback(self, effect: Release | Adopt) -> None:
+        if isinstance(effect, Release):
+            self._fetcher.hold(effect.partitions)
+        self._callbacks.append(effect)
+        self._callbacks_done.clear()
+        self._callbacks_wanted.set()
+
+    async def _run_callbacks(self) -> None:
+        while True:
+            await self._callbacks_wanted.wait()
+            self._callbacks_wanted.clear()
+            while self._callbacks:
+                effect = self._callbacks.popleft()
+                try:
+                    if isinstance(effect, Release):
+                        await self._release(effect)
+                    else:
+                        await self._adopt(effect)
+                except Exception as failure:
+                    self._on_application_failure(failure)
+            self._callbacks_done.set()
+
+    async def _release(self, effect: Release) -> None:
+        partitions = [one for one in effect.partitions if one in self._fetcher.positions.by_partition]
+        lost = effect.lost
+        if partitions:
+            if not lost:
+                await self._at_fetch.wait()
+                lost = self.membership.generation_id == NO_GENERATION  # it took too long, or something else went wrong
+            log.info("group=%s %s %s", self._group_id, "lost" if lost else "revoked", _listed(partitions))
+            if lost and self.on_lost is not None:
+                await _call(self.on_lost, partitions)
+            elif self._auto_commit and not lost:
+                await self._commit_processed(partitions)
+            if (not lost or self.on_lost is None) and self.on_revoked is not None:
+                await _call(self.on_revoked, partitions)
+            self._fetcher.remove(partitions)
+        effects = self.membership.on_released(effect.partitions, self._clock.mono_ms())
+        if not self._closing:
+            self._do(effects)
+
+    async def _adopt(self, effect: Adopt) -> None:
+        partitions = list(effect.partitions)
+        log.info(
+            "group=%s generation=%d assigned %s", self._group_id, self.membership.generation_id, _listed(partitions)
+        )
+        self._fetcher.add(partitions)
+        if self.on_assigned is not None:
+            await _call(self.on_assigned, partitions)
+        self._fetcher.release(partitions)
+        effects = self.membership.on_adopted(self._clock.mono_ms())
+        if not self._closing:
+            self._do(effects)
+
+    def _on_application_failure(self, failure: Exception) -> None:
+        """A callback or an assignor of the application raised: a member that is half rebalanced must not go on."""
+        log.error("group=%s stops: %r", self._group_id, failure)
+        self.failure = failure
+        self._closing = True
+        partitions = list(self._fetcher.positions.by_partition)
+        self._fetcher.remove(partitions)
+        request = self.membership.leave_request("a callback failed")
+        if request is not None:
+            self._cluster.scope.spawn("leave", self._leave(request))
+        self._fetcher.wake()
+
+    # -- offsets
+
+    async def commit_forever(self, interval_ms: int) -> None:
+        """Auto commit: what the application is done with, every so often."""
+        while True:
+            await asyncio.sleep(interval_ms / 1000)
+            await self._commit_processed(None)
+
+    async def _commit_processed(self, partitions: Sequence[TopicPartition] | None) -> None:
+        offsets = self._fetcher.positions.processed(partitions)
+        if offsets:
+            try:
+                await self.commit(offsets)
+            except StreamlogError as failure:
+                log.warning("group=%s auto commit failed: %s", self._group_id, one_line(failure))
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit for the group. See Consumer.commit for what is raised."""
+        if not offsets:
+            return
+        generation_id = self.membership.generation_id
+
+        async def attempt() -> None:
+            await self._commit_once(offsets, generation_id)
+
+        try:
+            await self._cluster.retrying(f"committing offsets of group '{self._group_id}'", attempt)
+        except KafkaError as refusal:
+            if refusal.code != ErrorCode.REBALANCE_IN_PROGRESS or not self._settled_soon():
+                raise
+            # A new generation was joined and not yet synced. What we still own after it may be committed then.
+            await self._settled.wait()
+            if self.membership.generation_id == NO_GENERATION or not set(offsets) <= set(self.membership.owned):
+                raise
+            await self.commit(offsets)
+
+    def _settled_soon(self) -> bool:
+        return self.membership.phase in (Phase.JOINING, Phase.LOADING, Phase.SYNCING) and not self._closing
+
+    async def _commit_once(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], generation_id: int) -> None:
+        me = self.membership.metadata()
+        request = OffsetCommitRequest(
+            group_id=self._group_id,
+            generation_id_or_member_epoch=generation_id,
+            member_id=me.member_id if generation_id != NO_GENERATION else "",
+            group_instance_id=me.group_instance_id if generation_id != NO_GENERATION else None,
+            topics=[
+                OffsetCommitRequestTopic(
+                    name=topic,
+                    partitions=[_commit_partition(topic, number, offsets) for number in numbers],
+                )
+                for topic, numbers in partitions_by_topic(list(offsets)).items()
+            ],
+        )
+        node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
+        try:
+            response = await self._cluster.request(
+                node_id, request, OffsetCommitResponse, version_max=NAMES_VERSION_MAX
+            )
+        except StreamlogError:
+            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+            raise
+        for topic in response.topics:
+            for one in topic.partitions:
+                if one.error_code:
+                    partition = f"{topic.name}-{one.partition_index}"
+                    raise self._commit_error(ErrorCode.of(one.error_code), partition, generation_id)
+
+    def _commit_error(self, code: ErrorCode, partition: str, generation_id: int) -> KafkaError:
+        if code in LOST_COORDINATOR:
+            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+        if code in LOST_GENERATION:
+            self._do(self.membership.on_generation_lost(generation_id, self._clock.mono_ms()))
+            why = f"the group '{self._group_id}' has rebalanced without this consumer; {partition} may be another's now"
+            return KafkaError(code, why)
+        return KafkaError(code, f"committing {partition} for group '{self._group_id}'")
+
+    async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """The group's committed offsets, None where it has none. One attempt."""
+        node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
+        try:
+            connection = await self._cluster.connection(node_id)
+            version = min(connection.version_of(ApiKey.OFFSET_FETCH), NAMES_VERSION_MAX)
+            request = self._offset_fetch(partitions, batched=version >= 8, stable=version >= 7)
+            response = await connection.request(request, OffsetFetchResponse, version_max=version)
+        except StreamlogError:
+            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+            raise
+        return self._offsets_found(partitions, response, batched=version >= 8)
+
+    def _offset_fetch(self, partitions: Sequence[TopicPartition], *, batched: bool, stable: bool) -> OffsetFetchRequest:
+        """Asks for offsets that no open transaction may still change (KIP-447)."""
+        topics = partitions_by_topic(partitions)
+        if not batched:
+            wanted = [OffsetFetchRequestTopic(name=name, partition_indexes=list(of)) for name, of in topics.items()]
+            return OffsetFetchRequest(group_id=self._group_id, topics=wanted, require_stable=stable)
+        group = OffsetFetchRequestGroup(
+            group_id=self._group_id,
+            topics=[OffsetFetchRequestTopics(name=name, partition_indexes=list(of)) for name, of in topics.items()],
+        )
+        return OffsetFetchRequest(groups=[group], require_stable=stable)
+
+    def _offsets_found(
+        self, partitions: Sequence[TopicPartition], response: OffsetFetchResponse, *, batched: bool
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        error_code, topics = response.error_code, list(response.topics)
+        found: dict[TopicPartition, OffsetAndMetadata | None] = dict.fromkeys(partitions)
+        answers = [(topic.name, one) for topic in topics for one in topic.partitions]
+        if batched:
+            group = next((one for one in response.groups if one.group_id == self._group_id), None)
+            if group is None:
+                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker's answer does not mention the group")
+            error_code = group.error_code
+            batched_answers = [(topic.name, one) for topic in group.topics for one in topic.partitions]
+        code = ErrorCode.of(error_code)
+        if code in LOST_COORDINATOR:
+            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
+        if code:
+            raise KafkaError(code, f"offsets of group '{self._group_id}'")
+        for name, one in batched_answers if batched else answers:
+            if one.error_code:
+                raise _offset_error(name, one.partition_index, ErrorCode.of(one.error_code))
+            if one.committed_offset >= 0:
+                found[TopicPartition(name, one.partition_index)] = OffsetAndMetadata(
+                    one.committed_offset, one.committed_leader_epoch, one.metadata or ""
+                )
+        return found
+
+
+def _commit_partition(
+    topic: str, number: int, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> OffsetCommitRequestPartition:
+    one = offsets[TopicPartition(topic, number)]
+    return OffsetCommitRequestPartition(
+        partition_index=number,
+        committed_offset=one.offset,
+        committed_leader_epoch=one.leader_epoch,
+        committed_metadata=one.metadata,
+    )
+
+
+def _offset_error(topic: str, partition: int, code: ErrorCode) -> StreamlogError:
+    if code in (ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+        return topic_error(topic, code)
+    return KafkaError(code, f"committed offset of {topic}-{partition}")
+
+
+async def _call(callback: PartitionsCallback, partitions: list[TopicPartition]) -> None:
+    result = callback(list(partitions))
+    if inspect.isawaitable(result):
+        await result
+
+
+def _listed(partitions: Sequence[TopicPartition]) -> str:
+    names = [str(one) for one in partitions[:20]]
+    return ",".join(names) + (f" and {len(partitions) - 20} more" if len(partitions) > 20 else "") or "nothing"
