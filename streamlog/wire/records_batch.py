@@ -104,23 +104,32 @@ def decode_records(
     """
     if header is None:
         header = decode_batch_header(data, position)
+    section = open_section(data, position, header, verify, decompressed_bytes_max)
+    append_time_ms = header.max_timestamp_ms if header.attributes & LOG_APPEND_TIME_BIT else None
+    columns = codec.decode_records(
+        section, header.record_count, header.base_offset, header.base_timestamp_ms, append_time_ms
+    )
+    return RecordColumns(*columns)
+
+
+def open_section(
+    data: ReadableBuffer, position: int, header: BatchHeader, verify: bool, decompressed_bytes_max: int | None
+) -> ReadableBuffer:
+    """The records section of the batch at `position`, decompressed; errors as decode_records documents them."""
     end = position + LOG_OVERHEAD_BYTES + header.batch_length_bytes
     if len(data) < end:
         raise NeedMoreData(f"a batch of {header.size_bytes} bytes, {len(data) - position} are here")
     if verify and not verify_crc(data, position, header):
         raise CorruptBatch(f"checksum of the batch at offset {header.base_offset} does not match its bytes")
-    record_count, attributes = header.record_count, header.attributes
-    if record_count < 0 or header.last_offset_delta < 0:
-        raise CorruptBatch(f"{record_count} records, last offset delta {header.last_offset_delta}")
-    section: ReadableBuffer = memoryview(data)[position + HEADER_BYTES : end]
-    if attributes & COMPRESSION_MASK:
-        try:
-            section = decompress(section, header.compression, decompressed_bytes_max)
-        except CorruptPayload as error:
-            raise CorruptBatch(f"batch at offset {header.base_offset}: {error}") from error
-    append_time_ms = header.max_timestamp_ms if attributes & LOG_APPEND_TIME_BIT else None
-    columns = codec.decode_records(section, record_count, header.base_offset, header.base_timestamp_ms, append_time_ms)
-    return RecordColumns(*columns)
+    if header.record_count < 0 or header.last_offset_delta < 0:
+        raise CorruptBatch(f"{header.record_count} records, last offset delta {header.last_offset_delta}")
+    section = memoryview(data)[position + HEADER_BYTES : end]
+    if not header.attributes & COMPRESSION_MASK:
+        return section
+    try:
+        return decompress(section, header.compression, decompressed_bytes_max)
+    except CorruptPayload as error:
+        raise CorruptBatch(f"batch at offset {header.base_offset}: {error}") from error
 
 
 def encode_batch(

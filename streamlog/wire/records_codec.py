@@ -10,7 +10,11 @@ from streamlog.errors import UserError
 from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
 # Goes up, here and in records_compiled.py, when what the compiled codec offers or means changes.
-CODEC_REVISION = 1
+CODEC_REVISION = 2
+
+
+# Whether offsets are consecutive, records without a key, records with a timestamp out of bounds.
+Scan = tuple[bool, list[int], list[int]]
 
 
 class Appender(Protocol):
@@ -48,6 +52,10 @@ class Codec(Protocol):
     ]: ...
     @property
     def decode_records(self) -> Callable[[ReadableBuffer, int, int, int, int | None], Columns]: ...
+    @property
+    def scan_records(
+        self,
+    ) -> Callable[[ReadableBuffer, int, int, int, int, int], tuple[bool, list[int], list[int]]]: ...
     @property
     def RecordAppender(self) -> Callable[[], Appender]: ...  # noqa: N802
 

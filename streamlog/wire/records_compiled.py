@@ -34,7 +34,7 @@ from cython.cimports.libc.string import memcpy, memset
 from streamlog.errors import LocalProtocolError
 from streamlog.wire.records_header import BATCH_BYTES_MAX, HEADER_BYTES, NO_HEADERS, CorruptBatch
 
-REVISION = 1  # see records_codec.CODEC_REVISION
+REVISION = 2  # see records_codec.CODEC_REVISION
 
 _HEADER_BYTES = cython.declare(cython.Py_ssize_t, HEADER_BYTES)
 _BATCH_BYTES_MAX = cython.declare(cython.Py_ssize_t, BATCH_BYTES_MAX)
@@ -533,3 +533,115 @@ def _decode(
     if cursor.at != section_end:
         raise CorruptBatch(f"{section_end - cursor.at} bytes follow the last record")
     return offsets, timestamps_ms, keys, values, headers
+
+
+# ---- validating, without making a Python object per record
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _skip_bytes(cursor: cython.pointer(Cursor)) -> cython.longlong:
+    """Step over a nullable bytes field and return its size, -1 for null."""
+    size: cython.longlong = _get_varint(cursor)
+    if size < -1 or size > cursor.end - cursor.at:
+        cursor.overrun = 1
+        return 0
+    if size > 0:
+        cursor.at += size
+    return size
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _skip_headers(cursor: cython.pointer(Cursor)) -> cython.void:
+    count: cython.longlong = _get_varint(cursor)
+    if count < 0 or count > cursor.end - cursor.at:
+        cursor.overrun = 1
+    while count > 0 and not cursor.overrun:
+        if _skip_bytes(cursor) < 0:
+            cursor.overrun = 1  # a null header key
+        _skip_bytes(cursor)
+        count -= 1
+
+
+def scan_records(
+    section: object,
+    record_count: cython.longlong,
+    base_timestamp_ms: cython.longlong,
+    timestamp_ms_min: cython.longlong,
+    timestamp_ms_max: cython.longlong,
+    indexes_max: cython.Py_ssize_t,
+) -> tuple:
+    """Walk an uncompressed records section as decode_records does, keeping nothing.
+
+    Returns whether the offset deltas count from 0 without a gap, and two lists of up to indexes_max record indexes:
+    without a key, and with a timestamp outside the bounds (-1, no timestamp, is inside). Raises CorruptBatch.
+    """
+    buffer = cython.declare(Py_buffer)
+    PyObject_GetBuffer(section, cython.address(buffer), PyBUF_SIMPLE)
+    try:
+        return _scan(
+            cython.cast(cython.p_uchar, buffer.buf),
+            buffer.len,
+            record_count,
+            base_timestamp_ms,
+            timestamp_ms_min,
+            timestamp_ms_max,
+            indexes_max,
+        )
+    finally:
+        PyBuffer_Release(cython.address(buffer))
+
+
+@cython.cfunc
+def _scan(
+    start: cython.p_uchar,
+    section_bytes: cython.Py_ssize_t,
+    record_count: cython.longlong,
+    base_timestamp_ms: cython.longlong,
+    timestamp_ms_min: cython.longlong,
+    timestamp_ms_max: cython.longlong,
+    indexes_max: cython.Py_ssize_t,
+) -> tuple:
+    if record_count > section_bytes // (_RECORD_BODY_BYTES_MIN + 1):
+        raise CorruptBatch(f"{record_count} records cannot fit {section_bytes} bytes")
+    without_key: list = []
+    outside: list = []
+    consecutive: cython.bint = True
+    within: cython.bint
+    section_end: cython.p_uchar = start + section_bytes
+    cursor = cython.declare(Cursor)
+    cursor.at = start
+    cursor.overrun = 0
+    size: cython.longlong
+    delta: cython.longlong
+    timestamp_ms: cython.longlong
+    index: cython.longlong
+    for index in range(record_count):
+        cursor.end = section_end
+        size = _get_varint(cython.address(cursor))
+        if cursor.overrun or size < _RECORD_BODY_BYTES_MIN or size > section_end - cursor.at:
+            raise CorruptBatch(f"record {index} claims {size} bytes of {section_end - cursor.at}")
+        cursor.end = cursor.at + size
+        cursor.at += 1
+
+        delta = _get_varlong(cython.address(cursor))
+        if _overflows(base_timestamp_ms, delta):
+            raise CorruptBatch(f"record {index} has a timestamp of more than 64 bits")
+        timestamp_ms = base_timestamp_ms + delta
+        within = timestamp_ms == -1 or (timestamp_ms >= timestamp_ms_min and timestamp_ms <= timestamp_ms_max)
+        if not within and len(outside) < indexes_max:
+            outside.append(index)
+        if _get_varint(cython.address(cursor)) != index:
+            consecutive = False
+        if _skip_bytes(cython.address(cursor)) < 0 and len(without_key) < indexes_max:
+            without_key.append(index)
+        _skip_bytes(cython.address(cursor))
+        _skip_headers(cython.address(cursor))
+        if cursor.overrun or cursor.at != cursor.end:
+            raise CorruptBatch(f"record {index} is not as long as its size says")
+    if cursor.at != section_end:
+        raise CorruptBatch(f"{section_end - cursor.at} bytes follow the last record")
+    return consecutive, without_key, outside

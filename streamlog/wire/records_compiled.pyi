@@ -35,3 +35,11 @@ def decode_records(
     base_timestamp_ms: int,
     append_time_ms: int | None,
 ) -> Columns: ...
+def scan_records(
+    section: ReadableBuffer,
+    record_count: int,
+    base_timestamp_ms: int,
+    timestamp_ms_min: int,
+    timestamp_ms_max: int,
+    indexes_max: int,
+) -> tuple[bool, list[int], list[int]]: ...

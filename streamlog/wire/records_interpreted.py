@@ -356,6 +356,75 @@ def _decode_headers(section: bytes, position: int, end: int) -> tuple[RecordHead
     return tuple(headers), position
 
 
+def scan_records(
+    section: bytes | bytearray | memoryview,
+    record_count: int,
+    base_timestamp_ms: int,
+    timestamp_ms_min: int,
+    timestamp_ms_max: int,
+    indexes_max: int,
+) -> tuple[bool, list[int], list[int]]:
+    """Walk an uncompressed records section as decode_records does, keeping nothing.
+
+    Returns whether the offset deltas count from 0 without a gap, and two lists of up to indexes_max record indexes:
+    without a key, and with a timestamp outside the bounds (-1, no timestamp, is inside). Raises CorruptBatch.
+    """
+    if record_count > len(section) // (_RECORD_BODY_BYTES_MIN + 1):
+        raise CorruptBatch(f"{record_count} records cannot fit {len(section)} bytes")
+    section = bytes(section)
+    consecutive = True
+    without_key: list[int] = []
+    outside: list[int] = []
+    position = 0
+    try:
+        for index in range(record_count):
+            size, position = _signed_varint(section, position)
+            end = position + size
+            if size < _RECORD_BODY_BYTES_MIN or end > len(section):
+                raise CorruptBatch(f"record {index} claims {size} bytes of {len(section) - position}")
+            delta, position = _long_varlong(section, position + 1)
+            timestamp_ms = base_timestamp_ms + (delta >> 1 ^ -(delta & 1))
+            if not _fits_int64(timestamp_ms):
+                raise CorruptBatch(f"record {index} has a timestamp of more than 64 bits")
+            within = timestamp_ms == -1 or timestamp_ms_min <= timestamp_ms <= timestamp_ms_max
+            if not within and len(outside) < indexes_max:
+                outside.append(index)
+            delta, position = _signed_varint(section, position)
+            consecutive = consecutive and delta == index
+            size, position = _skip_bytes(section, position, end)
+            if size < 0 and len(without_key) < indexes_max:
+                without_key.append(index)
+            _, position = _skip_bytes(section, position, end)
+            position = _skip_headers(section, position, end)
+            if position != end:
+                raise CorruptBatch(f"record {index} ends at byte {position}, not at {end} as its size says")
+    except IndexError:
+        raise CorruptBatch("the batch ends inside a record") from None
+    if position != len(section):
+        raise CorruptBatch(f"{len(section) - position} bytes follow the last record")
+    return consecutive, without_key, outside
+
+
+def _skip_bytes(section: bytes, position: int, end: int) -> tuple[int, int]:
+    """Size of a nullable bytes field, -1 for null, and where it ends."""
+    size, position = _signed_varint(section, position)
+    if not -1 <= size <= end - position:
+        raise CorruptBatch(f"a field claims {size} bytes of {end - position}")
+    return size, position + max(size, 0)
+
+
+def _skip_headers(section: bytes, position: int, end: int) -> int:
+    count, position = _signed_varint(section, position)
+    if not 0 <= count <= end - position:
+        raise CorruptBatch(f"a record claims {count} headers in {end - position} bytes")
+    for _ in range(count):
+        size, position = _skip_bytes(section, position, end)
+        if size < 0:
+            raise CorruptBatch("a record header without a key")
+        _, position = _skip_bytes(section, position, end)
+    return position
+
+
 def _signed_varint(section: bytes, position: int) -> tuple[int, int]:
     value, position = _long_varint(section, position)
     return value >> 1 ^ -(value & 1), position

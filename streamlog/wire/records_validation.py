@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from streamlog.wire.records_batch import decode_records
+from streamlog.wire.records_batch import open_section
+from streamlog.wire.records_codec import codec
 from streamlog.wire.records_header import (
-    NO_TIMESTAMP,
     BatchHeader,
     CorruptBatch,
     NeedMoreData,
@@ -17,13 +17,18 @@ from streamlog.wire.records_header import (
     verify_crc,
 )
 
+# How many records of a refused batch are named: enough to see what is wrong, and no answer larger than its question.
+RECORD_INDEXES_MAX = 100
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class BatchProblem:
     """Why a broker refuses a producer's batch.
 
     corrupt: CORRUPT_MESSAGE. invalid: INVALID_RECORD. null_key: INVALID_RECORD, a compacted topic needs keys.
-    timestamp: INVALID_TIMESTAMP. For the last two, record_indexes are the record_errors of the response.
+    timestamp: INVALID_TIMESTAMP. For the last two, record_indexes are the record_errors of the response, the first 100.
     """
 
     kind: Literal["corrupt", "invalid", "null_key", "timestamp"]
@@ -45,7 +50,8 @@ def validate_records(
     """Look inside a producer's batch as Kafka's LogValidator does; None if it may be appended.
 
     Checks the header's counts and bits, then every record: structure, consecutive offsets, keys if required, and
-    timestamps within the given bounds (a record without one, -1, passes).
+    timestamps within the given bounds (a record without one, -1, passes). Memory: the section decompressed, and no
+    object per record, so the smallest of records cost a broker nothing extra.
     Raises: NeedMoreData: the buffer ends inside the batch.
     """
     if header is None:
@@ -62,16 +68,22 @@ def validate_records(
     problem = validate_header(header)
     if problem is not None:
         return problem
+    low = INT64_MIN if timestamp_ms_min is None else timestamp_ms_min
+    high = INT64_MAX if timestamp_ms_max is None else timestamp_ms_max
     try:
-        columns = decode_records(data, position, header, verify=False, decompressed_bytes_max=decompressed_bytes_max)
+        section = open_section(data, position, header, False, decompressed_bytes_max)
+        consecutive, without_key, outside = codec.scan_records(
+            section, header.record_count, header.base_timestamp_ms, low, high, RECORD_INDEXES_MAX
+        )
     except CorruptBatch as error:
         return BatchProblem("invalid", str(error))
-    if columns.offsets != list(range(header.base_offset, header.next_offset)):
+    if not consecutive:
         return BatchProblem("invalid", "the records' offsets are not consecutive from the base offset")
-    if keys_required and None in columns.keys:
-        indexes = tuple(index for index, key in enumerate(columns.keys) if key is None)
-        return BatchProblem("null_key", "a compacted topic does not accept records without a key", indexes)
-    return _validate_timestamps(columns.timestamps_ms, timestamp_ms_min, timestamp_ms_max)
+    if keys_required and without_key:
+        return BatchProblem("null_key", "a compacted topic does not accept records without a key", tuple(without_key))
+    if outside:
+        return BatchProblem("timestamp", f"timestamps have to lie within [{low}, {high}]", tuple(outside))
+    return None
 
 
 def validate_header(header: BatchHeader) -> BatchProblem | None:
@@ -89,18 +101,3 @@ def validate_header(header: BatchHeader) -> BatchProblem | None:
     if header.is_log_append_time:
         return BatchProblem("timestamp", "a producer may not set the log append time bit")
     return None
-
-
-def _validate_timestamps(timestamps_ms: list[int], least: int | None, most: int | None) -> BatchProblem | None:
-    low = NO_TIMESTAMP if least is None else least
-    high = 2**63 - 1 if most is None else most
-    if low <= min(timestamps_ms) and max(timestamps_ms) <= high:
-        return None
-    indexes = tuple(
-        index
-        for index, timestamp_ms in enumerate(timestamps_ms)
-        if timestamp_ms != -1 and not low <= timestamp_ms <= high
-    )
-    if not indexes:
-        return None
-    return BatchProblem("timestamp", f"timestamps have to lie within [{low}, {high}]", indexes)

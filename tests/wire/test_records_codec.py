@@ -48,6 +48,26 @@ def decode_outcome(codec: Codec, section: bytes, count: int, append_time_ms: int
         return "CorruptBatch"
 
 
+def scan_outcome(codec: Codec, section: bytes, count: int) -> tuple[bool, list[int], list[int]] | str:
+    """What a scan finds, or the name of the refusal."""
+    try:
+        return codec.scan_records(section, count, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_010_000, 3)
+    except CorruptBatch:
+        return "CorruptBatch"
+
+
+def scan_by_decoding(decoded: Columns | str) -> tuple[bool, list[int], list[int]] | str:
+    """The same, from what decode_outcome decoded."""
+    if isinstance(decoded, str):
+        return decoded
+    offsets, timestamps_ms, keys, _, _ = decoded
+    without_key = [index for index, key in enumerate(keys) if key is None]
+    outside = [
+        index for index, at in enumerate(timestamps_ms) if at != -1 and not 0 <= at - 1_700_000_000_000 <= 10_000
+    ]
+    return offsets == list(range(100, 100 + len(offsets))), without_key[:3], outside[:3]
+
+
 def assert_one_outcome(outcome: Callable[[Codec], object]) -> object:
     """Every codec comes to the same result; return it."""
     results = [outcome(codec) for codec in CODECS]
@@ -149,6 +169,8 @@ def test_both_agree_on_damaged_bytes(
     damaged = bytes(section)
     count = max(len(batch) + count_error, 0)
     assert_one_outcome(lambda codec: decode_outcome(codec, damaged, count, append_time_ms))
+    found = assert_one_outcome(lambda codec: scan_outcome(codec, damaged, count))
+    assert found == scan_by_decoding(decode_outcome(INTERPRETED, damaged, count))
 
 
 @settings(max_examples=400)
@@ -158,7 +180,9 @@ def test_both_agree_on_damaged_bytes(
 )
 def test_both_agree_on_made_up_bytes(numbers: list[int], count: int) -> None:
     """Bytes that were never a batch, rich in the values where varints turn."""
-    assert_one_outcome(lambda codec: decode_outcome(codec, bytes(numbers), count))
+    decoded = assert_one_outcome(lambda codec: decode_outcome(codec, bytes(numbers), count))
+    assert isinstance(decoded, (tuple, str))
+    assert assert_one_outcome(lambda codec: scan_outcome(codec, bytes(numbers), count)) == scan_by_decoding(decoded)
 
 
 def record(body: bytes, size: bytes | None = None) -> bytes:
@@ -199,6 +223,7 @@ GOOD_BODY = bytes([0, 0, 0, 2, 107, 2, 118, 0])  # timestamp +0, offset +0, key 
 def test_malformed_section_is_refused(section: bytes, count: int) -> None:
     """Each way to lie about a size or a count is CorruptBatch, in both codecs."""
     assert assert_one_outcome(lambda codec: decode_outcome(codec, section, count)) == "CorruptBatch"
+    assert assert_one_outcome(lambda codec: scan_outcome(codec, section, count)) == "CorruptBatch"
 
 
 @pytest.mark.parametrize(

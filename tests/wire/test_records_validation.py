@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from streamlog.wire.records import (
@@ -108,6 +110,32 @@ def test_timestamps_have_bounds() -> None:
     assert (problem.kind, problem.record_indexes) == ("timestamp", (2, 3))
     assert validate_records(batch, timestamp_ms_min=9, timestamp_ms_max=31) is None
     assert validate_records(batch, timestamp_ms_min=9) is None
+
+
+def test_many_bad_records_are_named_up_to_a_hundred() -> None:
+    """No answer is larger than its question."""
+    batch = good_batch(keys=[None] * 500, values=[None] * 500, timestamps_ms=[0] * 500)
+    problem = validate_records(batch, keys_required=True)
+    assert problem is not None
+    assert problem.record_indexes == tuple(range(100))
+
+
+def test_validation_makes_no_object_per_record() -> None:
+    """A compressed batch of very many empty records costs its decompressed bytes, not fifteen times as much."""
+    count = 100_000
+    batch = good_batch(
+        Compression.ZSTD,
+        keys=[None] * count,
+        values=[None] * count,
+        timestamps_ms=[0] * count,
+        last_offset_delta=count - 1,
+    )
+    tracemalloc.start()
+    try:
+        assert validate_records(batch) is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * 10 * count
+    finally:
+        tracemalloc.stop()
 
 
 def test_batch_behind_others_is_found() -> None:
