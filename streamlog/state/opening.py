@@ -10,6 +10,7 @@ from functools import partial
 from streamlog.env import Env
 from streamlog.errors import UserError
 from streamlog.state.store import Store, StoreCorrupt, StoreEngine, StoreLocked
+from streamlog.state.threads import begin, finish, in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +46,19 @@ async def open_store(engine: StoreEngine, env: Env, path: str, *, lock_wait_ms: 
 
 
 async def _open(engine: StoreEngine, env: Env, path: str) -> Store:
-    opening = asyncio.ensure_future(env.offload.run(partial(engine.open, path)))  # noqa: TID251  # awaited in all cases
+    opening = begin(env, partial(engine.open, path))
     try:
-        return await asyncio.shield(opening)
+        return await finish(opening)
     except asyncio.CancelledError:
-        # The thread goes on; whatever it opens would stay locked, with nobody to close it.
-        await asyncio.wait([opening])
+        # The thread went on; what it opened would stay locked, with nobody to close it.
         if not opening.cancelled() and opening.exception() is None:
-            await env.offload.run(opening.result().close)
+            await in_thread(env, opening.result().close)
         raise
 
 
 async def close_stores(env: Env, stores: Sequence[Store]) -> None:
     """Close all of them at once, in threads. The first error is raised when all are closed."""
-    results = await asyncio.gather(*(env.offload.run(store.close) for store in stores), return_exceptions=True)
+    results = await asyncio.gather(*(in_thread(env, store.close) for store in stores), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
