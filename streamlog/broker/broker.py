@@ -1,11 +1,19 @@
-"""The parts of one broker, as handlers see them. Put together at start and then only read."""
+"""The parts of one broker, as handlers see them. Put together at start (node.py) and then only read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streamlog.broker.config import BrokerConfig
+from streamlog.broker.fetch_sessions import FetchSessions
+from streamlog.broker.log.directory import LogDirectory
+from streamlog.broker.log.flusher import Flusher
+from streamlog.broker.metadata.controller import Controller
+from streamlog.broker.metadata.decision import ControllerSettings
 from streamlog.broker.metadata.image import MetadataImage
-from streamlog.env import Env
+from streamlog.broker.partitions import Partitions
+from streamlog.broker.producer_ids import ProducerIds
+from streamlog.env import Env, Scope
 from streamlog.wire.messages.api_versions import ApiVersion
 
 
@@ -14,8 +22,23 @@ class Broker:
     """What a handler can reach."""
 
     env: Env
+    config: BrokerConfig
     node_id: int
     cluster_id: str
-    image: MetadataImage
-    """The cluster as far as it is committed. Changes in place between two awaits: keep values of it, not it."""
+    scope: Scope
+    """Owns what this broker does beside answering requests."""
+    logs: LogDirectory
+    flusher: Flusher
+    partitions: Partitions
+    controller: Controller
+    settings: ControllerSettings
+    producer_ids: ProducerIds
+    fetch_sessions: FetchSessions
+    fetch_bytes_max: int
+    """fetch.max.bytes."""
     served_apis: list[ApiVersion] = field(default_factory=list)
+
+    @property
+    def image(self) -> MetadataImage:
+        """The cluster as far as it is committed. Changes in place between two awaits: keep values of it, not it."""
+        return self.controller.image

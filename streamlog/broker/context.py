@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamlog.broker.connection import Connection
+from streamlog.broker.connection import Completion, Connection
+from streamlog.wire.message import Response
 
 
 @dataclass(slots=True)
@@ -27,3 +29,13 @@ class RequestContext:
     def listener(self) -> str:
         """Name of the listener the request came in by."""
         return self.connection.listener
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A reply whose handler need not be woken in between: cheaper than a coroutine, for the path that has to be."""
+
+    done: Completion
+    """Completes, with whatever result, when the response can be given."""
+    finish: Callable[[], Response | None]
+    """Called once after that."""

@@ -64,3 +64,6 @@ LISTEN_BACKLOG = 512
 
 SHUTDOWN_GRACE_MS = 2_000
 """How long a stopping server waits for responses under way to be written and read."""
+
+CONNECTIONS_MAX = 100_000
+"""Whatever max.connections says. An idle connection costs a few kilobytes; a process has fewer descriptors anyway."""

@@ -46,13 +46,18 @@ class Server:
         self.shared = Shared(dispatcher, request_bytes_max, self._admit, self._forget, env.clock.mono_ms())
 
     async def listen(self, listener: str, host: str, port: int) -> int:
-        """Open one listener; port 0 picks a free one. Returns the port.
+        """Bind one listener; port 0 picks a free one. Returns the port. Nobody is accepted before `start`.
 
         Raises EnvironmentFailure when the address cannot be had, saying what to do about it.
         """
         try:
             server = await asyncio.get_running_loop().create_server(
-                lambda: self._connect(listener), host, port, backlog=limits.LISTEN_BACKLOG, reuse_address=True
+                lambda: self._connect(listener),
+                host,
+                port,
+                backlog=limits.LISTEN_BACKLOG,
+                reuse_address=True,
+                start_serving=False,
             )
         except OSError as error:
             raise EnvironmentFailure(_explain_listen(host, port, error)) from error
@@ -61,7 +66,10 @@ class Server:
         assert isinstance(bound, int), "listeners are TCP sockets"
         return bound
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin to accept."""
+        for listener in self._listeners:
+            await listener.start_serving()
         self._scope.spawn("sweep", self._sweep_forever())
 
     async def close(self) -> None:

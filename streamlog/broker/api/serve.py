@@ -11,22 +11,55 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from streamlog.broker.api import api_versions
+from streamlog.broker.api import (
+    alter_configs,
+    api_versions,
+    create_partitions,
+    create_topics,
+    delete_records,
+    delete_topics,
+    describe_cluster,
+    describe_configs,
+    describe_topic_partitions,
+    fetch,
+    incremental_alter_configs,
+    init_producer_id,
+    list_offsets,
+    metadata,
+    offset_for_leader_epoch,
+    produce,
+)
 from streamlog.broker.broker import Broker
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
-from streamlog.broker.context import RequestContext
-from streamlog.env import Scope
+from streamlog.broker.context import Deferred, RequestContext
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.frames import decode_request_header, encode_response_parts
 from streamlog.wire.message import Request, Response
-from streamlog.wire.messages import ApiVersionsRequest
+from streamlog.wire.messages import (
+    AlterConfigsRequest,
+    ApiVersionsRequest,
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteRecordsRequest,
+    DeleteTopicsRequest,
+    DescribeClusterRequest,
+    DescribeConfigsRequest,
+    DescribeTopicPartitionsRequest,
+    FetchRequest,
+    IncrementalAlterConfigsRequest,
+    InitProducerIdRequest,
+    ListOffsetsRequest,
+    MetadataRequest,
+    OffsetForLeaderEpochRequest,
+    ProduceRequest,
+)
 
 log = logging.getLogger(__name__)
 
 Q = TypeVar("Q", bound=Request)
-Reply: TypeAlias = Response | Awaitable[Response | None] | None
+Reply: TypeAlias = Response | Awaitable[Response | None] | Deferred | None
 Outcome: TypeAlias = Response | RemoteProtocolError | None
 """A reply that is there: a response, a reason to close the connection, or nothing to say."""
 
@@ -56,16 +89,34 @@ def _service(key: ApiKey, request: type[Q], handle: Callable[[Broker, RequestCon
 
 
 SERVED: dict[int, Service] = {
-    service.key: service for service in (_service(ApiKey.API_VERSIONS, ApiVersionsRequest, api_versions.handle),)
+    service.key: service
+    for service in (
+        _service(ApiKey.PRODUCE, ProduceRequest, produce.handle),
+        _service(ApiKey.FETCH, FetchRequest, fetch.handle),
+        _service(ApiKey.LIST_OFFSETS, ListOffsetsRequest, list_offsets.handle),
+        _service(ApiKey.METADATA, MetadataRequest, metadata.handle),
+        _service(ApiKey.API_VERSIONS, ApiVersionsRequest, api_versions.handle),
+        _service(ApiKey.CREATE_TOPICS, CreateTopicsRequest, create_topics.handle),
+        _service(ApiKey.DELETE_TOPICS, DeleteTopicsRequest, delete_topics.handle),
+        _service(ApiKey.DELETE_RECORDS, DeleteRecordsRequest, delete_records.handle),
+        _service(ApiKey.INIT_PRODUCER_ID, InitProducerIdRequest, init_producer_id.handle),
+        _service(ApiKey.OFFSET_FOR_LEADER_EPOCH, OffsetForLeaderEpochRequest, offset_for_leader_epoch.handle),
+        _service(ApiKey.DESCRIBE_CONFIGS, DescribeConfigsRequest, describe_configs.handle),
+        _service(ApiKey.ALTER_CONFIGS, AlterConfigsRequest, alter_configs.handle),
+        _service(ApiKey.CREATE_PARTITIONS, CreatePartitionsRequest, create_partitions.handle),
+        _service(ApiKey.INCREMENTAL_ALTER_CONFIGS, IncrementalAlterConfigsRequest, incremental_alter_configs.handle),
+        _service(ApiKey.DESCRIBE_CLUSTER, DescribeClusterRequest, describe_cluster.handle),
+        _service(ApiKey.DESCRIBE_TOPIC_PARTITIONS, DescribeTopicPartitionsRequest, describe_topic_partitions.handle),
+    )
 }
+"""Everything that is served, by API key."""
 
 
 class ApiDispatcher:
     """Answers the frames of all connections. Owns the tasks of requests that wait."""
 
-    def __init__(self, broker: Broker, scope: Scope) -> None:
+    def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._scope = scope
 
     def serve(self, connection: Connection, frame: memoryview) -> Answer:
         header, position = decode_request_header(frame)
@@ -83,11 +134,14 @@ class ApiDispatcher:
             return _encode(context, _failed(service, context, error))
         if reply is None or isinstance(reply, Response):
             return _encode(context, reply)
+        if isinstance(reply, Deferred):
+            finish = reply.finish
+            return Waiting(reply.done, lambda: _encode(context, finish()))
         future: asyncio.Future[Outcome]
         if isinstance(reply, asyncio.Future):
             future = reply
         else:
-            future = self._scope.spawn(service.key.name, _settle(service, context, reply))
+            future = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
         return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
 
 

@@ -185,7 +185,6 @@ class MetadataImage:
     producer_ids: ProducerIdsImage = field(default_factory=ProducerIdsImage)
     applied_offset: int = -1
     """Offset of the last record applied, or of the last record a loaded snapshot covers."""
-    applied_epoch: int = 0
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -196,6 +195,21 @@ class MetadataImage:
     def config(self, resource_type: int, name: str) -> Mapping[str, str]:
         """What was set explicitly on a resource."""
         return self.configs.get((resource_type, name), NO_CONFIGS)
+
+    def copy(self) -> MetadataImage:
+        """An image that changes on its own; the values in both are the same objects."""
+        topics = {name: TopicImage(topic.name, topic.id, dict(topic.partitions)) for name, topic in self.topics.items()}
+        return MetadataImage(
+            features=dict(self.features),
+            brokers=dict(self.brokers),
+            controllers=dict(self.controllers),
+            topics=topics,
+            topics_by_id={topic.id: topic for topic in topics.values()},
+            names_by_collision={form: dict(names) for form, names in self.names_by_collision.items()},
+            configs={key: dict(values) for key, values in self.configs.items()},
+            producer_ids=self.producer_ids,
+            applied_offset=self.applied_offset,
+        )
 
     # -- the fold ---------------------------------------------------------------------------------------------
 

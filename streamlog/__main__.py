@@ -1,0 +1,7 @@
+"""`python -m streamlog` is the `streamlog` command."""
+
+from __future__ import annotations
+
+from streamlog.cli.main import main
+
+main(prog_name="streamlog")

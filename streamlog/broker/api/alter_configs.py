@@ -1,0 +1,13 @@
+"""AlterConfigs (API 33), the older one. What is refused and why: metadata/configs.py."""
+
+from __future__ import annotations
+
+from streamlog.broker.broker import Broker
+from streamlog.broker.context import RequestContext
+from streamlog.broker.metadata.configs import alter_configs
+from streamlog.wire.messages.alter_configs import AlterConfigsRequest, AlterConfigsResponse
+
+
+async def handle(broker: Broker, context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse:
+    """Cancelling (the client has left) does not stop the change."""
+    return await broker.controller.write(lambda image: alter_configs(image, request))

@@ -1,0 +1,13 @@
+"""CreatePartitions (API 37). What is refused and why: metadata/topics.py."""
+
+from __future__ import annotations
+
+from streamlog.broker.broker import Broker
+from streamlog.broker.context import RequestContext
+from streamlog.broker.metadata.topics import create_partitions
+from streamlog.wire.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsResponse
+
+
+async def handle(broker: Broker, context: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse:
+    """Cancelling (the client has left) does not stop the creation."""
+    return await broker.controller.write(lambda image: create_partitions(image, request))

@@ -1,0 +1,33 @@
+"""InitProducerId (API 22): an id for an idempotent producer.
+
+A request with a transactional id is refused with UNSUPPORTED_VERSION: there is no transaction coordinator here, and
+the client is to hear that at once, not to retry until its timeout (docs/decisions/0023-no-transactions-yet.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from streamlog.broker.broker import Broker
+from streamlog.broker.context import RequestContext
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+
+
+def handle(
+    broker: Broker, context: RequestContext, request: InitProducerIdRequest
+) -> InitProducerIdResponse | Awaitable[InitProducerIdResponse]:
+    if request.transactional_id is not None:
+        return InitProducerIdResponse(error_code=_refusal(request.transactional_id), producer_epoch=-1)
+    producer_id = broker.producer_ids.next_nowait()
+    if producer_id is not None:
+        return InitProducerIdResponse(producer_id=producer_id, producer_epoch=0)
+    return _answer_later(broker)
+
+
+async def _answer_later(broker: Broker) -> InitProducerIdResponse:
+    return InitProducerIdResponse(producer_id=await broker.producer_ids.next(), producer_epoch=0)
+
+
+def _refusal(transactional_id: str) -> ErrorCode:
+    return ErrorCode.INVALID_REQUEST if not transactional_id else ErrorCode.UNSUPPORTED_VERSION

@@ -1,0 +1,83 @@
+"""ListOffsets (API 2): offsets by timestamp, and where a partition begins and ends."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streamlog.broker.broker import Broker
+from streamlog.broker.context import RequestContext
+from streamlog.broker.log.lookup import TimestampOffset
+from streamlog.broker.partition import Partition
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsPartitionResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+)
+
+LATEST: Final = -1
+EARLIEST: Final = -2
+MAX_TIMESTAMP: Final = -3
+EARLIEST_LOCAL: Final = -4
+LATEST_TIERED: Final = -5
+EARLIEST_PENDING_UPLOAD: Final = -6
+
+SINCE: Final = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+"""The version of the request from which on a special timestamp has its meaning."""
+
+NOTHING: Final = (-1, -1, -1)
+
+
+def handle(broker: Broker, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
+    return ListOffsetsResponse(
+        topics=[
+            ListOffsetsTopicResponse(
+                name=topic.name,
+                partitions=[_answer(broker, context, request, topic.name, asked) for asked in topic.partitions],
+            )
+            for topic in request.topics
+        ]
+    )
+
+
+def _answer(
+    broker: Broker, context: RequestContext, request: ListOffsetsRequest, topic: str, asked: ListOffsetsPartition
+) -> ListOffsetsPartitionResponse:
+    try:
+        partition = broker.partitions.lead(topic, asked.partition_index, asked.current_leader_epoch)
+        timestamp_ms, offset, leader_epoch = _look_up(partition, context, request.isolation_level, asked.timestamp)
+    except KafkaError as error:
+        return ListOffsetsPartitionResponse(partition_index=asked.partition_index, error_code=error.code)
+    answer = ListOffsetsPartitionResponse(partition_index=asked.partition_index, timestamp=timestamp_ms, offset=offset)
+    if context.version >= 4:
+        answer.leader_epoch = leader_epoch
+    return answer
+
+
+def _look_up(
+    partition: Partition, context: RequestContext, isolation_level: int, timestamp_ms: int
+) -> tuple[int, int, int]:
+    """(timestamp, offset, leader epoch), -1 where there is none. Raises KafkaError."""
+    log = partition.log
+    if timestamp_ms < EARLIEST and context.version < SINCE.get(timestamp_ms, 0x7FFF):
+        raise KafkaError(
+            ErrorCode.UNSUPPORTED_VERSION, f"timestamp {timestamp_ms} means nothing in version {context.version}"
+        )
+    end_offset = partition.readable_end_offset(isolation_level)
+    found: TimestampOffset | None
+    match timestamp_ms:
+        case -1:
+            return -1, end_offset, partition.leader_epoch
+        case -2 | -4:
+            return -1, log.log_start_offset, log.epochs.epoch_at(log.log_start_offset)
+        case -5 | -6:
+            return NOTHING  # nothing is tiered, nothing waits to be
+        case -3:
+            found = log.max_timestamp()
+        case _:
+            found = log.offset_for_timestamp(timestamp_ms, end_offset=end_offset)
+    if found is None or found.offset >= end_offset:
+        return NOTHING
+    return found.timestamp_ms, found.offset, found.leader_epoch

@@ -1,0 +1,98 @@
+"""What a broker does by the clock: retention, checkpoints, removing what was deleted, timing out producers.
+
+Each duty is a loop of its own with its own pause. A duty that fails on one partition logs it and goes on: only the
+disk can be the reason, and the partition is offline already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from streamlog.broker.broker import Broker
+from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.log.retention import delete_old_segments
+
+log = logging.getLogger(__name__)
+
+TICK_MS: Final = 1_000
+"""Producers' timeouts are kept this exactly."""
+
+REMOVE_MS: Final = 10_000
+"""How often files that have waited out their delete delay are removed."""
+
+YIELD_AFTER: Final = 64
+"""Partitions that retention looks at before requests get a turn."""
+
+
+class Housekeeping:
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def start(self) -> None:
+        config = self._broker.config
+        self._every("expire producers' waits", TICK_MS, self.expire)
+        self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
+        self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
+        self._every("remove deleted files", REMOVE_MS, self.remove_deleted)
+
+    def _every(self, name: str, pause_ms: int, duty: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(pause_ms / 1000)
+                try:
+                    await duty()
+                except (OSError, PartitionOffline) as error:
+                    log.error("%s failed: %s", name, error)
+
+        self._broker.scope.spawn(name, run())
+
+    async def expire(self) -> None:
+        self._broker.partitions.expire_acknowledgements(self._broker.env.clock.mono_ms())
+
+    async def apply_retention(self) -> None:
+        """Delete segments that are too old or too many, and whatever lies below a log start."""
+        for number, partition in enumerate(list(self._broker.partitions), 1):
+            if number % YIELD_AFTER == 0:
+                await asyncio.sleep(0.001)
+            if partition.closed:
+                continue
+            try:
+                deleted = delete_old_segments(partition.log, self._broker.env.clock.wall_ms())
+            except PartitionOffline as error:
+                log.error("partition=%s-%d state=offline reason=%s", partition.topic, partition.index, error.message)
+                continue
+            if deleted:
+                log.info(
+                    "partition=%s-%d deleted_segments=%d log_start=%d",
+                    partition.topic,
+                    partition.index,
+                    deleted,
+                    partition.log.log_start_offset,
+                )
+
+    async def checkpoint(self) -> None:
+        """Move recovery points up, so that the next start reads less, and write the checkpoint files."""
+        for opened in list(self._broker.logs.logs.values()):
+            if opened.recovery_point < opened.log_end_offset:
+                await self._checkpoint_one(opened)
+        logs = self._broker.logs
+        for name, offsets in logs.unsaved().items():
+            await self._broker.env.offload.run(partial(logs.write_checkpoint, name, offsets))
+            logs.note_saved(name, offsets)
+
+    async def _checkpoint_one(self, opened: PartitionLog) -> None:
+        try:
+            await self._broker.flusher.checkpoint(opened)
+        except PartitionOffline as error:
+            log.error("partition=%s state=offline reason=%s", opened.directory, error.message)
+
+    async def remove_deleted(self) -> None:
+        logs = self._broker.logs
+        files, directories = logs.take_doomed(self._broker.env.clock.wall_ms())
+        if files or directories:
+            await self._broker.env.offload.run(lambda: logs.remove(files, directories))

@@ -1,0 +1,230 @@
+"""One partition as its leader serves it: the log, who waits for it to reach the disk, who waits for it to grow.
+
+Appending is synchronous. What a producer waits for comes afterwards, and in order: either nothing, or that the disk
+has what it sent (`streamlog.flush`, which a topic of one replica does by default). Waiting producers share syncs: one
+task per partition, alive while somebody waits, asks for everything appended so far to be flushed and then
+acknowledges all of it.
+
+The high watermark follows the durability that the topic promises. Where acknowledgements wait for the disk it moves
+when the disk has the records, so no consumer reads what a power cut can still take back; elsewhere it moves with
+the append. With several replicas the ISR will decide instead (replication/), and nothing else here changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+from uuid import UUID
+
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.flusher import Flusher
+from streamlog.broker.log.partition import AppendResult, Origin, PartitionLog
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.env import Scope
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.records import WritableBuffer
+
+READ_COMMITTED: Final = 1
+"""Isolation level of fetches and lookups that do not see undecided transactions (KIP-98)."""
+
+
+class Acknowledgement:
+    """What one produce request waits for, in one or more partitions. Completes when all of them have answered."""
+
+    __slots__ = ("deadline_ms", "done", "failures", "missing")
+
+    def __init__(self, deadline_ms: int) -> None:
+        self.deadline_ms = deadline_ms
+        self.missing = 0
+        self.failures: dict[Partition, ErrorCode] = {}
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, partition: Partition, code: ErrorCode) -> None:
+        self.missing -= 1
+        if code is not ErrorCode.NONE:
+            self.failures[partition] = code
+        if self.missing == 0 and not self.done.done():
+            self.done.set_result(None)
+
+
+class GrowthWait:
+    """A fetch that waits for bytes, in any of its partitions."""
+
+    __slots__ = ("done", "missing_bytes")
+
+    def __init__(self, missing_bytes: int) -> None:
+        self.missing_bytes = missing_bytes
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def grow(self, count: int) -> None:
+        self.missing_bytes -= count
+        if self.missing_bytes <= 0:
+            self.wake()
+
+    def wake(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class Partition:
+    """See the module's essay."""
+
+    __slots__ = (
+        "_flush_task_runs",
+        "_flusher",
+        "_scope",
+        "_unseen_bytes",
+        "_waiting",
+        "closed",
+        "flush_before_ack",
+        "growth_waits",
+        "index",
+        "leader_epoch",
+        "log",
+        "replica_count",
+        "topic",
+        "topic_id",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        index: int,
+        topic_id: UUID,
+        log: PartitionLog,
+        flusher: Flusher,
+        scope: Scope,
+        *,
+        leader_epoch: int,
+        replica_count: int,
+    ) -> None:
+        self.topic = topic
+        self.index = index
+        self.topic_id = topic_id
+        self.log = log
+        self.leader_epoch = leader_epoch
+        self.replica_count = replica_count
+        self.flush_before_ack = log.config.flushes_before_ack(replica_count)
+        self.closed = False
+        """Deleted or closed; whoever still holds it finds nothing."""
+        self.growth_waits: dict[GrowthWait, None] = {}
+        """In the order they came."""
+        self._flusher = flusher
+        self._scope = scope
+        self._waiting: deque[tuple[int, Acknowledgement]] = deque()  # rising end offsets
+        self._flush_task_runs = False
+        self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
+        # What recovery left behind is what there is: with one replica nobody else could still disagree.
+        log.high_watermark = log.log_end_offset
+
+    # -- appending --------------------------------------------------------------------------------------------
+
+    def append(self, batches: WritableBuffer, now_ms: int, origin: Origin = Origin.CLIENT) -> AppendResult:
+        """Append at once. Raises AppendRefused or PartitionOffline; nothing is visible then.
+
+        `batches` is patched in place and may be reused afterwards.
+        """
+        log = self.log
+        result = log.append(batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin)
+        if not result.is_duplicate:
+            self._unseen_bytes += len(batches)
+            if self.flush_before_ack:
+                self._start_flushing()
+            else:
+                self._advance(log.log_end_offset)
+        return result
+
+    def is_stored(self, end_offset: int) -> bool:
+        """Whether everything below `end_offset` is stored as the topic promises."""
+        return not self.flush_before_ack or self.log.flushed_offset >= end_offset
+
+    def acknowledge_when_stored(self, end_offset: int, acknowledgement: Acknowledgement) -> None:
+        """Settle `acknowledgement` when `is_stored(end_offset)`, which it is not yet."""
+        acknowledgement.missing += 1
+        self._waiting.append((end_offset, acknowledgement))
+        self._start_flushing()
+
+    async def stored(self, end_offset: int) -> None:
+        """Return once everything below `end_offset` is stored as the topic promises. Raises PartitionOffline."""
+        if self.flush_before_ack:
+            await self._flusher.flushed(self.log, end_offset)
+            self._on_flushed()
+
+    def _start_flushing(self) -> None:
+        if not self._flush_task_runs:
+            self._flush_task_runs = True
+            self._scope.spawn(f"acknowledge {self.topic}-{self.index}", self._flush_while_needed())
+
+    async def _flush_while_needed(self) -> None:
+        log = self.log
+        try:
+            while not self.closed and log.flushed_offset < log.log_end_offset:
+                await self._flusher.flushed(log, log.log_end_offset)
+                self._on_flushed()
+        except PartitionOffline:
+            self._fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
+        finally:
+            self._flush_task_runs = False
+
+    def _on_flushed(self) -> None:
+        flushed_offset = self.log.flushed_offset
+        self._advance(flushed_offset)
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= flushed_offset:
+            waiting.popleft()[1].settle(self, ErrorCode.NONE)
+
+    def _fail_waiting(self, code: ErrorCode) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for _, acknowledgement in waiting:
+            acknowledgement.settle(self, code)
+
+    def expire(self, now_ms: int) -> None:
+        """Answer REQUEST_TIMED_OUT to producers whose time is up; their records may still be stored."""
+        if any(acknowledgement.deadline_ms <= now_ms for _, acknowledgement in self._waiting):
+            kept: deque[tuple[int, Acknowledgement]] = deque()
+            for entry in self._waiting:
+                if entry[1].deadline_ms <= now_ms:
+                    entry[1].settle(self, ErrorCode.REQUEST_TIMED_OUT)
+                else:
+                    kept.append(entry)
+            self._waiting = kept
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def readable_end_offset(self, isolation_level: int) -> int:
+        """Exclusive end of what a consumer may see."""
+        return self.log.last_stable_offset if isolation_level == READ_COMMITTED else self.log.high_watermark
+
+    def _advance(self, high_watermark: int) -> None:
+        self.log.high_watermark = high_watermark
+        if self._unseen_bytes and high_watermark == self.log.log_end_offset:
+            grown, self._unseen_bytes = self._unseen_bytes, 0
+            if self.growth_waits:
+                for wait in list(self.growth_waits):
+                    wait.grow(grown)
+        elif self.growth_waits:
+            # Part of what was appended is visible now. How many bytes is not known; let them look.
+            for wait in list(self.growth_waits):
+                wait.wake()
+
+    # -- changes ----------------------------------------------------------------------------------------------
+
+    def update_config(self, config: LogConfig) -> None:
+        self.log.update_config(config)
+        self.flush_before_ack = config.flushes_before_ack(self.replica_count)
+        if not self.flush_before_ack:
+            self._advance(self.log.log_end_offset)
+
+    def on_log_start_moved(self) -> None:
+        """Readers that wait below the new log start are to be told."""
+        for wait in list(self.growth_waits):
+            wait.wake()
+
+    def close(self) -> None:
+        """Nobody reads or writes here any more: producers that wait get an error, fetches look again."""
+        self.closed = True
+        self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        for wait in list(self.growth_waits):
+            wait.wake()
+        self.growth_waits.clear()

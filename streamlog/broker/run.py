@@ -1,0 +1,106 @@
+"""A broker as a process: from a parsed command line to an exit code.
+
+The `streamlog broker` command and whoever embeds a broker in a process of its own call `run_broker`. It prints one
+line when the broker is ready, and ends with SIGTERM, SIGINT, or when it has been idle for as long as it was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from streamlog.broker.config import BrokerConfig
+from streamlog.broker.node import Node, start_node
+from streamlog.env import Env
+from streamlog.errors import EnvironmentFailure
+
+log = logging.getLogger(__name__)
+
+BROKER_FILE: Final = "broker.json"
+
+IDLE_CHECK_MS: Final = 250
+
+
+class RunningBroker(msgspec.Struct, kw_only=True):
+    """`broker.json` in the data directory: who serves it, while somebody does.
+
+    After a kill the file stays; that the directory's lock is free then tells that it lies.
+    """
+
+    pid: int
+    listen: str
+    """HOST:PORT as clients reach it."""
+    node_id: int
+    cluster_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    data_dir: str
+    exit_when_idle_ms: int | None = None
+    """Stop after so long without any connection."""
+
+
+async def run_broker(env: Env, config: BrokerConfig, options: RunOptions, tell: Callable[[str], None]) -> None:
+    """Serve until told to stop. `tell` gets the line that says it is ready.
+
+    Raises what `start_node` raises; EnvironmentFailure when the broker cannot go on (the metadata log's disk failed).
+    """
+    stop = asyncio.Event()
+    failure: list[BaseException] = []
+
+    def on_failure(error: BaseException) -> None:
+        failure.append(error)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    node = await start_node(env, config, options.data_dir, on_failure=on_failure)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    path = f"{options.data_dir}/{BROKER_FILE}"
+    address = advertised_address(node)
+    try:
+        running = RunningBroker(
+            pid=os.getpid(), listen=address, node_id=node.broker.node_id, cluster_id=node.broker.cluster_id
+        )
+        env.storage.write_atomic(path, msgspec.json.encode(running))
+        tell(f"streamlog broker {node.broker.node_id} ready on {address} (data in {options.data_dir})")
+        await _until_stopped(node, stop, options.exit_when_idle_ms)
+    finally:
+        await node.close()
+        if env.storage.exists(path):
+            env.storage.remove(path)
+    if failure:
+        raise EnvironmentFailure(f"the broker cannot go on: {failure[0]}") from failure[0]
+
+
+async def _until_stopped(node: Node, stop: asyncio.Event, exit_when_idle_ms: int | None) -> None:
+    if exit_when_idle_ms is None:
+        await stop.wait()
+        return
+    while not stop.is_set():
+        server = node.server
+        if not server.connections:
+            idle_ms = node.env.clock.mono_ms() - server.idle_since_ms
+            if idle_ms >= exit_when_idle_ms:
+                log.info("no connection for %d ms: stopping", idle_ms)
+                return
+        try:
+            async with asyncio.timeout(IDLE_CHECK_MS / 1000):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+def advertised_address(node: Node) -> str:
+    """HOST:PORT of the first listener, as clients are told."""
+    endpoint = node.broker.image.brokers[node.broker.node_id].endpoints[0]
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{host}:{endpoint.port}"
