@@ -42,7 +42,7 @@ $(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml
 	@touch $@
 
 interop-java: setup $(KAFKA_LIBS)/.stamp ## compare with Apache Kafka's own code (needs a JDK 17 and Maven)
-	@$(BIN)/pytest -m interop_java
+	@STREAMLOG_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS) $(BIN)/pytest -m interop_java
 
 clean: ## remove the environment and build products
 	@rm -rf $(VENV) build target *.egg-info

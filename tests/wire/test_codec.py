@@ -17,7 +17,7 @@ from tests.wire.catalogue import MESSAGES, versions
 from tests.wire.strategies import messages_of
 
 every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
-few = settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def flexible(message: type[Message], version: int) -> bool:

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     import kafka.protocol.producer
 
 every_message = pytest.mark.parametrize("message", API_MESSAGES, ids=lambda message: message.__name__)
-few = settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=4, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 def kio_entity(message: type[Message], version: int) -> Any:
