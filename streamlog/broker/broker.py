@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streamlog.broker.config import BrokerConfig
+from streamlog.broker.coordinator.groups import GroupCoordinator
 from streamlog.broker.fetch_sessions import FetchSessions
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
@@ -33,6 +34,7 @@ class Broker:
     controller: Controller
     settings: ControllerSettings
     producer_ids: ProducerIds
+    groups: GroupCoordinator
     fetch_sessions: FetchSessions
     fetch_bytes_max: int
     """fetch.max.bytes."""

@@ -17,6 +17,8 @@ from streamlog.broker.api.api_versions import advertise
 from streamlog.broker.api.serve import SERVED, ApiDispatcher
 from streamlog.broker.broker import Broker
 from streamlog.broker.config import BrokerConfig, Listener
+from streamlog.broker.coordinator.groups import GroupCoordinator
+from streamlog.broker.coordinator.offsets_topic import follow_metadata, open_groups
 from streamlog.broker.features import BOOTSTRAP_FEATURES, SUPPORTED_FEATURES
 from streamlog.broker.fetch_sessions import FetchSessions
 from streamlog.broker.housekeeping import Housekeeping
@@ -24,7 +26,7 @@ from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.decision import ControllerSettings
-from streamlog.broker.metadata.image import BrokerRegistration, Endpoint
+from streamlog.broker.metadata.image import BrokerRegistration, Endpoint, MetadataDelta, MetadataImage
 from streamlog.broker.metadata.registration import register_broker, unfence_broker
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
@@ -56,6 +58,7 @@ class Node:
     async def close(self) -> None:
         """Stop so that the next start has nothing to recover. Raises nothing that the disk could be blamed for."""
         await self.server.close()
+        await self.broker.groups.close()
         self.broker.partitions.close()
         await self.scope.close()
         epoch = self.broker.image.brokers[self.broker.node_id].epoch
@@ -64,6 +67,7 @@ class Node:
     async def abandon(self) -> None:
         """Stop as a crash would: nothing is saved, recovery has to do it."""
         await self.server.close()
+        await self.broker.groups.close()
         await self.scope.close()
         self.broker.logs.abandon()
 
@@ -112,15 +116,20 @@ async def _start_broker(env: Env, config: BrokerConfig, logs: LogDirectory, scop
     )
     quorum = Quorum.open(env, logs, flusher, scope, voter, now_ms)
     partitions = Partitions(env, config.node_id, logs, flusher, scope, config.topic_defaults)
-    controller = Controller(
-        env, quorum, partitions.publish, config.integer("metadata.log.max.record.bytes.between.snapshots")
-    )
+    groups: GroupCoordinator  # needs the controller; nothing is published before both are there
+
+    def publish(image: MetadataImage, delta: MetadataDelta) -> None:
+        partitions.publish(image, delta)
+        follow_metadata(groups, delta)
+
+    controller = Controller(env, quorum, publish, config.integer("metadata.log.max.record.bytes.between.snapshots"))
     settings = ControllerSettings(
         num_partitions=config.integer("num.partitions"),
         default_replication_factor=config.integer("default.replication.factor"),
         delete_topic_enable=config.boolean("delete.topic.enable"),
         topic_defaults=config.topic_defaults,
     )
+    groups = open_groups(env, config, controller, settings, partitions, scope)
     controller.load()
     await quorum.start(now_ms)
     if not controller.image.features:
@@ -139,6 +148,7 @@ async def _start_broker(env: Env, config: BrokerConfig, logs: LogDirectory, scop
         controller=controller,
         settings=settings,
         producer_ids=ProducerIds(controller, config.node_id),
+        groups=groups,
         fetch_sessions=FetchSessions(
             config.integer("max.incremental.fetch.session.cache.slots"), env.entropy.randrange
         ),
@@ -181,6 +191,7 @@ async def _register(broker: Broker, config: BrokerConfig, listening: list[Listen
     )
     await controller.write(lambda image: register_broker(image, registration, controller.next_offset))
     broker.partitions.publish_all(controller.image)
+    broker.groups.follow()
     await controller.write(lambda image: unfence_broker(image, node_id, stopped_cleanly=stopped_cleanly))
 
 

@@ -290,7 +290,8 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         now = self._now()
         live.phase = Phase.ACTIVE
         end_offset = live.log.end_offset
-        log.info("%s-%d loaded end=%d ms=%d", self._name, live.partition, end_offset, now.mono_ms - started_ms)
+        level = logging.INFO if end_offset else logging.DEBUG  # fifty empty partitions are not worth fifty lines
+        log.log(level, "%s-%d loaded end=%d ms=%d", self._name, live.partition, end_offset, now.mono_ms - started_ms)
         self._step(live, now, lambda: live.shard.on_loaded(now))
 
     def _fail(self, live: Live[RequestT, RecordT], error: KafkaError) -> None:

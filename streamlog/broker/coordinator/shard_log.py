@@ -27,6 +27,11 @@ class ShardLog(Protocol):
     """One partition of an internal topic, led by this broker."""
 
     @property
+    def leadership(self) -> object:
+        """Equal for two logs exactly when they are the same log under the same leader epoch."""
+        ...
+
+    @property
     def end_offset(self) -> int:
         """The offset that the next record will get."""
         ...

@@ -13,6 +13,7 @@ class MemoryLog:
     """Commits at once unless `hold` was called."""
 
     def __init__(self) -> None:
+        self.leadership = object()
         self.data = bytearray()
         self.end_offset = 0
         self.refuses: ErrorCode | None = None
