@@ -676,7 +676,6 @@ def _decoder_code(
         if len(data) <= EXPLAINED_BYTES_MAX:
             budget = budget_floor + budget_per_byte * len(data)
             interpreter.decode(struct, data, version, flexible, position, budget)
-            assert not isinstance(error, Malformed), "the two codecs disagree about what is malformed"
         raise RemoteProtocolError(f"{struct.__name__} version {version} is malformed near byte {p}") from error
 
     code.names["explain"] = explain

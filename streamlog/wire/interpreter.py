@@ -82,10 +82,11 @@ class Encoder:
                     self.struct(value, path)
 
     def scalar(self, type_: Scalar, value: object, path: str) -> None:
+        packed = value
         if type_.name == "uuid":
-            value = value.bytes if isinstance(value, UUID) else value
+            packed = value.bytes if isinstance(value, UUID) else None
         try:
-            self.out += fixed.pack(">" + type_.format, value)
+            self.out += fixed.pack(">" + type_.format, packed)
         except fixed.error:
             raise LocalProtocolError(f"{path} = {value!r:.80} is not of type {type_.name}") from None
 

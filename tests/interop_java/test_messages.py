@@ -28,7 +28,12 @@ def test_kafka_reads_our_bytes_and_writes_them_again(kafka_codec: KafkaCodec, me
 
 
 def check_echo(kafka_codec: KafkaCodec, message: type[Message], version: int) -> None:
-    @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=15,
+        deadline=None,
+        database=None,
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),
+    )
     @given(messages_of(message, version))
     def echo(value: Message) -> None:
         encoded = value.encode(version)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
-from typing import TypeVar
 from uuid import UUID
 
 import pytest
@@ -25,21 +23,10 @@ from streamlog.wire.messages import (
 )
 from streamlog.wire.schema import Array, Blob, Nested, Scalar, Struct, WireType, describe
 from tests.wire.catalogue import MESSAGES
-
-T = TypeVar("T")
+from tests.wire.memory import peak_bytes
 
 ELEMENTS = 2_000
 SLACK_BYTES = 16_384
-
-
-def peak_bytes(work: Callable[[], T]) -> tuple[T, int]:
-    """What `work` returns, and the most memory that it held at any time."""
-    tracemalloc.start()
-    try:
-        result = work()
-        return result, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def arrays(struct: type[Struct], version: int) -> Iterator[tuple[list[str], WireType]]:
