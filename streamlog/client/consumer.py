@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
+from uuid import UUID
 
 from streamlog.client.assignors import Assignor, CooperativeStickyAssignor
 from streamlog.client.cluster import Cluster
@@ -17,7 +18,7 @@ from streamlog.client.config import ConnectionSettings
 from streamlog.client.fetcher import FetchedBatch, Fetcher, FetchSettings, IsolationLevel, OffsetReset
 from streamlog.client.group import Group, PartitionsCallback
 from streamlog.client.membership import Membership, MembershipSettings
-from streamlog.client.offsets import OffsetAnswer, list_offsets
+from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
 from streamlog.client.positions import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from streamlog.client.values import (
     NO_EPOCH,
@@ -30,6 +31,7 @@ from streamlog.client.values import (
 )
 from streamlog.env import Env
 from streamlog.errors import StreamlogError, UserError
+from streamlog.wire.schema import ZERO_UUID
 
 FETCH_BYTES_MAX = 50 << 20
 PARTITION_FETCH_BYTES_MAX = 1 << 20
@@ -360,6 +362,38 @@ class Consumer:
             else None
             for partition, answer in found.items()
         }
+
+    async def epoch_end_offsets(self, leader_epochs: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        """Where each partition's leader epoch ends in its leader's log (exclusive); None where the log never had it.
+
+        Whoever read up to a larger offset under that epoch read records that were cut since (KIP-320).
+        """
+        self._check_open(or_closing=True)
+        found: dict[TopicPartition, int | None] = {}
+
+        async def attempt() -> None:
+            left = {one: epoch for one, epoch in leader_epochs.items() if one not in found}
+            for one in {one.topic: None for one in left}:
+                await self._cluster.partition_count(one)
+            current = self._cluster.metadata.leader_epoch
+            failure: StreamlogError | None = None
+            questions = {one: (current(one), epoch) for one, epoch in left.items()}
+            for partition, answer in (await end_of_epochs(self._cluster, questions)).items():
+                if not isinstance(answer, OffsetAnswer):
+                    failure = answer
+                else:
+                    found[partition] = answer.offset if answer.offset >= 0 else None
+            if failure is not None:
+                raise failure
+
+        self._cluster.track(dict.fromkeys(one.topic for one in leader_epochs))
+        await self._cluster.retrying("asking for the ends of leader epochs", attempt)
+        return {one: found[one] for one in leader_epochs}
+
+    def topic_id(self, topic: str) -> UUID | None:
+        """The id of a topic that was asked about before; None while it is not known, or the brokers have no ids."""
+        found = self._cluster.metadata.topic_id(topic)
+        return None if found == ZERO_UUID else found
 
     async def _list_offsets(
         self, timestamps: Mapping[TopicPartition, int], read_committed: bool | None = None

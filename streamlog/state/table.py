@@ -23,7 +23,7 @@ Values belong to the table from `set` on. Whoever changes a value in place has t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar, overload
@@ -288,6 +288,21 @@ class TableState(Generic[K, V]):
         if before is _UNKNOWN:
             self._recent[key] = _ABSENT  # until the value follows: dirty is a subset of recent
             self._charge(key, 0)
+
+    def forget(self, changes: Sequence[Change] | None = None) -> None:
+        """Somebody else wrote these rows to the store (None: all of them): read them from there again."""
+        assert not self._dirty, f"table {self.name} has changes of its own"
+        if changes is None:
+            self._recent.clear()
+            self._old.clear()
+            return
+        for key_bytes, _ in changes:
+            try:
+                key = self._key.decode(key_bytes)
+            except SerdeError:
+                continue  # such a row cannot be in the cache; a scan that meets it says so
+            self._recent.pop(key, None)
+            self._old.pop(key, None)
 
     # --- commit ---------------------------------------------------------------------------------------------------
 

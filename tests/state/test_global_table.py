@@ -1,0 +1,190 @@
+"""A global table is complete when it says so, stays live, and survives what happens to its topic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+from uuid import UUID
+
+import pytest
+
+from streamlog.env import Env, real_env
+from streamlog.errors import EnvironmentFailure
+from streamlog.serde import key_serde_for, serde_for
+from streamlog.state.global_table import GlobalTableState
+from streamlog.state.memory import MemoryEngine, MemoryStore
+from streamlog.state.store import StoreClosed
+from tests.state.simulated_log import Log, SimulatedReader
+
+
+@pytest.fixture
+def env() -> Iterator[Env]:
+    env = real_env()
+    yield env
+    env.offload.close()
+
+
+@pytest.fixture
+def reader() -> SimulatedReader:
+    reader = SimulatedReader()
+    for partition in range(3):
+        reader.log("rates", partition)
+    return reader
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryEngine().open("global")
+
+
+def fill(reader: SimulatedReader, count: int = 100, seed: int = 0) -> None:
+    random = Random(seed)
+    for number in range(count):
+        key = random.randrange(20)
+        value = None if random.random() < 0.2 else b"%d" % number
+        reader.log("rates", key % 3).append(b"k%d" % key, value)
+
+
+def expected(reader: SimulatedReader) -> dict[str, int]:
+    return {
+        key.decode(): int(value)
+        for (topic, _), log in reader.logs.items()
+        for key, value in log.state().items()
+        if topic == "rates"
+    }
+
+
+@asynccontextmanager
+async def following(reader: SimulatedReader, env: Env, store: MemoryStore) -> AsyncIterator[GlobalTableState[str, int]]:
+    table = GlobalTableState(
+        "rates", "rates", store, key_serde_for(str), serde_for(int), reader, env, retry_ms=1, partitions_poll_ms=1
+    )
+    await table.open()
+    try:
+        yield table
+    finally:
+        await table.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_it_is_complete_when_ready_and_live_afterwards(
+    reader: SimulatedReader, env: Env, store: MemoryStore
+) -> None:
+    """All partitions; updates and deletions arrive without anybody asking."""
+    fill(reader)
+    async with following(reader, env, store) as table:
+        await table.ready()
+        assert dict(table.items()) == expected(reader)
+        assert table.positions() == {number: reader.log("rates", number).end for number in range(3)}
+        assert table.progress() == []
+        for _ in range(3):
+            assert table.get("k1", -1) == expected(reader).get("k1", -1)
+            reader.log("rates", 1).append(b"k1", b"77")
+            await until(lambda: table.get("k1") == 77)
+            reader.log("rates", 1).append(b"k1", None)
+            await until(lambda: not table.contains("k1"))
+    assert reader.offsets == {}
+
+
+async def test_an_empty_topic_is_ready_at_once(reader: SimulatedReader, env: Env, store: MemoryStore) -> None:
+    """There is nothing to wait for."""
+    async with following(reader, env, store) as table:
+        await table.ready()
+        assert list(table.items()) == []
+
+
+async def test_it_goes_on_at_its_position_after_a_restart(reader: SimulatedReader, env: Env) -> None:
+    """And after a crash that took commits back."""
+    engine = MemoryEngine()
+    for seed in range(4):
+        fill(reader, seed=seed)
+        store = engine.open("global")
+        async with following(reader, env, store) as table:
+            await table.ready()
+            assert dict(table.items()) == expected(reader)
+        engine.crash("global", lost_commits=seed)
+    store = engine.open("global")
+    async with following(reader, env, store) as table:
+        await table.ready()
+        assert dict(table.items()) == expected(reader)
+
+
+@pytest.mark.parametrize("change", ["made again", "cut", "deleted"])
+async def test_a_topic_that_changed_is_read_again(
+    reader: SimulatedReader, env: Env, store: MemoryStore, change: str
+) -> None:
+    """While it is followed; rows of the old log are gone."""
+    fill(reader)
+    async with following(reader, env, store) as table:
+        await table.ready()
+        log = reader.log("rates", 1)
+        if change == "made again":
+            log = reader.logs["rates", 1] = Log(UUID(int=9))
+        elif change == "cut":
+            log.truncate(3)
+            reader.offsets["rates", 1] = 3
+        else:
+            log.delete_before(log.end)
+            log.append(b"x", b"0")
+            log.delete_before(log.end)
+        log.append(b"fresh", b"1")
+        await until(lambda: dict(table.items()) == expected(reader) and table.is_ready)
+
+
+async def test_it_stays_readable_while_the_cluster_is_away_and_says_why(
+    reader: SimulatedReader, env: Env, store: MemoryStore
+) -> None:
+    """It loads on when the cluster comes back."""
+    fill(reader)
+    async with following(reader, env, store) as table:
+        await table.ready()
+        before = expected(reader)
+        reader.failure = EnvironmentFailure("nobody answers")
+        await until(lambda: table.failure is not None)
+        fill(reader, seed=5)
+        assert dict(table.items()) == before
+        reader.failure = None
+        await until(lambda: dict(table.items()) == expected(reader))
+        assert table.failure is None
+
+
+async def test_new_partitions_are_found(reader: SimulatedReader, env: Env, store: MemoryStore) -> None:
+    """Topics grow."""
+    async with following(reader, env, store) as table:
+        await table.ready()
+        reader.log("rates", 3).append(b"new", b"1")
+        await until(lambda: table.get("new") == 1)
+
+
+async def test_waiting_for_a_table_that_is_closed_ends(reader: SimulatedReader, env: Env, store: MemoryStore) -> None:
+    """With an error, not never."""
+    reader.log("rates", 0).append(b"k", b"1")
+    reader.log("rates", 0).silent = True
+    async with following(reader, env, store) as table:
+        waiting = asyncio.ensure_future(table.ready())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        assert [one.total for one in table.progress()] == [1]
+    with pytest.raises(StoreClosed, match="closed before it was complete"):
+        await waiting
+
+
+async def test_remains_without_a_valid_position_are_dropped(
+    reader: SimulatedReader, env: Env, store: MemoryStore
+) -> None:
+    """A crash in the middle of a rebuild."""
+    fill(reader)
+    async with following(reader, env, store) as table:
+        await table.ready()
+    assert store.positions()["rates"].offset == 0
+    store.drop_table("rates")
+    async with following(reader, env, store) as table:
+        await table.ready()
+        assert dict(table.items()) == expected(reader)
