@@ -22,7 +22,7 @@ def first_at_or_after(segments: SegmentList, timestamp_ms: int, log_start_offset
     """The first record that is at least as new as `timestamp_ms`. Raises DamagedLog, OSError."""
     for segment in list(segments):
         if segment.largest_timestamp_ms >= timestamp_ms:
-            start_offset = max(segment.time_index.search_from(timestamp_ms), log_start_offset)
+            start_offset = max(segment.search_from(timestamp_ms), log_start_offset)
             found = _search_segment(segment, start_offset, timestamp_ms, log_start_offset)
             if found is not None:
                 return found

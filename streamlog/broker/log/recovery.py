@@ -90,8 +90,8 @@ def load(
     epochs = _load_epochs(storage, directory, segments, report)
     if not may_have_gaps:
         _check_no_gaps(segments, recovery_point)
-    if clean_shutdown:
-        segments.active.resume()
+    # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
+    if clean_shutdown and _resumes_at(segments.active, recovery_point):
         producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
     else:
         epochs.truncate_from_end(recovery_point)
@@ -132,6 +132,14 @@ def _open_segments(
 def _base_offsets(names: list[str], suffix: str) -> list[int]:
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
+
+def _resumes_at(active: Segment, recovery_point: int) -> bool:
+    try:
+        active.resume()
+    except DamagedLog:
+        return False
+    return active.next_offset == recovery_point
 
 
 def _check_no_gaps(segments: SegmentList, recovery_point: int) -> None:
@@ -268,6 +276,8 @@ class _Recovery:
             number += 1
             if not whole or (number < len(segments) and not _joins(segment, segments[number])):
                 self._remove_from(number)
+        for segment in list(segments)[first:-1]:
+            segment.finish()
         remove_snapshots(self._storage, self._directory, above=segments.active.next_offset)
         self._rebuild_lost_aborted(first)
         return self._producers
@@ -298,7 +308,8 @@ class _Recovery:
         expected = segment.next_offset
         if header.base_offset < expected or header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
             return f"offset {header.base_offset} where {expected} was due"
-        if header.base_offset > expected >= self._recovery_point and not self._may_have_gaps:
+        leaps_over = expected < self._recovery_point < header.next_offset  # which was the end of a batch once
+        if leaps_over or (header.base_offset > expected >= self._recovery_point and not self._may_have_gaps):
             return f"offset {header.base_offset} where {expected} was due"
         return "" if verify_crc(batch, 0, header) else "the batch fails its checksum"
 
@@ -319,12 +330,10 @@ class _Recovery:
             self._epochs.assign(header.leader_epoch, header.base_offset)
 
     def _aborted_below_recovery_point(self, segment: Segment) -> list[AbortedTransaction]:
-        try:
-            entries = segment.aborted
-        except LookupError:
-            self._lost_aborted = self._lost_aborted or segment.base_offset < self._recovery_point
-            entries = []
-        return [entry for entry in entries if entry.last_offset < self._recovery_point]
+        entries = segment.aborted_before_recovery(self._recovery_point)
+        if entries is None and segment.base_offset < self._recovery_point:
+            self._lost_aborted = True
+        return entries or []
 
     def _cut(self, segment: Segment, position: int, end_position: int, problem: str) -> None:
         """Cut a torn tail, never below the recovery point. Raises DamagedLog there."""

@@ -36,6 +36,8 @@ INDEX_WRITE_ENTRIES = 64
 """Index entries collected before they are written: one small write per 256 KiB of log instead of two per batch.
 What a crash loses of them, recovery walks over."""
 
+OFFSET_MAX = 2**63 - 1
+
 POSITION_MAX = 2**31 - 1
 """Positions are 32-bit in the index, as in Kafka: no segment may grow beyond."""
 
@@ -256,12 +258,18 @@ class Segment:
     def aborted(self) -> list[AbortedTransaction]:
         """Aborted transactions whose marker is in this segment. Raises LookupError: rebuild the index first."""
         if self._aborted is None:
-            data = self._read(TRANSACTION_INDEX_SUFFIX)
-            entries = [] if self.size_bytes == 0 else None if data is None else decode_aborted(data)
+            data = self._read(TRANSACTION_INDEX_SUFFIX) if self.size_bytes else b""
+            entries = None if data is None else decode_aborted(data, self.base_offset, self.next_offset)
             if entries is None:
                 raise LookupError(f"{self.path(TRANSACTION_INDEX_SUFFIX)} is missing or damaged")
             self._aborted, self._aborted_persisted = entries, len(entries)
         return self._aborted
+
+    def aborted_before_recovery(self, recovery_point: int) -> list[AbortedTransaction] | None:
+        """Entries of the file below the recovery point; None when it is missing or damaged."""
+        data = self._read(TRANSACTION_INDEX_SUFFIX)
+        entries = None if data is None else decode_aborted(data, self.base_offset, OFFSET_MAX)
+        return None if entries is None else [entry for entry in entries if entry.last_offset < recovery_point]
 
     def replace_aborted(self, entries: list[AbortedTransaction]) -> None:
         """Set the whole transaction index, in memory and on disk."""
@@ -284,6 +292,32 @@ class Segment:
             return
         self._offset_index, self._time_index = offset_index, time_index
         self.max_timestamp_ms, self.max_timestamp_offset = time_index.last()
+        if not self._last_entries_hold(offset_index, time_index):
+            self.rebuild_indexes()
+
+    def _last_entries_hold(self, offset_index: OffsetIndex, time_index: TimeIndex) -> bool:
+        """Whether the batches that the last entries name are there, as the entries say."""
+        if len(offset_index):
+            last_offset, position = offset_index.entry(len(offset_index) - 1)
+            if not self._starts_batch(position, last_offset):
+                return False
+        return len(time_index) == 0 or self._brought(*time_index.last())
+
+    def _brought(self, timestamp_ms: int, offset: int) -> bool:
+        """Whether the batch that ends with `offset` is as new as `timestamp_ms`: what a time index entry claims."""
+        _, header = self.locate(offset)
+        return header is not None and header.last_offset == offset and header.max_timestamp_ms == timestamp_ms
+
+    def search_from(self, timestamp_ms: int) -> int:
+        """An offset such that no record of this segment before it is as new as `timestamp_ms`."""
+        for _ in range(2):
+            entry = self.time_index.floor(timestamp_ms)
+            if entry is None:
+                return self.base_offset
+            if self._brought(*entry):
+                return entry[1]
+            self.rebuild_indexes()
+        raise DamagedLog(f"{self.path(TIME_INDEX_SUFFIX)} contradicts its log even after it was rebuilt")
 
     def _looks_lost(self, offset_index: OffsetIndex, time_index: TimeIndex) -> bool:
         """Empty index files of a log that is not: a crash kept the names and lost the bytes.
@@ -489,15 +523,20 @@ class Segment:
     def _check(self, data: bytes, position: int) -> None:
         """Raise DamagedLog unless the whole batches in `data` are what was written.
 
-        The checksum does not cover the base offset, so the order of the offsets has to speak for it.
+        The checksum does not cover the base offset. So each batch has to fit between its neighbours, of which the
+        first one's and the last one's are outside of `data`.
         """
-        least = self.base_offset
+        least = self.end_before(position)
         try:
-            for at, header in iter_batch_headers(data):
+            headers = iter_batch_headers(data)
+            for at, header in headers:
                 if header.base_offset < least or not verify_crc(data, at, header):
                     raise self.damage(f"the batch at byte {position + at} fails its checksum or its order")
                 least = header.next_offset
-        except CorruptBatch as error:
+            following = position + headers.valid_bytes
+            if following < self.size_bytes and self._header_at(following).base_offset < least:
+                raise self.damage(f"the batch before byte {following} fails its order")
+        except (CorruptBatch, NeedMoreData) as error:
             raise self.damage(error) from error
 
     def damage(self, what: object) -> DamagedLog:

@@ -63,10 +63,10 @@ class TimeIndex:
         """The largest timestamp indexed and its offset; (-1, base offset) while empty, as in Kafka."""
         return self.entry(len(self) - 1) if self._timestamps_ms else (NO_TIMESTAMP, self.base_offset)
 
-    def search_from(self, timestamp_ms: int) -> int:
-        """An offset such that no record before it is as new as `timestamp_ms`."""
+    def floor(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """The newest entry older than `timestamp_ms`: no record up to its offset is as new as that."""
         number = bisect_left(self._timestamps_ms, timestamp_ms) - 1
-        return self.base_offset if number < 0 else self.base_offset + self._relative_offsets[number]
+        return None if number < 0 else self.entry(number)
 
     def truncate_to_offset(self, offset: int) -> bool:
         """Drop entries at or after `offset`. Says whether the file now holds too many."""

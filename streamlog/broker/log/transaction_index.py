@@ -30,13 +30,15 @@ class AbortedTransaction(NamedTuple):
         return _ENTRY.pack(ENTRY_VERSION, *self)
 
 
-def decode_aborted(data: bytes) -> list[AbortedTransaction] | None:
-    """The entries of a file, or None when it is damaged: rebuild it then."""
+def decode_aborted(data: bytes, base_offset: int, end_offset: int) -> list[AbortedTransaction] | None:
+    """The entries of a file, or None when they cannot be those of a segment with these offsets: rebuild it then."""
     if len(data) % ENTRY_BYTES:
         return None
     entries: list[AbortedTransaction] = []
     for version, producer_id, first_offset, last_offset, last_stable_offset in _ENTRY.iter_unpack(data):
-        if version != ENTRY_VERSION or first_offset > last_offset:
+        if version != ENTRY_VERSION or not base_offset <= last_offset < end_offset:
+            return None
+        if not 0 <= first_offset <= last_offset or not first_offset <= last_stable_offset <= last_offset + 1:
             return None
         if entries and last_offset <= entries[-1].last_offset:
             return None

@@ -17,8 +17,10 @@ BATCH_WINDOW_BYTES = 1024 * 1024
 def walk_headers(file: File, position: int, end_position: int) -> Iterator[tuple[int, BatchHeader]]:
     """(position, header) of each batch from `position`, which starts one, up to `end_position`.
 
-    Raises: CorruptBatch: no batch where one must be, or one that reaches beyond the end.
+    Raises: CorruptBatch: no batch where one must be, one that reaches beyond the end, or offsets that go back. The
+    checksum does not cover the base offset; its order is what speaks for it.
     """
+    least_offset = -1
     while position < end_position:
         window = file.pread(min(HEADER_WINDOW_BYTES, end_position - position), position)
         at = 0
@@ -27,6 +29,9 @@ def walk_headers(file: File, position: int, end_position: int) -> Iterator[tuple
             size_bytes = header.size_bytes
             if position + at + size_bytes > end_position:
                 raise CorruptBatch(f"the batch at {position + at} ends after {end_position}")
+            if header.base_offset < least_offset:
+                raise CorruptBatch(f"the batch at {position + at} goes back to offset {header.base_offset}")
+            least_offset = header.next_offset
             yield position + at, header
             at += size_bytes
         if at == 0:

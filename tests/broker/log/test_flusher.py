@@ -1,0 +1,170 @@
+"""Group commit and the waiting for offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from streamlog.broker.log.flusher import Flusher
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.log.waiters import OffsetWaiters
+from streamlog.env import Scope
+from tests.broker.log.faulty_storage import faulty_env
+from tests.broker.log.harness import NOW_MS, Bench, append, batch_of
+
+T = TypeVar("T")
+
+
+@dataclass
+class SlowOffload:
+    """Work is done when the test says so."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    runs: int = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        await self.gate.wait()
+        self.runs += 1
+        return work()
+
+    def close(self) -> None:
+        pass
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_everybody_who_appends_during_a_sync_shares_the_next_one(tmp_path: Path) -> None:
+    """A hundred appends: one sync for the first, one for all that came meanwhile."""
+    env, _ = faulty_env()
+    offload = SlowOffload()
+    env = replace(env, offload=offload)
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        append(log, batch_of(b"first"))
+        first = scope.spawn("first", flusher.flushed(log, 1))
+        await settle()
+        others = []
+        for number in range(100):
+            append(log, batch_of(b"x"))
+            others.append(scope.spawn(f"{number}", flusher.flushed(log, number + 2)))
+        await settle()
+        assert not first.done()
+        offload.gate.set()
+        await asyncio.wait_for(asyncio.gather(first, *others), 10)
+        assert offload.runs == 2
+        assert log.flushed_offset == 101
+    log.abandon()
+
+
+async def test_acknowledged_records_were_synced_before(tmp_path: Path) -> None:
+    """The log file, and with the first flush its directory and the one above, are synced before anybody is told."""
+    env, faults = faulty_env()
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        append(log, batch_of(b"1"))
+        faults.operations.clear()
+        await flusher.flushed(log, 1)
+        assert faults.operations.count("fdatasync") >= 1
+        assert faults.operations.count("sync_directory") == 2
+        append(log, batch_of(b"2"))
+        faults.operations.clear()
+        await flusher.flushed(log, 2)
+        assert faults.operations == ["fdatasync"]
+    log.abandon()
+
+
+async def test_failed_sync_takes_the_partition_offline_for_good(tmp_path: Path) -> None:
+    """Nobody is told that a record is safe, then or after a second sync that would succeed."""
+    env, faults = faulty_env()
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        append(log, batch_of(b"1"))
+
+        def fail(name: str, path: str) -> None:
+            if name == "fdatasync":
+                raise OSError(5, "Input/output error")
+
+        faults.before = fail
+        with pytest.raises(PartitionOffline):
+            await flusher.flushed(log, 1)
+        faults.before = lambda name, path: None
+        with pytest.raises(PartitionOffline):
+            await flusher.flushed(log, 1)
+        with pytest.raises(PartitionOffline):
+            append(log, batch_of(b"2"))
+    log.abandon()
+
+
+async def test_truncation_during_a_sync_does_not_count_as_flushed(tmp_path: Path) -> None:
+    """What replaced the truncated records has to be synced itself; who waits for the truncated ones is told."""
+    env, _ = faulty_env()
+    offload = SlowOffload()
+    env = replace(env, offload=offload)
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        for _ in range(4):
+            append(log, batch_of(b"x"))
+        waiting = asyncio.ensure_future(flusher.flushed(log, 4))
+        await settle()
+        log.truncate_to(1, NOW_MS)
+        append(log, batch_of(b"new"))
+        offload.gate.set()
+        with pytest.raises(PartitionOffline, match="truncated"):
+            await waiting
+        assert log.flushed_offset == 2
+        assert offload.runs == 2
+    log.abandon()
+
+
+async def test_checkpoint_moves_the_recovery_point_to_the_log_end(tmp_path: Path) -> None:
+    """And says so once."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    async with Scope("test") as scope:
+        flusher = Flusher(bench.env, scope)
+        append(log, batch_of(b"x"))
+        assert await flusher.checkpoint(log)
+        assert (log.recovery_point, log.flushed_offset) == (1, 1)
+        assert not await flusher.checkpoint(log)
+    log.abandon()
+
+
+async def test_waiters_are_woken_by_their_offset_and_only_then() -> None:
+    """In any order of waiting; a cancelled one leaves nothing."""
+    waiters = OffsetWaiters(5)
+    await waiters.reached(5)
+    async with Scope("test") as scope:
+        late, early, gone = (scope.spawn(f"{offset}", waiters.reached(offset)) for offset in (9, 7, 8))
+        await settle()
+        gone.cancel()
+        waiters.advance(7)
+        await settle()
+        assert early.done()
+        assert not late.done()
+        waiters.advance(9)
+        await late
+        assert len(waiters) == 0
+
+
+async def test_waiters_learn_that_waiting_is_in_vain() -> None:
+    """Those who wait, and those who would."""
+    waiters = OffsetWaiters(0)
+    future = asyncio.ensure_future(waiters.reached(1))
+    await settle()
+    waiters.fail(PartitionOffline("gone"))
+    with pytest.raises(PartitionOffline):
+        await future
+    with pytest.raises(PartitionOffline):
+        await waiters.reached(1)

@@ -1,0 +1,274 @@
+"""Opening a partition after it was not closed: torn tails, flipped bits, lost and damaged files, repeated crashes."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.wire.records import ControlType
+from tests.broker.log.faulty_storage import PowerCut, cut_power_at, faulty_env
+from tests.broker.log.harness import NOW_MS, TINY, Bench, append, append_marker, batch_of, marker_of, values_of
+
+ONE_SEGMENT = replace(TINY, segment_bytes=1 << 20)
+
+
+def log_file(bench: Bench, number: int = -1) -> Path:
+    return sorted(bench.directory.glob("*.log"))[number]
+
+
+def filled(bench: Bench, count: int) -> dict[int, bytes | None]:
+    """A partition with `count` batches of two records, left as a crash leaves it."""
+    log = bench.open()
+    for number in range(count):
+        append(log, batch_of(b"a%d" % number, b"b%d" % number), epoch=number // 4)
+    values = values_of(log)
+    log.abandon()
+    return values
+
+
+def test_torn_tail_is_cut_at_the_last_whole_batch_wherever_it_tears(tmp_path: Path) -> None:
+    """For every number of bytes of the last batch that reached the disk, exactly the batches before it are there."""
+    original = Bench(tmp_path / "original-0", ONE_SEGMENT)
+    values = filled(original, 6)
+    data = log_file(original).read_bytes()
+    batch_bytes = len(batch_of(b"a5", b"b5"))
+    for torn in range(batch_bytes):
+        bench = Bench(tmp_path / f"torn-{torn}", ONE_SEGMENT)
+        shutil.copytree(original.directory, bench.directory)
+        log_file(bench).write_bytes(data[: len(data) - batch_bytes + torn])
+        log = bench.open()
+        assert values_of(log) == {offset: value for offset, value in values.items() if offset < 10}
+        assert log.log_end_offset == 10
+        assert log.recovery_report.cut_bytes == torn
+        assert append(log, batch_of(b"new")).base_offset == 10
+        log.abandon()
+
+
+def test_tail_that_was_extended_with_zeros_is_cut(tmp_path: Path) -> None:
+    """A file whose size reached the disk before its bytes ends in zeros."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    values = filled(bench, 4)
+    with log_file(bench).open("ab") as file:
+        file.write(bytes(500))
+    log = bench.open()
+    assert values_of(log) == values
+    assert log.recovery_report.cut_bytes == 500
+    log.abandon()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_flipped_bit_below_the_recovery_point_is_never_served_and_never_cut(tmp_path: Path, clean: bool) -> None:
+    """Each bit of a middle batch, flipped: reads give the true values or an error, and no byte is removed."""
+    original = Bench(tmp_path / "original-0", ONE_SEGMENT)
+    log = original.open()
+    for number in range(8):
+        append(log, batch_of(b"a%d" % number, b"b%d" % number))
+    values = values_of(log)
+    log.close(NOW_MS)
+    original.save(log)
+    data = log_file(original).read_bytes()
+    batch_bytes = len(data) // 8
+    # The leader epoch (bytes 12 to 15) is not under the checksum and not visible in the values.
+    for position in (*range(12), *range(16, batch_bytes)):
+        bench = Bench(tmp_path / f"flip-{clean}-{position}", ONE_SEGMENT, recovery_point=original.recovery_point)
+        shutil.copytree(original.directory, bench.directory)
+        flipped = bytearray(data)
+        flipped[3 * batch_bytes + position] ^= 1 << (position % 8)
+        log_file(bench).write_bytes(flipped)
+        with suppress(PartitionOffline):
+            damaged = bench.open(clean=clean)
+            for start in values:
+                with suppress(PartitionOffline):
+                    served = values_of(damaged, start, bytes_max=1, end=start + 1)
+                    assert served.items() <= values.items(), f"bit of byte {position} was served"
+            with pytest.raises(PartitionOffline):
+                values_of(damaged)
+            damaged.abandon()
+        assert log_file(bench).read_bytes() == bytes(flipped), f"byte {position}: something was cut"
+
+
+def test_flipped_bit_above_the_recovery_point_cuts_there_and_says_so(tmp_path: Path) -> None:
+    """What no checkpoint promised may be cut, but the report names the place."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    values = filled(bench, 6)
+    data = bytearray(log_file(bench).read_bytes())
+    data[2 * len(data) // 6 + 70] ^= 4
+    log_file(bench).write_bytes(data)
+    log = bench.open()
+    assert values_of(log) == {offset: value for offset, value in values.items() if offset < 4}
+    assert "checksum" in log.recovery_report.cut_at
+    log.abandon()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "zero"])
+def test_lost_bytes_below_the_recovery_point_take_the_partition_offline(
+    tmp_path: Path, damage: str, clean: bool
+) -> None:
+    """A closed segment that is cut, gone or zeroed is not a gap that readers step over."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    for number in range(30):
+        append(log, batch_of(b"%d" % number))
+    log.close(NOW_MS)
+    bench.save(log)
+    path = log_file(bench, 2)
+    data = path.read_bytes()
+    match damage:
+        case "truncate":
+            path.write_bytes(data[: len(data) - 10])
+        case "zero":
+            path.write_bytes(bytes(len(data)))
+        case _:
+            path.unlink()
+    with pytest.raises(PartitionOffline):
+        bench.open(clean=clean)
+
+
+def test_log_that_ends_below_the_recovery_point_stays_offline(tmp_path: Path) -> None:
+    """Losing promised records at the end is damage too."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    log = bench.open()
+    for number in range(5):
+        append(log, batch_of(b"%d" % number))
+    bench.checkpoint(log)
+    log.abandon()
+    data = log_file(bench).read_bytes()
+    log_file(bench).write_bytes(data[:-1])
+    for _ in range(2):
+        with pytest.raises(PartitionOffline, match="was on disk"):
+            bench.open()
+    assert log_file(bench).read_bytes() == data[:-1]
+
+
+DERIVED = [".index", ".timeindex", ".txnindex", ".snapshot", "leader-epoch-checkpoint"]
+DAMAGES = [
+    (suffix, damage)
+    for suffix in DERIVED
+    for damage in ("remove", "empty", "garbage", "shift")
+    if (suffix, damage) != (".txnindex", "empty")  # which is what a segment without aborts has
+]
+
+
+@pytest.mark.parametrize(("suffix", "damage"), DAMAGES)
+@pytest.mark.parametrize("clean", [False, True])
+def test_damaged_derived_files_are_rebuilt_with_the_same_answers(
+    tmp_path: Path, suffix: str, damage: str, clean: bool
+) -> None:
+    """Offsets, timestamps, epochs, producers and aborted transactions do not depend on any derived file."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    for number in range(24):
+        append(log, batch_of(b"%d" % number, timestamp_ms=NOW_MS + number * 10), epoch=number // 8)
+        append(log, batch_of(b"t", producer=(7, 0, number), transactional=True), epoch=number // 8)
+        if number % 5 == 4:
+            append_marker(log, marker_of(ControlType.ABORT, 7, 0))
+    log.high_watermark = log.log_end_offset
+    before = answers(log)
+    log.close(NOW_MS)
+    bench.save(log)
+    for path in sorted(bench.directory.iterdir()):
+        if path.name.endswith(suffix):
+            data = path.read_bytes()
+            match damage:
+                case "remove":
+                    path.unlink()
+                case "empty":
+                    path.write_bytes(b"")
+                case "garbage":
+                    path.write_bytes(bytes((byte * 7 + 3) % 256 for byte in data))
+                case _:
+                    path.write_bytes(data[4:] + data[:4])
+    log = bench.open(clean=clean)
+    log.high_watermark = log.log_end_offset
+    assert answers(log) == before
+    log.abandon()
+
+
+def answers(log: PartitionLog) -> dict[str, object]:
+    end_offset = log.log_end_offset
+    return {
+        "values": values_of(log, bytes_max=1),
+        "ends": (log.log_start_offset, end_offset, log.last_stable_offset),
+        "times": [log.offset_for_timestamp(NOW_MS + ms) for ms in range(0, 260, 7)],
+        "newest": log.max_timestamp(),
+        "epochs": [log.end_offset_for_epoch(epoch) for epoch in range(5)],
+        "aborted": [log.aborted_transactions(start, end_offset) for start in range(0, end_offset, 3)],
+        "producers": log.producers.encode_snapshot()[:6],
+        "sequence": log.producers.entries[7].last_sequence,
+    }
+
+
+def test_recovery_survives_a_power_cut_at_every_step(tmp_path: Path) -> None:
+    """A crash during recovery, as often as it likes, is a crash."""
+    original = Bench(tmp_path / "original-0")
+    values = filled(original, 20)
+    with log_file(original).open("ab") as file:
+        file.write(b"torn")
+    number = 0
+    finished = False
+    while not finished:
+        env, faults = faulty_env()
+        bench = Bench(tmp_path / f"run-{number}", env=env)
+        shutil.copytree(original.directory, bench.directory)
+        for attempt in range(3):
+            cut_power_at(faults, max(number - attempt, 0))
+            finished = False
+            with suppress(PowerCut):
+                bench.open().abandon()
+                finished = True
+        faults.before = lambda name, path: None
+        log = bench.open()
+        assert values_of(log) == values
+        log.abandon()
+        number += 1
+
+
+def test_only_what_follows_the_recovery_point_is_walked(tmp_path: Path) -> None:
+    """After a checkpoint a restart reads the tail, not the segment."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    log = bench.open()
+    for number in range(200):
+        append(log, batch_of(b"%d" % number, producer=(7, 0, number)))
+    bench.checkpoint(log)
+    for number in range(3):
+        append(log, batch_of(b"x", producer=(7, 0, 200 + number)))
+    log = bench.crash(log)
+    assert log.recovery_report.walked_bytes < 1000
+    assert log.producers.entries[7].last_sequence == 202
+    log.abandon()
+
+
+def test_segment_after_a_torn_one_goes_with_it(tmp_path: Path) -> None:
+    """Above the recovery point, what lies behind a cut cannot be reached without a gap."""
+    bench = Bench(tmp_path / "orders-0")
+    values = filled(bench, 20)
+    path = log_file(bench, 1)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    log = bench.open()
+    assert log.log_end_offset < 40
+    assert values_of(log) == {offset: value for offset, value in values.items() if offset < log.log_end_offset}
+    assert log_file(bench) == path
+    log.abandon()
+
+
+def test_half_deleted_files_are_removed(tmp_path: Path) -> None:
+    """Leftovers of an interrupted deletion or compaction do not come back to life."""
+    bench = Bench(tmp_path / "orders-0")
+    values = filled(bench, 3)
+    for name in ("00000000000000000099.log.deleted", "00000000000000000000.log.cleaned", "x.tmp"):
+        (bench.directory / name).write_bytes(b"old")
+    (bench.directory / "00000000000000000000.index.swap").write_bytes(b"old")
+    (bench.directory / "00000000000000000777.index").write_bytes(b"orphan")
+    log = bench.open()
+    assert values_of(log) == values
+    names = {path.name for path in bench.directory.iterdir()}
+    assert not [name for name in names if "deleted" in name or "cleaned" in name or "swap" in name or "777" in name]
+    log.abandon()
