@@ -175,6 +175,16 @@ class TableState(Generic[K, V]):
             value = self._load(key)
         return value is not _ABSENT
 
+    def peek(self, key: K) -> V | None:
+        """Like `get`, for queries: what processing keeps in cache stays what it is."""
+        value = self._recent.get(key, _UNKNOWN)
+        if value is _UNKNOWN:
+            value = self._old.get(key, _UNKNOWN)
+        if not isinstance(value, _Mark):
+            return value
+        data = None if value is _ABSENT else self._store.get(self.name, self._encode_key(key))
+        return None if data is None else self._decode_row(key, data)
+
     def _load(self, key: K) -> V | _Mark:
         """Bring an entry into `recent`, from the old generation or from the store."""
         value = self._old.get(key, _UNKNOWN)
@@ -310,6 +320,11 @@ class TableState(Generic[K, V]):
     def dirty_count(self) -> int:
         """Keys changed since the last `take_dirty`."""
         return len(self._dirty)
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """Whether reads may show what no finished commit has."""
+        return bool(self._dirty or self._in_commit)
 
     @property
     def dirty_full(self) -> bool:

@@ -113,7 +113,7 @@ class WindowedState(Generic[K, V]):
         self._table: TableState[tuple[K, int], V] = TableState(
             name,
             store,
-            _window_key_serde(key),
+            window_key_serde(key),
             value,
             on_new_key=None if on_new_key is None else lambda data: on_new_key(data[:-START_BYTES]),
             cache_bytes_max=cache_bytes_max,
@@ -336,6 +336,16 @@ class WindowedState(Generic[K, V]):
             self.advance(stream_time_ms)
 
     @property
+    def table(self) -> TableState[tuple[K, int], V]:
+        """The rows, keyed by (key, window start), expired ones included. For queries; writes go through this class."""
+        return self._table
+
+    @property
+    def expired_start_ms(self) -> int:
+        """Windows that start here or before are expired."""
+        return self._expired_start_ms
+
+    @property
     def cache_entries(self) -> int:
         return self._table.cache_entries
 
@@ -352,7 +362,8 @@ def index_change(change: Change) -> Change | None:
 _MARK: Serde[tuple[int, bytes]] = table_value_serde_for(tuple[int, bytes])
 
 
-def _window_key_serde(key: Serde[K]) -> Serde[tuple[K, int]]:
+def window_key_serde(key: Serde[K]) -> Serde[tuple[K, int]]:
+    """Serde of (key, window start) as row keys."""
     encode_key, decode_key = key.encode, key.decode
 
     def encode(window: tuple[K, int]) -> bytes:
