@@ -41,7 +41,9 @@ def encode_offsets(offsets: Mapping[TopicPartition, int]) -> bytes:
 
 
 def decode_offsets(data: bytes) -> dict[TopicPartition, int]:
-    """The inverse of `encode_offsets`. Raises DamagedCheckpoint."""
+    """The inverse of `encode_offsets`. Kafka creates these files empty. Raises DamagedCheckpoint."""
+    if not data:
+        return {}
     offsets: dict[TopicPartition, int] = {}
     for fields in _decode_lines(data, field_count=3):
         offsets[fields[0], _integer(fields[1])] = _integer(fields[2])

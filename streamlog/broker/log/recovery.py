@@ -157,13 +157,13 @@ def _check_no_gaps(segments: SegmentList, recovery_point: int) -> None:
 
 def _load_epochs(storage: Storage, directory: str, segments: SegmentList, report: RecoveryReport) -> EpochCache:
     path = f"{directory}/{LEADER_EPOCH_FILE}"
+    if all(segment.size_bytes == 0 for segment in segments):
+        return EpochCache()
     if storage.exists(path):
         try:
             return EpochCache(decode_epochs(storage.read_bytes(path)))
         except DamagedCheckpoint:
             report.rebuilt.append(path)
-    elif all(segment.size_bytes == 0 for segment in segments):
-        return EpochCache()
     epochs = EpochCache()
     for segment in segments:
         # The active segment may have a torn tail, which the walk above the recovery point deals with.
