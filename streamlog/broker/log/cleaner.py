@@ -19,8 +19,8 @@ Swapping survives a crash at any point (recovery.py has the other half): the new
 .cleaned, become .swap, which commits; then the old ones become .deleted and the new ones lose their suffix. The
 directory is synced between these steps.
 
-`clean` is a generator, so that it can run in slices between requests: it yields None where it may be paused, and a
-callable where something has to be synced by a thread before it goes on.
+`clean` is a generator, so that it can run in slices between requests: it yields None after every slice of a millisecond
+or two, and a callable where something has to be synced by a thread before it goes on.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ KEY_OVERHEAD_BYTES = 120
 
 COPY_BUFFER_BYTES = 1024 * 1024
 """Cleaned batches collected before they are written."""
+
+SLICE_BYTES = 128 * 1024
+"""Input between two pauses. With records of 100 bytes that is about one millisecond of work."""
 
 Step: TypeAlias = Callable[[], None] | None
 
@@ -114,11 +117,16 @@ def is_due(log: PartitionLog, cleanable: Cleanable) -> bool:
 
 
 def clean(
-    log: PartitionLog, storage: Storage, cleanable: Cleanable, now_ms: int, map_bytes_max: int = MAP_BYTES_MAX
+    log: PartitionLog,
+    storage: Storage,
+    cleanable: Cleanable,
+    now_ms: int,
+    map_bytes_max: int = MAP_BYTES_MAX,
+    slice_bytes: int = SLICE_BYTES,
 ) -> Generator[Step, None, CleanResult]:
     """One round. Yields steps (see above), returns what was done. Raises DamagedLog, OSError: nothing is lost."""
     generation = log.generation
-    offsets_by_key, end_offset = yield from _map_keys(log, cleanable, map_bytes_max)
+    offsets_by_key, end_offset = yield from _map_keys(log, cleanable, map_bytes_max, slice_bytes)
     result = CleanResult(end_offset)
     # Up to the end of the last segment that is copied, not only to the end of what was mapped.
     transactions = _Transactions(log.aborted_transactions(log.segments[0].base_offset, cleanable.end_offset))
@@ -127,7 +135,7 @@ def clean(
         if log.generation != generation or not _are_neighbours(log, group):
             result.was_interrupted = True
             break
-        cleaned = yield from _copy(log, storage, group, decide, result, now_ms)
+        cleaned = yield from _copy(log, storage, group, decide, result, now_ms, slice_bytes)
         if log.generation != generation or not _are_neighbours(log, group):
             _remove(storage, cleaned)
             result.was_interrupted = True
@@ -140,11 +148,11 @@ def clean(
 
 
 def _map_keys(
-    log: PartitionLog, cleanable: Cleanable, map_bytes_max: int
+    log: PartitionLog, cleanable: Cleanable, map_bytes_max: int, slice_bytes: int
 ) -> Generator[Step, None, tuple[dict[bytes, int], int]]:
     """(last offset of each key, the offset up to which that is complete)."""
     offsets: dict[bytes, int] = {}
-    map_bytes = 0
+    map_bytes = unpaused_bytes = 0
     start, end_offset = cleanable.first_dirty_offset, cleanable.first_dirty_offset
     transactions = _Transactions(log.aborted_transactions(start, cleanable.end_offset))
     for header, batch in _batches(log, start, cleanable.end_offset):
@@ -162,7 +170,10 @@ def _map_keys(
                 return offsets, end_offset
             offsets.update(fresh)
         end_offset = header.next_offset
-        yield None
+        unpaused_bytes += len(batch)
+        if unpaused_bytes >= slice_bytes:
+            unpaused_bytes = 0
+            yield None
     return offsets, cleanable.end_offset
 
 
@@ -366,12 +377,18 @@ def _are_neighbours(log: PartitionLog, group: list[Segment]) -> bool:
 
 
 def _copy(
-    log: PartitionLog, storage: Storage, group: list[Segment], decide: _Filter, result: CleanResult, now_ms: int
+    log: PartitionLog,
+    storage: Storage,
+    group: list[Segment],
+    decide: _Filter,
+    result: CleanResult,
+    now_ms: int,
+    slice_bytes: int,
 ) -> Generator[Step, None, Segment]:
     """Write what is left of `group` into a new .cleaned segment and sync it."""
     cleaned = _new_cleaned(log, storage, group[0].base_offset, now_ms)
     decide.transactions.retained = []
-    buffer = bytearray()
+    buffer, unpaused_bytes = bytearray(), 0
     noted: list[tuple[int, int, int]] = []
     for segment in group:
         for _, header, batch in segment.batches_from(segment.base_offset):
@@ -383,7 +400,10 @@ def _copy(
                 buffer += left
             if len(buffer) >= COPY_BUFFER_BYTES:
                 _write(cleaned, buffer, noted, result)
-            yield None
+            unpaused_bytes += len(batch)
+            if unpaused_bytes >= slice_bytes:
+                unpaused_bytes = 0
+                yield None
     _write(cleaned, buffer, noted, result)
     cleaned.finish()
     cleaned.replace_aborted(decide.transactions.retained)

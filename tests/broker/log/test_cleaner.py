@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlog.broker.log.cleaner import CleanResult, Step, clean, find_cleanable, is_due
-from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.wire.records import BatchHeader, Compression, ControlType, decode_records, iter_batch_headers
 from tests.broker.log.faulty_storage import PowerCut, cut_power_at, faulty_env
@@ -311,7 +310,7 @@ def test_segments_deleted_during_a_round_stay_deleted(bench: Bench) -> None:
     settle(bench, log)
     cleanable = find_cleanable(log, 0, NOW_MS)
     assert cleanable is not None
-    work = clean(log, bench.env.storage, cleanable, NOW_MS)
+    work = clean(log, bench.env.storage, cleanable, NOW_MS, slice_bytes=1)
     for _ in range(35):
         next(work)
     log.delete_segments([log.segments[0]], NOW_MS)
@@ -321,6 +320,10 @@ def test_segments_deleted_during_a_round_stay_deleted(bench: Bench) -> None:
     log.abandon()
 
 
-def test_config_rolls_early_enough_for_max_compaction_lag() -> None:
-    """Only closed segments are compacted, so segment.ms is not allowed to exceed the lag."""
-    assert LogConfig(compact=True, max_compaction_lag_ms=5).segment_ms > 5
+def test_segments_close_early_enough_for_max_compaction_lag(tmp_path: Path) -> None:
+    """Only closed segments are compacted, so none stays open longer than max.compaction.lag.ms allows."""
+    log = Bench(tmp_path / "table-0", replace(COMPACTED, segment_bytes=1 << 20, max_compaction_lag_ms=100)).open()
+    for ms in (0, 100, 101):
+        append(log, batch_of(b"v", keys=[b"k"], timestamp_ms=NOW_MS + ms))
+    assert [segment.base_offset for segment in log.segments] == [0, 2]
+    log.abandon()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from streamlog.broker.log.checkpoint import RECOVERY_POINT_FILE, decode_meta_properties, decode_offsets
+from streamlog.broker.log.checkpoint import (
+    CLEANER_FILE,
+    HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
+    RECOVERY_POINT_FILE,
+    decode_meta_properties,
+    decode_offsets,
+)
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
-from streamlog.broker.log.housekeeper import Housekeeper
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.env import Env, Scope, real_env
@@ -195,32 +200,31 @@ def test_very_long_topic_names_can_be_deleted(tmp_path: Path) -> None:
     directory.close(NOW_MS)
 
 
-async def test_housekeeping_checkpoints_compacts_and_removes(tmp_path: Path) -> None:
-    """One round of each: the files say what was done, and a restart has little to walk."""
+async def test_checkpoint_files_follow_the_partitions(tmp_path: Path) -> None:
+    """What was saved is what a restart after a crash starts from."""
     env = real_env()
     directory = open_directory(tmp_path, env)
-    config = replace(TINY, compact=True, delete=False, file_delete_delay_ms=0)
-    log = directory.open_partition("table", 0, TOPIC_ID, config, NOW_MS)
+    log = open_orders(directory)
     for number in range(40):
-        append(log, batch_of(b"%d" % number, keys=[b"k%d" % (number % 3)]))
-    log.high_watermark = log.log_end_offset
+        append(log, batch_of(b"%d" % number))
+    log.high_watermark = 30
+    log.delete_records_before(5)
     async with Scope("test") as scope:
-        housekeeper = Housekeeper(env, directory, Flusher(env, scope))
-        assert not await housekeeper.clean_one()
-        await housekeeper.checkpoint()
-        saved = decode_offsets((tmp_path / "data" / RECOVERY_POINT_FILE).read_bytes())
-        assert saved == {("table", 0): 40}
-        before = log.size_bytes
-        assert await housekeeper.clean_one()
-        assert not await housekeeper.clean_one()
-        assert log.size_bytes < before
-        assert directory.cleaner_offsets["table", 0] == log.active.base_offset
-        await housekeeper.tick()
-        await housekeeper.save_checkpoints()
-    assert not list((tmp_path / "data" / "table-0").glob("*.deleted"))
-    directory.close(NOW_MS)
+        assert await Flusher(env, scope).checkpoint(log)
+    directory.cleaner_offsets["orders", 0] = 3
+    assert sorted(directory.unsaved()) == sorted(
+        [RECOVERY_POINT_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE, CLEANER_FILE]
+    )
+    directory.save_checkpoints()
+    assert directory.unsaved() == {}
+    saved = {
+        name: decode_offsets((tmp_path / "data" / name).read_bytes()) for name in (RECOVERY_POINT_FILE, CLEANER_FILE)
+    }
+    assert saved == {RECOVERY_POINT_FILE: {("orders", 0): 40}, CLEANER_FILE: {("orders", 0): 3}}
+    directory.abandon()
     directory = open_directory(tmp_path, env)
-    log = directory.open_partition("table", 0, TOPIC_ID, config, NOW_MS)
-    assert values_of(log)[39] == b"39"
+    log = open_orders(directory)
+    assert (log.log_start_offset, log.high_watermark, log.recovery_report.walked_bytes < 200) == (5, 30, True)
+    assert directory.cleaner_offsets == {("orders", 0): 3}
     directory.close(NOW_MS)
     env.offload.close()
