@@ -62,7 +62,7 @@ class Node:
         self.broker.partitions.close()
         await self.scope.close()
         epoch = self.broker.image.brokers[self.broker.node_id].epoch
-        self.broker.logs.close(self.env.clock.wall_ms(), broker_epoch=epoch)
+        self.broker.logs.close(broker_epoch=epoch)
 
     async def abandon(self) -> None:
         """Stop as a crash would: nothing is saved, recovery has to do it."""

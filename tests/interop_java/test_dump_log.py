@@ -57,7 +57,7 @@ def test_kafka_reads_every_file_of_a_partition(kafka_libs: Path, tmp_path: Path)
     bench = Bench(tmp_path / "orders-0", replace(TINY, segment_bytes=4000))
     log = mixed(bench)
     end_offset, aborted = log.log_end_offset, log.aborted_transactions(0, log.log_end_offset)
-    log.close(NOW_MS)
+    log.close()
     text = dump(kafka_libs, bench.directory, "--deep-iteration")
     assert text.count("| offset:") == end_offset
     assert text.count("lastStableOffset:") == len(aborted) > 2
@@ -81,7 +81,7 @@ def test_kafka_reads_a_partition_that_was_recovered_and_compacted(kafka_libs: Pa
         if step is not None:
             step()
     kept = values_of(log)
-    log.close(NOW_MS)
+    log.close()
     logs = ",".join(str(path) for path in sorted(bench.directory.glob("*.log")))
     text = run_java(kafka_libs, DUMP, ["--files", logs, "--deep-iteration"])
     assert "isvalid: false" not in text
@@ -157,7 +157,7 @@ def test_partition_moves_from_kafka_to_us_and_back(kafka_node: KafkaNode, clean_
         batch = batch_of(b"%d" % number, keys=[b"k"], timestamp_ms=oldest.timestamp_ms)
         append(log, batch, epoch=log.leader_epoch, now_ms=oldest.timestamp_ms)
     log.high_watermark = log.log_end_offset
-    directory.close(NOW_MS)
+    directory.close()
     env.offload.close()
 
     kafka_node.start()

@@ -353,12 +353,12 @@ class LogDirectory:
 
     # --- leaving ---
 
-    def close(self, now_ms: int, *, broker_epoch: int = -1) -> None:
+    def close(self, *, broker_epoch: int = -1) -> None:
         """Close every partition so that the next start has nothing to recover, and let go of the directory. Blocks."""
         is_clean = True
         for log in self.logs.values():
             try:
-                log.close(now_ms)
+                log.close()
                 is_clean = is_clean and log.failure is None
             except PartitionOffline:
                 is_clean = False

@@ -45,7 +45,21 @@ def _search_segment(
 def newest(segments: SegmentList, log_start_offset: int) -> TimestampOffset | None:
     """The newest record, the first of them if several are equally new; None in a log without timestamps."""
     newest_ms = max(segment.largest_timestamp_ms for segment in segments)
-    return None if newest_ms < 0 else first_at_or_after(segments, newest_ms, log_start_offset)
+    found = None if newest_ms < 0 else first_at_or_after(segments, newest_ms, log_start_offset)
+    if found is None and newest_ms >= 0:
+        # The newest one lies below the log start, so the indexes say nothing about the others.
+        newest_ms = max((_newest_ms(segment, log_start_offset) for segment in segments), default=-1)
+        found = None if newest_ms < 0 else first_at_or_after(segments, newest_ms, log_start_offset)
+    return found
+
+
+def _newest_ms(segment: Segment, log_start_offset: int) -> int:
+    newest_ms = -1
+    for _, header, batch in segment.batches_from(log_start_offset):
+        columns = decode_records(batch, 0, header, verify=False)
+        rows = zip(columns.offsets, columns.timestamps_ms, strict=True)
+        newest_ms = max([newest_ms, *(ms for offset, ms in rows if offset >= log_start_offset)])
+    return newest_ms
 
 
 def aborted_transactions(

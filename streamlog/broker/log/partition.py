@@ -19,6 +19,7 @@ partition is offline: every call raises PartitionOffline until the broker starts
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple, NoReturn
 
@@ -28,7 +29,7 @@ from streamlog.broker.log.epochs import EpochCache
 from streamlog.broker.log.flush import CheckpointWork, FlushWork
 from streamlog.broker.log.lookup import TimestampOffset, aborted_transactions, first_at_or_after, newest
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
-from streamlog.broker.log.producer_state import ProducerState, TransactionMarker, read_marker
+from streamlog.broker.log.producer_state import ProducerState, TransactionMarker
 from streamlog.broker.log.reading import Limit, LogReader, ReadResult
 from streamlog.broker.log.recovery import (
     RecoveryReport,
@@ -49,19 +50,24 @@ from streamlog.broker.log.segment import (
 )
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
-from streamlog.broker.log.validate import check_client_batch, check_size, decode_header, recompress
+from streamlog.broker.log.validate import (
+    PlacedBatch,
+    check_client_batch,
+    check_follows,
+    check_size,
+    decode_header,
+    recompress,
+    split_batches,
+)
 from streamlog.env import Buffer, Env
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.records import (
     BatchHeader,
-    CorruptBatch,
     WritableBuffer,
     decode_batch_header,
-    iter_batch_headers,
     set_base_offset,
     set_leader_epoch,
     set_max_timestamp_and_append_time,
-    verify_crc,
 )
 
 __all__ = ["AppendResult", "Origin", "PartitionLog", "ReadResult", "TimestampOffset"]
@@ -107,6 +113,7 @@ class PartitionLog:
         log_start_offset: int,
         recovery_point: int,
         high_watermark: int,
+        was_clean: bool,
     ) -> None:
         self._env = env
         self.directory = directory
@@ -132,7 +139,8 @@ class PartitionLog:
         self.failure: str | None = None
         """Why the partition is offline; None while it works."""
         self.generation = 0  # counts truncations: work begun before one does not conclude after it
-        self._epochs_saved = -1  # epochs.changes that the epoch file holds
+        self._was_clean = was_clean
+        self._epochs_saved = 0 if was_clean else -1  # epochs.changes that the epoch file holds
         # What the next flush has to sync besides the logs: the directory entries of new segments, and at first
         # those of the partition itself, which whoever created it has not synced.
         self._unsynced_paths = [f"{directory}/{PARTITION_METADATA_FILE}"]
@@ -185,17 +193,18 @@ class PartitionLog:
             loaded.epochs,
             loaded.producers,
             loaded.report,
-            log_start_offset=max(log_start_offset, loaded.segments[0].base_offset),
+            log_start_offset=loaded.log_start_offset,
             recovery_point=recovery_point,
             high_watermark=high_watermark,
+            was_clean=loaded.was_clean,
         )
 
-    def close(self, now_ms: int) -> None:
+    def close(self) -> None:
         """Leave nothing to recover: indexes and snapshot written, everything synced, files closed. Blocks.
 
         Afterwards `recovery_point` is the log end. Raises PartitionOffline.
         """
-        if self.failure is None:
+        if self.failure is None and not self._is_as_opened:
             work = self.begin_checkpoint(finish=True)
             if work is not None:
                 error: OSError | None = None
@@ -210,6 +219,12 @@ class PartitionLog:
         """Close the files and leave everything else to recovery."""
         for segment in self.segments:
             segment.close()
+
+    @property
+    def _is_as_opened(self) -> bool:
+        """Closed cleanly before and not touched since: everything is on disk already."""
+        untouched = self._was_clean and self.appended_bytes == 0 and self.generation == 0
+        return untouched and self.recovery_point == self.log_end_offset and self._epochs_saved == self.epochs.changes
 
     # --- where the log stands ---
 
@@ -292,36 +307,32 @@ class PartitionLog:
             batches = recompress(batches, header, config)
             header = decode_header(batches)
             check_size(len(batches), config)
-        return self._append_one(batches, header, leader_epoch, now_ms, None)
+        return self._append_one(batches, header, leader_epoch, now_ms)
 
     def _append_from_coordinator(self, batches: WritableBuffer, leader_epoch: int, now_ms: int) -> AppendResult:
-        """One batch after the other: each is checked against what the ones before have changed."""
-        position = 0
-        first: AppendResult | None = None
-        result: AppendResult | None = None
         view = memoryview(batches)
-        while position < len(view):
-            header = decode_header(view, position)
-            batch = view[position : position + header.size_bytes]
-            check_size(len(batch), self.config)
-            marker = self._read_marker(batch, header)
-            if header.producer_id >= 0:
-                self.producers.check_coordinator(header, marker)
-            result = self._append_one(batch, header, leader_epoch, now_ms, marker)
-            first = first or result
-            position += header.size_bytes
-        if first is None or result is None:
+        offset = self.log_end_offset
+        for batch in split_batches(view):
+            check_size(batch.header.size_bytes, self.config)
+            if batch.header.producer_id >= 0:
+                self.producers.check_coordinator(batch.header, batch.marker)
+            set_base_offset(view, batch.position, offset)
+            set_leader_epoch(view, batch.position, leader_epoch)
+            if self.config.log_append_time:
+                set_max_timestamp_and_append_time(view, batch.position, now_ms)
+            offset += batch.header.last_offset_delta + 1
+        placed = split_batches(view)
+        if not placed:
             raise AppendRefused(ErrorCode.INVALID_RECORD, "there is no batch to append")
-        return result._replace(base_offset=first.base_offset)
+        return self._append_placed(view, placed, now_ms)
 
-    def _append_one(
-        self,
-        batch: WritableBuffer,
-        header: BatchHeader,
-        leader_epoch: int,
-        now_ms: int,
-        marker: TransactionMarker | None,
-    ) -> AppendResult:
+    def _append_from_leader(self, batches: WritableBuffer, now_ms: int) -> AppendResult:
+        view = memoryview(batches)
+        placed = split_batches(view, torn_tail_allowed=True)
+        check_follows(view, placed, self.log_end_offset)
+        return self._append_placed(view, placed, now_ms)
+
+    def _append_one(self, batch: WritableBuffer, header: BatchHeader, leader_epoch: int, now_ms: int) -> AppendResult:
         """Give the batch its place and write it."""
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
@@ -342,73 +353,50 @@ class PartitionLog:
         if leader_epoch != self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
         if header.producer_id >= 0:
-            self._fold(decode_batch_header(batch), marker, now_ms)
+            self._fold(decode_batch_header(batch), None, now_ms)
         else:
             self.producers.end_offset = last_offset + 1
         for callback in self.on_append:
             callback()
         return AppendResult(base_offset, last_offset, append_time_ms, self.log_start_offset, is_duplicate=False)
 
-    def _append_from_leader(self, batches: WritableBuffer, now_ms: int) -> AppendResult:
-        """All whole batches, with one write for as many as fit the active segment."""
-        headers = self._check_replicated(batches)
-        view = memoryview(batches)
+    def _append_placed(self, view: memoryview, placed: list[PlacedBatch], now_ms: int) -> AppendResult:
+        """Write batches that have their offsets already, with one write for as many as fit the active segment."""
+        append_time_ms = now_ms if self.config.log_append_time else -1
         first_offset = last_offset = self.log_end_offset - 1
-        if headers:
-            first_offset, last_offset = headers[0][1].base_offset, headers[-1][1].last_offset
+        if placed:
+            first_offset, last_offset = placed[0].header.base_offset, placed[-1].header.last_offset
         start = 0
-        while start < len(headers):
-            position, header = headers[start]
-            segment = self._segment_for(header.size_bytes, header.last_offset, header.max_timestamp_ms, now_ms)
-            stop, end_position = self._run_that_fits(segment, headers, start)
-            self._write(segment, view[position:end_position])
-            for at, written in headers[start:stop]:
-                self._note_replicated(segment, view, at, written, now_ms)
-            start = stop
-        if headers:
-            for callback in self.on_append:
-                callback()
-        return AppendResult(first_offset, last_offset, -1, self.log_start_offset, is_duplicate=False)
-
-    def _check_replicated(self, batches: WritableBuffer) -> list[tuple[int, BatchHeader]]:
-        """(position, header) of the whole batches. Raises AppendRefused for damage or a step back in offsets."""
-        expected = self.log_end_offset
-        headers: list[tuple[int, BatchHeader]] = []
         try:
-            for position, header in iter_batch_headers(batches):
-                if header.base_offset < expected or header.last_offset < header.base_offset:
-                    raise AppendRefused(
-                        ErrorCode.CORRUPT_MESSAGE, f"the leader sent offset {header.base_offset}, not {expected}"
-                    )
-                if not verify_crc(batches, position, header):
-                    raise AppendRefused(
-                        ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} fails its checksum"
-                    )
-                headers.append((position, header))
-                expected = header.next_offset
-        except CorruptBatch as error:
-            raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
-        return headers
+            while start < len(placed):
+                position, header, _ = placed[start]
+                segment = self._segment_for(header.size_bytes, header.last_offset, header.max_timestamp_ms, now_ms)
+                stop, end_position = self._run_that_fits(segment, placed, start)
+                self._write(segment, view[position:end_position])
+                for batch in placed[start:stop]:
+                    self._note_placed(segment, batch, now_ms)
+                start = stop
+        finally:
+            if start:
+                self._tell_appended()
+        return AppendResult(first_offset, last_offset, append_time_ms, self.log_start_offset, is_duplicate=False)
 
-    def _run_that_fits(
-        self, segment: Segment, headers: Sequence[tuple[int, BatchHeader]], start: int
-    ) -> tuple[int, int]:
+    def _run_that_fits(self, segment: Segment, placed: Sequence[PlacedBatch], start: int) -> tuple[int, int]:
         """How many of the batches from `start` go into `segment` with one write: (next index, end position)."""
-        position = headers[start][0]
+        position = placed[start].position
         room = self.config.segment_bytes - segment.size_bytes
         stop = start + 1
-        while stop < len(headers):
-            at, header = headers[stop]
+        while stop < len(placed):
+            at, header, _ = placed[stop]
             too_far = header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
             if at + header.size_bytes - position > room or too_far:
                 break
             stop += 1
-        last_at, last_header = headers[stop - 1]
-        return stop, last_at + last_header.size_bytes
+        last = placed[stop - 1]
+        return stop, last.position + last.header.size_bytes
 
-    def _note_replicated(
-        self, segment: Segment, view: memoryview, position: int, header: BatchHeader, now_ms: int
-    ) -> None:
+    def _note_placed(self, segment: Segment, batch: PlacedBatch, now_ms: int) -> None:
+        header = batch.header
         self._reader.note(segment.size_bytes, header.last_offset)
         segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
         self.log_end_offset = header.next_offset
@@ -416,8 +404,7 @@ class PartitionLog:
         if header.leader_epoch != self.epochs.latest:
             self.epochs.assign(header.leader_epoch, header.base_offset)
         if header.producer_id >= 0:
-            batch = view[position : position + header.size_bytes]
-            self._fold(header, read_marker(batch, header) if header.is_control else None, now_ms)
+            self._fold(header, batch.marker, now_ms)
         else:
             self.producers.end_offset = header.next_offset
 
@@ -430,11 +417,9 @@ class PartitionLog:
         if entry is not None:
             entry.seen_at_ms = now_ms
 
-    def _read_marker(self, batch: memoryview, header: BatchHeader) -> TransactionMarker | None:
-        try:
-            return read_marker(batch, header) if header.is_control else None
-        except CorruptBatch as error:
-            raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+    def _tell_appended(self) -> None:
+        for callback in self.on_append:
+            callback()
 
     def _write(self, segment: Segment, data: Buffer) -> None:
         try:
@@ -613,10 +598,9 @@ class PartitionLog:
         remove_snapshots(self._env.storage, self.directory, above=end_offset)
         self.producers = rebuild_producers(self._env.storage, self.directory, self.segments, end_offset, now_ms)
         self._reader.forget(end_offset)
-        self._high_watermark = min(self._high_watermark, end_offset)
         self.producers.on_high_watermark(self._high_watermark)
-        for callback in self.on_append:
-            callback()
+        self.high_watermark = self._high_watermark
+        self._tell_appended()
 
     def _lower_recovery_point(self, offset: int) -> None:
         self.generation += 1
@@ -697,7 +681,12 @@ class PartitionLog:
     # --- durability ---
 
     def begin_flush(self) -> FlushWork | None:
-        """What a thread has to do so that everything appended so far is on disk; None when it is."""
+        """What a thread has to do so that everything appended so far is on disk; None when it is.
+
+        Raises PartitionOffline: a sync has failed before, and another one would prove nothing.
+        """
+        if self.failure is not None:
+            raise PartitionOffline(self.failure)
         if self.flushed_offset >= self.log_end_offset and not self._unsynced_directories:
             return None
         segments = self.segments.between(self.flushed_offset, max(self.log_end_offset, self.flushed_offset + 1))
@@ -710,7 +699,7 @@ class PartitionLog:
         """Conclude a flush. An error takes the partition offline, for good: PartitionOffline."""
         for segment in work.segments:
             segment.unpin()
-        if error is not None:
+        if error is not None or self.failure is not None:
             self._fail(self.failure or f"{self.directory} could not be synced: {error}")
         if work.generation == self.generation:
             self.flushed_offset = max(self.flushed_offset, work.end_offset)
@@ -761,6 +750,10 @@ class PartitionLog:
             self.recovery_point = work.end_offset
             self._epochs_saved = work.epoch_changes
             self.checkpointed_bytes = work.appended_bytes
+        else:
+            # The snapshot that the thread has written tells of records that are gone.
+            with suppress(FileNotFoundError):
+                self._env.storage.remove(work.replaced_files[0][0])
 
     def release_idle(self) -> None:
         """Close files and drop indexes of segments that nobody read since the last call."""

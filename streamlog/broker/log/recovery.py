@@ -66,6 +66,9 @@ class LoadedLog:
     epochs: EpochCache
     producers: ProducerState
     report: RecoveryReport
+    log_start_offset: int
+    was_clean: bool
+    """Nothing had to be walked or rebuilt."""
 
 
 def load(
@@ -91,7 +94,8 @@ def load(
     if not may_have_gaps:
         _check_no_gaps(segments, recovery_point)
     # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
-    if clean_shutdown and _resumes_at(segments.active, recovery_point):
+    was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
+    if was_clean:
         producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
     else:
         epochs.truncate_from_end(recovery_point)
@@ -102,12 +106,15 @@ def load(
             f"{segments.active.path(LOG_SUFFIX)} ends at offset {segments.active.next_offset}, but everything up to "
             f"{recovery_point} was on disk. Restore the file, or delete the directory to copy it from a replica."
         )
-    epochs.truncate_from_end(segments.active.next_offset)
-    epochs.truncate_from_start(max(log_start_offset, segments[0].base_offset))
+    end_offset = segments.active.next_offset
+    # A saved start beyond the end is left from before the log was emptied to follow a leader that starts lower.
+    log_start_offset = min(max(log_start_offset, segments[0].base_offset), end_offset)
+    epochs.truncate_from_end(end_offset)
+    epochs.truncate_from_start(log_start_offset)
     for segment in segments:
         if segment is not segments.active:
             segment.close()
-    return LoadedLog(segments, epochs, producers, report)
+    return LoadedLog(segments, epochs, producers, report, log_start_offset, was_clean and not report.rebuilt)
 
 
 def _open_segments(
@@ -278,7 +285,7 @@ class _Recovery:
                 self._remove_from(number)
         for segment in list(segments)[first:-1]:
             segment.finish()
-        remove_snapshots(self._storage, self._directory, above=segments.active.next_offset)
+        remove_snapshots(self._storage, self._directory, above=self._recovery_point)
         self._rebuild_lost_aborted(first)
         return self._producers
 
@@ -423,7 +430,7 @@ def snapshot_offsets(storage: Storage, directory: str) -> list[int]:
 
 
 def remove_snapshots(storage: Storage, directory: str, *, above: int) -> None:
-    """Snapshots of a future that was cut away."""
+    """Snapshots of a future that was cut away, or that a crash has left unproven."""
     for offset in snapshot_offsets(storage, directory):
         if offset > above:
             storage.remove(f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}")

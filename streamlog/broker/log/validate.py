@@ -8,7 +8,10 @@ which has judged them, and are checked for damage on the way.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.producer_state import TransactionMarker, read_marker
 from streamlog.broker.log.refusal import AppendRefused
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.records import (
@@ -21,6 +24,7 @@ from streamlog.wire.records import (
     decode_batch_header,
     decode_records,
     encode_batch,
+    iter_batch_headers,
     validate_header,
     validate_records,
     verify_crc,
@@ -125,3 +129,47 @@ def recompress(batches: WritableBuffer, header: BatchHeader, config: LogConfig) 
         base_sequence=header.base_sequence,
         is_transactional=header.is_transactional,
     )
+
+
+class PlacedBatch(NamedTuple):
+    """One of several batches in a buffer."""
+
+    position: int
+    header: BatchHeader
+    marker: TransactionMarker | None
+    """What a control batch says."""
+
+
+def split_batches(view: memoryview, *, torn_tail_allowed: bool = False) -> list[PlacedBatch]:
+    """The batches of a coordinator or a leader. Raises AppendRefused for what is none, or a marker that cannot be read.
+
+    A fetch response may end inside a batch; with `torn_tail_allowed` that one is left out.
+    """
+    found: list[PlacedBatch] = []
+    batches = iter_batch_headers(view)
+    try:
+        for position, header in batches:
+            batch = view[position : position + header.size_bytes]
+            found.append(PlacedBatch(position, header, read_marker(batch, header) if header.is_control else None))
+    except UnsupportedMagic as error:
+        raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+    except CorruptBatch as error:
+        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
+    if batches.valid_bytes < len(view) and not torn_tail_allowed:
+        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, "the last batch is cut")
+    return found
+
+
+def check_follows(view: memoryview, placed: list[PlacedBatch], log_end_offset: int) -> None:
+    """Raise AppendRefused unless a leader's batches are undamaged and go on where the log ends, gaps allowed."""
+    expected = log_end_offset
+    for position, header, _ in placed:
+        if header.base_offset < expected or header.last_offset_delta < 0:
+            raise AppendRefused(
+                ErrorCode.CORRUPT_MESSAGE, f"the leader sent offset {header.base_offset}, not {expected}"
+            )
+        if not verify_crc(view, position, header):
+            raise AppendRefused(
+                ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} fails its checksum"
+            )
+        expected = header.next_offset

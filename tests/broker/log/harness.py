@@ -131,7 +131,7 @@ class Bench:
 
     def reopen(self, log: PartitionLog) -> PartitionLog:
         """Stop cleanly and start again."""
-        log.close(NOW_MS)
+        log.close()
         self.save(log)
         return self.open(clean=True)
 

@@ -254,6 +254,43 @@ def test_replicated_stream_is_split_over_segments(tmp_path: Path) -> None:
     log.abandon()
 
 
+def test_coordinator_appends_several_batches_or_none(tmp_path: Path) -> None:
+    """One write for all of them; when one is refused, none is there."""
+    log = open_log(tmp_path)
+    append(log, batch_of(b"0", producer=(7, 0, 0), transactional=True))
+    append(log, batch_of(b"1", producer=(8, 3, 0), transactional=True))
+    stale = marker_of(ControlType.COMMIT, 7, 0) + marker_of(ControlType.COMMIT, 8, 2)
+    assert refused(log, stale, Origin.COORDINATOR).code is ErrorCode.INVALID_PRODUCER_EPOCH
+    both = marker_of(ControlType.COMMIT, 7, 0) + marker_of(ControlType.ABORT, 8, 3) + batch_of(b"2", b"3")
+    result = log.append(both, leader_epoch=5, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+    assert (result.base_offset, result.last_offset, log.log_end_offset) == (2, 5, 6)
+    assert values_of(log, bytes_max=1) == {0: b"0", 1: b"1", 4: b"2", 5: b"3"}
+    assert log.epochs.entries() == [(0, 0), (5, 2)]
+    assert log.last_stable_offset == log.high_watermark == 0
+    log.high_watermark = 6
+    assert log.last_stable_offset == 6
+    log.abandon()
+
+
+def test_replica_that_runs_out_of_disk_keeps_what_it_has(tmp_path: Path) -> None:
+    """Whole batches that were written count, and whoever waits hears of them."""
+    env, faults = faulty_env()
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    batches = [batch_of(b"%d" % offset) for offset in range(20)]
+    for offset, batch in enumerate(batches):
+        set_base_offset(batch, 0, offset)
+    heard: list[int] = []
+    log.on_append.append(lambda: heard.append(log.log_end_offset))
+    faults.write_bytes_left = 700
+    with pytest.raises(PartitionOffline):
+        log.append(bytearray().join(batches), leader_epoch=0, now_ms=NOW_MS, origin=Origin.REPLICA)
+    assert heard == [log.log_end_offset] == [8]
+    faults.write_bytes_left = None
+    log.append(bytearray().join(batches[8:]), leader_epoch=0, now_ms=NOW_MS, origin=Origin.REPLICA)
+    assert values_of(log) == {offset: b"%d" % offset for offset in range(20)}
+    log.abandon()
+
+
 def test_full_disk_refuses_without_a_trace_and_recovers_when_there_is_room(tmp_path: Path) -> None:
     """For every number of bytes that still fit, nothing partial is visible and reading goes on."""
     for room in range(0, 75, 7):

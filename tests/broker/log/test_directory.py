@@ -46,15 +46,15 @@ def test_second_process_is_told_who_is_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in use by another process") as caught:
         open_directory(tmp_path)
     assert str(tmp_path / "data") in str(caught.value)
-    directory.close(NOW_MS)
-    open_directory(tmp_path).close(NOW_MS)
+    directory.close()
+    open_directory(tmp_path).close()
 
 
 def test_directory_remembers_its_node_and_cluster(tmp_path: Path) -> None:
     """meta.properties is Kafka's; another node or cluster is refused."""
     directory = open_directory(tmp_path, cluster_id="abc")
     directory_id = directory.directory_id
-    directory.close(NOW_MS)
+    directory.close()
     properties = decode_meta_properties((tmp_path / "data" / "meta.properties").read_bytes())
     assert (properties["version"], properties["cluster.id"], properties["node.id"]) == ("1", "abc", "1")
     with pytest.raises(UserError, match="belongs to node 1"):
@@ -63,7 +63,7 @@ def test_directory_remembers_its_node_and_cluster(tmp_path: Path) -> None:
         open_directory(tmp_path, cluster_id="xyz")
     again = open_directory(tmp_path)
     assert (again.cluster_id, again.directory_id) == ("abc", directory_id)
-    again.close(NOW_MS)
+    again.close()
 
 
 def test_clean_stop_leaves_nothing_to_recover(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_clean_stop_leaves_nothing_to_recover(tmp_path: Path) -> None:
     for number in range(20):
         append(log, batch_of(b"%d" % number))
     log.high_watermark = 12
-    directory.close(NOW_MS, broker_epoch=44)
+    directory.close(broker_epoch=44)
     directory = open_directory(tmp_path)
     assert (directory.was_clean, directory.clean_shutdown_epoch) == (True, 44)
     log = open_orders(directory)
@@ -82,7 +82,7 @@ def test_clean_stop_leaves_nothing_to_recover(tmp_path: Path) -> None:
     directory.abandon()
     directory = open_directory(tmp_path)
     assert (directory.was_clean, directory.clean_shutdown_epoch) == (False, None)
-    directory.close(NOW_MS)
+    directory.close()
 
 
 def test_deleted_topic_does_not_haunt_its_successor(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_deleted_topic_does_not_haunt_its_successor(tmp_path: Path) -> None:
         append(log, batch_of(b"%d" % number))
     log.high_watermark = 20
     log.delete_records_before(15)
-    directory.close(NOW_MS)
+    directory.close()
     directory = open_directory(tmp_path)
     open_orders(directory)
     directory.delete_partition("orders", 0, NOW_MS)
@@ -107,20 +107,20 @@ def test_deleted_topic_does_not_haunt_its_successor(tmp_path: Path) -> None:
     files, directories = directory.take_doomed(NOW_MS)
     directory.remove(files, directories)
     assert not [path.name for path in (tmp_path / "data").iterdir() if path.name.endswith("-delete")]
-    directory.close(NOW_MS)
+    directory.close()
 
 
 def test_partition_of_another_topic_id_is_quarantined(tmp_path: Path) -> None:
     """It is neither served nor removed."""
     directory = open_directory(tmp_path)
     append(open_orders(directory), batch_of(b"old"))
-    directory.close(NOW_MS)
+    directory.close()
     directory = open_directory(tmp_path)
     log = open_orders(directory, topic_id=uuid.UUID(int=9))
     assert log.log_end_offset == 0
     (stray,) = (tmp_path / "data").glob("orders-0.*-stray")
     assert (stray / "00000000000000000000.log").stat().st_size > 0
-    directory.close(NOW_MS)
+    directory.close()
 
 
 def test_partitions_that_the_cluster_does_not_know_are_quarantined(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_partitions_that_the_cluster_does_not_know_are_quarantined(tmp_path: Pat
     directory = open_directory(tmp_path)
     for partition in range(3):
         open_orders(directory, partition)
-    directory.close(NOW_MS)
+    directory.close()
     directory = open_directory(tmp_path)
     assert directory.existing() == [("orders", 0), ("orders", 1), ("orders", 2)]
     assert len(directory.quarantine_strays([("orders", 1)])) == 2
     assert directory.existing() == [("orders", 1)]
-    directory.close(NOW_MS)
+    directory.close()
 
 
 def test_damaged_partition_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -143,14 +143,14 @@ def test_damaged_partition_does_not_stop_the_others(tmp_path: Path) -> None:
         log = open_orders(directory, partition)
         for number in range(20):
             append(log, batch_of(b"%d" % number))
-    directory.close(NOW_MS)
+    directory.close()
     sorted((tmp_path / "data" / "orders-0").glob("*.log"))[1].unlink()
     directory = open_directory(tmp_path)
     with pytest.raises(PartitionOffline):
         open_orders(directory, 0)
     assert "orders-0" in directory.offline["orders", 0]
     assert len(values_of(open_orders(directory, 1))) == 20
-    directory.close(NOW_MS)
+    directory.close()
     assert decode_offsets((tmp_path / "data" / RECOVERY_POINT_FILE).read_bytes())["orders", 0] == 20
 
 
@@ -165,7 +165,7 @@ def test_truncation_below_the_recovery_point_survives_a_crash(tmp_path: Path) ->
         log = open_orders(directory)
         for record in range(20):
             append(log, batch_of(b"%d" % record))
-        directory.close(NOW_MS)
+        directory.close()
         directory = open_directory(root, env)
         log = open_orders(directory)
         cut_power_at(faults, number)
@@ -178,13 +178,13 @@ def test_truncation_below_the_recovery_point_survives_a_crash(tmp_path: Path) ->
         values = values_of(open_orders(directory))
         assert 7 <= len(values) <= 20
         assert values == {offset: b"%d" % offset for offset in range(len(values))}
-        directory.close(NOW_MS)
+        directory.close()
         number += 1
 
 
 def test_damaged_log_start_file_is_not_ignored(tmp_path: Path) -> None:
     """Deleted records must not come back silently."""
-    open_directory(tmp_path).close(NOW_MS)
+    open_directory(tmp_path).close()
     (tmp_path / "data" / "log-start-offset-checkpoint").write_bytes(b"0\n3\norders 0 1\n")
     with pytest.raises(EnvironmentFailure, match="log-start-offset-checkpoint is damaged"):
         open_directory(tmp_path)
@@ -197,7 +197,7 @@ def test_very_long_topic_names_can_be_deleted(tmp_path: Path) -> None:
     directory.open_partition(name, 0, TOPIC_ID, TINY, NOW_MS)
     directory.delete_partition(name, 0, NOW_MS)
     assert directory.existing() == []
-    directory.close(NOW_MS)
+    directory.close()
 
 
 async def test_checkpoint_files_follow_the_partitions(tmp_path: Path) -> None:
@@ -226,5 +226,5 @@ async def test_checkpoint_files_follow_the_partitions(tmp_path: Path) -> None:
     log = open_orders(directory)
     assert (log.log_start_offset, log.high_watermark, log.recovery_report.walked_bytes < 200) == (5, 30, True)
     assert directory.cleaner_offsets == {("orders", 0): 3}
-    directory.close(NOW_MS)
+    directory.close()
     env.offload.close()

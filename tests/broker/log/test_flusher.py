@@ -106,6 +106,62 @@ async def test_failed_sync_takes_the_partition_offline_for_good(tmp_path: Path) 
     log.abandon()
 
 
+async def test_sync_that_failed_in_a_checkpoint_is_not_repeated_for_those_who_wait(tmp_path: Path) -> None:
+    """A second sync would succeed and prove nothing: whoever waits is told that the partition is offline."""
+    env, faults = faulty_env()
+    offload = SlowOffload()
+    env = replace(env, offload=offload)
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        append(log, batch_of(b"1"))
+        checkpoint = asyncio.ensure_future(flusher.checkpoint(log))
+        await settle()
+        waiting = asyncio.ensure_future(flusher.flushed(log, 1))
+        await settle()
+
+        def fail_once(name: str, path: str) -> None:
+            if name == "fdatasync":
+                faults.before = lambda name, path: None
+                raise OSError(5, "Input/output error")
+
+        faults.before = fail_once
+        offload.gate.set()
+        for future in (checkpoint, waiting):
+            with pytest.raises(PartitionOffline):
+                await future
+        assert log.flushed_offset == 0
+    log.abandon()
+
+
+async def test_checkpoint_that_a_truncation_overtakes_leaves_no_snapshot(tmp_path: Path) -> None:
+    """The producer state it wrote tells of records that are gone."""
+    env, _ = faulty_env()
+    offload = SlowOffload()
+    env = replace(env, offload=offload)
+    bench = Bench(tmp_path / "orders-0", env=env)
+    log = bench.open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        for number in range(4):
+            append(log, batch_of(b"x", producer=(7, 0, number)))
+        checkpoint = asyncio.ensure_future(flusher.checkpoint(log))
+        await settle()
+        log.truncate_to(1, NOW_MS)
+        for number in range(6):
+            append(log, batch_of(b"y", producer=(8, 0, number)))
+        offload.gate.set()
+        assert not await checkpoint
+        assert log.recovery_point == 0
+        assert await flusher.checkpoint(log)
+    bench.save(log)
+    live = log.producers.encode_snapshot()
+    log = bench.crash(log)
+    assert log.producers.encode_snapshot() == live
+    assert [path.name for path in bench.directory.glob("*.snapshot")] == ["00000000000000000007.snapshot"]
+    log.abandon()
+
+
 async def test_truncation_during_a_sync_does_not_count_as_flushed(tmp_path: Path) -> None:
     """What replaced the truncated records has to be synced itself; who waits for the truncated ones is told."""
     env, _ = faulty_env()

@@ -98,7 +98,7 @@ class PartitionAgainstList(RuleBasedStateMachine):
 
     @rule()
     def lose_indexes(self) -> None:
-        self.log.close(NOW_MS)
+        self.log.close()
         self.bench.save(self.log)
         for path in self.bench.directory.iterdir():
             if path.suffix in (".index", ".timeindex", ".txnindex", ".snapshot"):

@@ -70,7 +70,7 @@ def test_flipped_bit_below_the_recovery_point_is_never_served_and_never_cut(tmp_
     for number in range(8):
         append(log, batch_of(b"a%d" % number, b"b%d" % number))
     values = values_of(log)
-    log.close(NOW_MS)
+    log.close()
     original.save(log)
     data = log_file(original).read_bytes()
     batch_bytes = len(data) // 8
@@ -116,7 +116,7 @@ def test_lost_bytes_below_the_recovery_point_take_the_partition_offline(
     log = bench.open()
     for number in range(30):
         append(log, batch_of(b"%d" % number))
-    log.close(NOW_MS)
+    log.close()
     bench.save(log)
     path = log_file(bench, 2)
     data = path.read_bytes()
@@ -171,7 +171,7 @@ def test_damaged_derived_files_are_rebuilt_with_the_same_answers(
             append_marker(log, marker_of(ControlType.ABORT, 7, 0))
     log.high_watermark = log.log_end_offset
     before = answers(log)
-    log.close(NOW_MS)
+    log.close()
     bench.save(log)
     for path in sorted(bench.directory.iterdir()):
         if path.name.endswith(suffix):
