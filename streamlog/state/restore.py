@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure
@@ -350,7 +351,7 @@ class Restorer:
 def write_rows(store: Store, table: RestoredTable, rows: dict[bytes | None, bytes | None], position: Position) -> None:
     """Put folded records into the store: index first, rows, then the position they reach. Runs in a thread."""
     rows.pop(None, None)  # a record without a key is no row; somebody else wrote it
-    changes: list[Change] = [(key, value) for key, value in rows.items() if key is not None]
+    changes = cast(list[Change], list(rows.items()))
     if table.index_of is not None:
         entries = [entry for entry in map(table.index_of, changes) if entry is not None]
         store.ingest(index_name(table.name), entries, None)

@@ -100,6 +100,7 @@ class TableState(Generic[K, V]):
     __slots__ = (
         "_cache_bytes_max",
         "_charge_bytes",
+        "_decode_value",
         "_dirty",
         "_encode_key",
         "_encode_value",
@@ -110,7 +111,6 @@ class TableState(Generic[K, V]):
         "_recent",
         "_store",
         "_turn_at_bytes",
-        "_value",
         "loads",
         "name",
         "on_new_key",
@@ -144,9 +144,9 @@ class TableState(Generic[K, V]):
         """Rows asked of the store: cache misses."""
         self._store = store
         self._key = key
-        self._value = value
         self._encode_key = key.encode
         self._encode_value = value.encode
+        self._decode_value = value.decode
         self._recent: dict[K, V | _Mark] = {}
         self._old: dict[K, V | _Mark] = {}
         self._dirty: dict[K, bytes] = {}
@@ -188,7 +188,6 @@ class TableState(Generic[K, V]):
     def _load(self, key: K) -> V | _Mark:
         """Bring an entry into `recent`, from the old generation or from the store."""
         value = self._old.get(key, _UNKNOWN)
-        size_bytes = 0
         if value is _UNKNOWN:
             self.loads += 1
             data = self._store.get(self.name, self._encode_key(key))
@@ -196,14 +195,17 @@ class TableState(Generic[K, V]):
                 value = _ABSENT
             else:
                 value = self._decode_row(key, data)
-                size_bytes = len(data)
+                if len(data) > SMALL_VALUE_BYTES:
+                    self._charge_large(key, len(data))
         self._recent[key] = value
-        self._charge(key, size_bytes)
+        self._charge_bytes += ENTRY_BYTES
+        if self._charge_bytes > self._turn_at_bytes:
+            self._turn()
         return value
 
     def _decode_row(self, key: object, data: bytes) -> V:
         try:
-            return self._value.decode(data)
+            return self._decode_value(data)
         except SerdeError as error:
             raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
 
@@ -297,7 +299,9 @@ class TableState(Generic[K, V]):
         self._dirty[key] = key_bytes
         if before is _UNKNOWN:
             self._recent[key] = _ABSENT  # until the value follows: dirty is a subset of recent
-            self._charge(key, 0)
+            self._charge_bytes += ENTRY_BYTES
+            if self._charge_bytes > self._turn_at_bytes:
+                self._turn()
 
     def forget(self, changes: Sequence[Change] | None = None) -> None:
         """Somebody else wrote these rows to the store (None: all of them): read them from there again."""
@@ -360,7 +364,8 @@ class TableState(Generic[K, V]):
         assert self._in_commit is not None, "committed without take_dirty"
         assert len(self._in_commit) == len(dirty.rows), "committed what another take_dirty gave"
         self._in_commit = None
-        self._maybe_turn()
+        if self._charge_bytes > self._turn_at_bytes:
+            self._turn()
 
     def abandon(self, dirty: DirtyRows) -> None:
         """The commit failed before the store: its rows are dirty again, with their latest values."""
@@ -384,31 +389,21 @@ class TableState(Generic[K, V]):
         """About how many rows the table has, uncommitted new ones left out."""
         return self._store.approximate_count(self.name)
 
-    def _charge(self, key: K, size_bytes: int) -> None:
-        """Account for one entry that came into `recent`."""
-        self._charge_bytes += ENTRY_BYTES
-        if size_bytes > SMALL_VALUE_BYTES:
-            self._charge_large(key, size_bytes)
-        self._maybe_turn()
-
     def _charge_large(self, key: K, size_bytes: int) -> None:
         grown_bytes = size_bytes - self._large.get(key, 0)
         self._large[key] = size_bytes
         self._charge_bytes += DECODED_BYTES_PER_ENCODED_BYTE * grown_bytes
 
-    def _maybe_turn(self) -> bool:
-        """Forget the old generation when the recent one has grown by half the budget since the last turn.
+    def _turn(self) -> None:
+        """Forget the old generation; called when the recent one has grown by half the budget since the last turn.
 
         Measured from what had to stay, not from zero: were everything dirty, a fixed bound would turn at every write.
         """
-        if self._charge_bytes <= self._turn_at_bytes:
-            return False
         kept = {key: self._recent[key] for key in (*(self._in_commit or ()), *self._dirty)}
         self._old, self._recent = self._recent, kept
         self._large = {key: size_bytes for key, size_bytes in self._large.items() if key in kept}
         self._charge_bytes = len(kept) * ENTRY_BYTES + DECODED_BYTES_PER_ENCODED_BYTE * sum(self._large.values())
         self._turn_at_bytes = self._charge_bytes + self._cache_bytes_max // 2
-        return True
 
 
 def _can_change(kind: Any) -> bool:

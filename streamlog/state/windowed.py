@@ -101,6 +101,7 @@ class WindowedState(Generic[K, V]):
         self.stream_time_ms = NEVER_MS
         self._store = store
         self._emit_on_close = emit_on_close
+        self._tumbles_ms = windows.size_ms if windows.size_ms == windows.step_ms else None
         self._indexes = windows.keep_ms is not None
         self._closed_start_ms = NEVER_MS  # windows that start here or before are closed
         self._expired_start_ms = NEVER_MS  # windows that start here or before are gone
@@ -135,6 +136,9 @@ class WindowedState(Generic[K, V]):
         """Starts of the windows a record of this time still counts for; the closed ones are reported as late."""
         if timestamp_ms > self.stream_time_ms:
             self.advance(timestamp_ms)
+        if self._tumbles_ms is not None:
+            start_ms = timestamp_ms - timestamp_ms % self._tumbles_ms
+            return [start_ms] if start_ms > self._closed_start_ms or not self._is_late(start_ms) else []
         starts = self.windows.windows_for(timestamp_ms)
         if starts[0] > self._closed_start_ms:
             return starts
