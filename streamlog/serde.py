@@ -200,7 +200,7 @@ _RAW: dict[Any, Serde[Any]] = {
 }
 
 
-def _raw(kind: Any) -> Serde[T]:
+def _raw(kind: Any) -> Serde[Any]:
     serde = _RAW.get(kind)
     if serde is None:
         raise UserError(
@@ -215,7 +215,7 @@ _UNFIT = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedEr
 """What encoders and pydantic raise; UnicodeError and pydantic's ValidationError are ValueErrors."""
 
 
-def _json(kind: Any) -> Serde[T]:
+def _json(kind: Any) -> Serde[Any]:
     _check_supported(kind)
     if _is_pydantic(kind):
         return _pydantic_json(kind)
@@ -224,26 +224,26 @@ def _json(kind: Any) -> Serde[T]:
     return _guarded(kind, "json", encoder.encode, decoder.decode)
 
 
-def _msgpack(kind: Any) -> Serde[T]:
+def _msgpack(kind: Any) -> Serde[Any]:
     _check_supported(kind)
     encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
     decoder = _decoder(msgspec.msgpack.Decoder, kind)
     return _guarded(kind, "msgpack", encoder.encode, decoder.decode)
 
 
-def _guarded(kind: Any, encoding: str, write: Callable[[Any], bytes], read: Callable[[Any], Any]) -> Serde[T]:
+def _guarded(kind: Any, encoding: str, write: Callable[[Any], bytes], read: Callable[[Any], Any]) -> Serde[Any]:
     """`write` and `read` with every failure turned into a `SerdeError` that can stand alone."""
     name = f"{encoding} {type_name(kind)}"
 
-    def encode(value: T) -> bytes:
+    def encode(value: Any) -> bytes:
         try:
             return write(value)
         except (msgspec.MsgspecError, *_UNFIT) as error:
             raise _unfit(name, value, str(error)) from error
 
-    def decode(data: Data) -> T:
+    def decode(data: Data) -> Any:
         try:
-            return cast(T, read(data))
+            return read(data)
         except (msgspec.MsgspecError, *_UNFIT) as error:
             raise SerdeError(f"not {name}: {error}. {_quote(data)}") from error
 
@@ -279,7 +279,7 @@ def _is_pydantic(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "model_validate_json") and hasattr(kind, "model_dump_json")
 
 
-def _pydantic_json(model: Any) -> Serde[T]:
+def _pydantic_json(model: Any) -> Serde[Any]:
     def write(value: Any) -> bytes:
         if not isinstance(value, model):
             raise TypeError(f"expected {type_name(model)}, got {type_name(type(value))}")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlog.errors import UserError
@@ -102,6 +102,7 @@ def test_a_str_value_in_json_has_quotes_and_bytes_never_do() -> None:
     assert serde_for(str, "raw").encode("a") == b"a"
 
 
+@settings(deadline=None)
 @given(st.one_of(st.integers(), st.booleans()))
 def test_int_keys_have_one_spelling(number: int) -> None:
     """Equal keys are equal bytes."""
@@ -110,6 +111,7 @@ def test_int_keys_have_one_spelling(number: int) -> None:
     assert serde.encode(number) == b"%d" % number
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
 def test_float_keys_have_one_spelling(number: float) -> None:
     """1 and 1.0 are one key, and so are 0.0 and -0.0."""
@@ -144,6 +146,7 @@ def test_wrong_bytes_say_type_field_and_the_first_bytes() -> None:
         serde_for(str, "raw").decode(b"\xff")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([Flight, int, str, list[Seat], Fare, Any]))
 def test_no_bytes_raise_anything_but_serde_errors(data: bytes, kind: Any) -> None:
     """Whatever a producer sent, the task can decide: skip, dead-letter, stop."""

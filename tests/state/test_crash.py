@@ -71,6 +71,7 @@ def test_a_process_killed_while_it_commits_loses_nothing_it_was_told_is_done(tmp
     path = str(tmp_path / "task-0")
     random = Random(rows)
     engine = RocksEngine(RealStorage())
+    number = 0
     for _ in range(8):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, path, str(rows)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
@@ -166,6 +167,7 @@ def test_a_process_killed_in_a_bulk_restore_has_all_rows_up_to_its_position(tmp_
     path = str(tmp_path / "task-0")
     random = Random(3)
     engine = RocksEngine(RealStorage())
+    done = 0
     for _ in range(6):
         writer = subprocess.Popen([sys.executable, "-c", BULK, path], stdout=subprocess.PIPE)
         assert writer.stdout is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlog.errors import UserError
@@ -94,6 +94,7 @@ def test_a_prefix_scan_finds_exactly_the_keys_with_the_prefix(store: MemoryStore
     assert [key for key, _ in reader.prefix("\U0010ffff".encode()).rows] == ["\U0010ffff", "\U0010ffffx"]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=4), st.binary(max_size=6))
 def test_after_prefix_bounds_a_prefix(prefix: bytes, key: bytes) -> None:
     """Brute force."""

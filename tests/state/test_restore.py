@@ -8,7 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlog.env import Env, RealClock, real_env
@@ -323,7 +323,7 @@ def test_the_plan_keeps_rows_only_of_the_same_unbroken_log() -> None:
 RECORDS = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.none() | st.binary(max_size=2)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None)
 @given(
     rounds=st.lists(st.tuples(RECORDS, st.sampled_from(["", "compact", "marker"]), st.integers(0, 30)), max_size=4),
     lost=st.integers(0, 3),

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -167,7 +167,8 @@ def test_closing_ends_scans_and_snapshots_and_frees_the_lock(engine: StoreEngine
     store.commit(CommitBatch({"t": [(b"%05d" % number, b"v") for number in range(3000)]}))
     scan, snapshot = store.scan("t"), store.snapshot()
     snapshot_scan = snapshot.scan("t")
-    next(scan), next(snapshot_scan)
+    next(scan)
+    next(snapshot_scan)
     store.close()
     store.close()
     for late in (scan, snapshot_scan):
@@ -327,7 +328,7 @@ def test_rocks_and_memory_are_the_same_store(tmp_path: Path) -> None:
     run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None)
 @given(st.lists(BATCHES, max_size=8), st.integers(0, 10))
 def test_a_power_cut_takes_whole_commits_from_the_end(
     batches: list[dict[str, dict[bytes, bytes | None]]], lost: int

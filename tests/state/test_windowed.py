@@ -39,6 +39,7 @@ def any_windows(draw: st.DrawFn) -> Windows:
     )
 
 
+@settings(deadline=None)
 @given(any_windows(), st.integers(-1000, 1000))
 @example(Windows(10, 3), 0)
 @example(Windows(10, 10), -1)
@@ -53,6 +54,7 @@ def test_windows_for_is_every_aligned_window_that_contains_the_moment(windows: W
     assert expected
 
 
+@settings(deadline=None)
 @given(any_windows(), st.integers(-1000, 1000), st.integers(-1000, 1000))
 def test_closed_and_expired_are_what_their_definitions_say(windows: Windows, start: int, stream_time: int) -> None:
     """Closed when end + grace <= stream time, expired when end + max(retention, grace) <= stream time."""
@@ -68,6 +70,7 @@ def test_closed_and_expired_are_what_their_definitions_say(windows: Windows, sta
     assert windows.expired_start_ms(stream_time) <= windows.closed_start_ms(stream_time)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=12), st.integers(TIME_MS_MIN, TIME_MS_MAX))
 def test_row_and_index_keys_round_trip(key: bytes, start_ms: int) -> None:
     """Whatever bytes a key has."""
@@ -77,6 +80,7 @@ def test_row_and_index_keys_round_trip(key: bytes, start_ms: int) -> None:
     assert decode_start(encode_start(start_ms)) == start_ms
 
 
+@settings(deadline=None)
 @given(st.integers(TIME_MS_MIN, TIME_MS_MAX), st.integers(TIME_MS_MIN, TIME_MS_MAX))
 def test_encoded_starts_sort_as_the_starts_do(one: int, other: int) -> None:
     """Negative starts come first: the index depends on it."""
