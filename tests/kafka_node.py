@@ -54,9 +54,10 @@ def run_java(libs: Path, main_class: str, arguments: Sequence[str], *, stdin: st
 class KafkaNode:
     """A running Apache Kafka. `stop` and `start` again keep the directory and the ports; `close` removes it."""
 
-    def __init__(self, libs: Path, *, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, libs: Path, *, port: int | None = None, properties: Mapping[str, str] | None = None) -> None:
+        """Properties override ours; `%controller%` in a value stands for the controller's port."""
         self.libs = libs
-        self.port, self.controller_port = free_port(), free_port()
+        self.port, self.controller_port = port or free_port(), free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="streamlog-kafka-")
         self.path = Path(self._directory.name)
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,7 +85,8 @@ class KafkaNode:
             **(properties or {}),
         }
         config = self.path / "server.properties"
-        config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+        config.write_text(lines.replace("%controller%", str(self.controller_port)))
         run_java(libs, "kafka.tools.StorageTool", ["format", "-t", CLUSTER_ID, "-c", str(config)])
         self.start()
 

@@ -167,7 +167,12 @@ class Cluster:
             code = self.metadata.errors.get(topic, ErrorCode.LEADER_NOT_AVAILABLE)
             if topic in self.metadata.errors and (left_ms <= 0 or not code.retriable):
                 raise topic_error(topic, code)
-            await self.refresh([topic], timeout_ms=max(left_ms, 1))
+            try:
+                await self.refresh([topic], timeout_ms=max(left_ms, 1))
+            except BrokerUnreachable:
+                if topic not in self.metadata.errors:
+                    raise
+                raise topic_error(topic, self.metadata.errors[topic]) from None
         return self.metadata.partition_count(topic)
 
     def learn_leader(self, one: TopicPartition, leader: int, leader_epoch: int, endpoints: dict[int, Broker]) -> bool:

@@ -210,7 +210,10 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
         if self._transport is not None:
-            self._transport.abort()
+            if why is None:
+                self._transport.close()  # after what is written: a producer without acks has no other receipt
+            else:
+                self._transport.abort()
         pending, self._pending, self.in_flight = self._pending, deque(), 0
         for one in pending:
             one.fail(self.closed)

@@ -15,6 +15,9 @@ that they are not in the log, and lose their numbers. Only then the queue starts
 (KIP-360). Waiting for certainty is what Java's client does not do; it may write a batch twice when a lost response
 meets a refusal.
 
+A broker that knows nothing of a producer takes any first sequence. So until the first batch under an epoch is
+acknowledged it travels alone; else its retry could come to lie behind its successors, which Java's client allows.
+
 Without idempotence only one batch of a partition is in flight, because a retry would otherwise overtake.
 """
 
@@ -155,6 +158,7 @@ class PartitionQueue:
         "leader",
         "next_sequence",
         "open",
+        "proven",
         "waiting",
     )
 
@@ -170,6 +174,7 @@ class PartitionQueue:
         self.next_sequence = 0
         self.acked_until = 0  # sequence after the last acknowledged record, same identity
         self.broken = False  # numbers were given out that will never be written
+        self.proven = False  # the broker has acknowledged something under `identity`, so it refuses gaps
 
     def close_open(self) -> Batch | None:
         """Move the open batch to the waiting ones. Returns it, or None if there was none."""
@@ -193,7 +198,7 @@ class PartitionQueue:
             return None
         if not self.in_flight:
             return head
-        if not self.idempotent or self.broken or len(self.in_flight) >= IN_FLIGHT_MAX:
+        if not self.proven or self.broken or len(self.in_flight) >= IN_FLIGHT_MAX:
             return None
         if head.attempts > 0 and self.in_flight[0].order < head.order:
             return None
@@ -217,7 +222,8 @@ class PartitionQueue:
             batch.encode(compression, level, NO_IDENTITY, NO_SEQUENCE)
         elif batch.sequence == NO_SEQUENCE:
             if self.identity != identity and not self.in_flight:
-                self.identity, self.next_sequence, self.acked_until, self.broken = identity, 0, 0, False
+                self.identity, self.next_sequence, self.acked_until = identity, 0, 0
+                self.broken = self.proven = False
             assert not self.broken, "a broken queue got no new epoch"
             batch.encode(compression, level, self.identity, self.next_sequence)
             self.next_sequence = (self.next_sequence + batch.record_count) & SEQUENCE_MASK
@@ -232,6 +238,7 @@ class PartitionQueue:
         self.in_flight.remove(batch)
         if batch.sequence != NO_SEQUENCE and batch.identity == self.identity:
             self.acked_until = (batch.sequence + batch.record_count) & SEQUENCE_MASK
+            self.proven = True
 
     def retry(self, batch: Batch, retry_at_ms: int) -> None:
         """The attempt failed: back to its place among the waiting ones."""
