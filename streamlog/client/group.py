@@ -11,6 +11,7 @@ has.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections import deque
@@ -101,8 +102,9 @@ class Group:
         self._callbacks_wanted = asyncio.Event()
         self._callbacks_done = asyncio.Event()  # set while no callback runs or waits
         self._callbacks_done.set()
-        self._at_fetch = asyncio.Event()  # the application waits for records, or has not begun yet
-        self._at_fetch.set()
+        self._at_fetch = True  # the application waits for records, or has not begun yet
+        self._may_release = asyncio.Event()  # it has none in hand, or has them without right
+        self._may_release.set()
         self._left_fetch_at_ms = 0  # when it went away with some; valid while not _at_fetch
         self._settled = asyncio.Event()  # set while commits are not refused for a rebalance
         self._timer: asyncio.TimerHandle | None = None
@@ -122,14 +124,23 @@ class Group:
 
     def enter_fetch(self) -> None:
         """The application comes for records: it is done with those it had."""
-        self._at_fetch.set()
+        self._at_fetch = True
+        self._open_gate()
         if self._started and self.membership.phase is Phase.OUT and not self._closing:
             self._do(self.membership.resume(self._clock.mono_ms()))
 
     def leave_fetch(self) -> None:
         """The application goes away with records, or to do something else."""
-        self._at_fetch.clear()
+        self._at_fetch = False
+        self._open_gate()
         self.progress()
+
+    def _open_gate(self) -> None:
+        """Callbacks that take partitions away wait for the application, unless they belong to others already."""
+        if self._at_fetch or self._closing or self.membership.generation_id == NO_GENERATION:
+            self._may_release.set()
+        else:
+            self._may_release.clear()
 
     def progress(self) -> None:
         """The application says that it gets on: max.poll.interval.ms begins again."""
@@ -142,7 +153,7 @@ class Group:
         """Have the application give everything up, leave the group. Bounded by the callbacks' own time."""
         if self._started and self.failure is None and not self._closing:
             self._closing = True
-            self._at_fetch.set()
+            self._open_gate()
             if self.membership.owned and self._cluster.crashed is None:
                 lost = self.membership.generation_id == NO_GENERATION
                 self._add_callback(Release(self.membership.owned, lost))
@@ -181,6 +192,7 @@ class Group:
             self._settled.clear()
         else:
             self._settled.set()
+        self._open_gate()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -198,13 +210,12 @@ class Group:
         now_ms = self._clock.mono_ms()
         if self._overdue(now_ms):
             log.warning("group=%s left: no progress for %d ms", self._group_id, self._max_poll_interval_ms)
-            self._at_fetch.set()  # whatever waits for the application does not wait any longer
             self._do(self.membership.on_overdue(now_ms))
         else:
             self._do(self.membership.on_deadline(now_ms))
 
     def _overdue(self, now_ms: int) -> bool:
-        return not self._at_fetch.is_set() and now_ms - self._left_fetch_at_ms > self._max_poll_interval_ms
+        return not self._at_fetch and now_ms - self._left_fetch_at_ms > self._max_poll_interval_ms
 
     def _on_metadata(self) -> None:
         if self._started and not self._closing:
@@ -291,7 +302,7 @@ class Group:
         lost = effect.lost
         if partitions:
             if not lost:
-                await self._at_fetch.wait()
+                await self._may_release.wait()
                 lost = self.membership.generation_id == NO_GENERATION  # it took too long, or something else went wrong
             log.info("group=%s %s %s", self._group_id, "lost" if lost else "revoked", _listed(partitions))
             if lost and self.on_lost is not None:
@@ -343,31 +354,38 @@ class Group:
         if offsets:
             try:
                 await self.commit(offsets)
+                self._fetcher.positions.mark_committed(offsets)
             except StreamlogError as failure:
                 log.warning("group=%s auto commit failed: %s", self._group_id, one_line(failure))
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """Commit for the group. See Consumer.commit for what is raised."""
-        if not offsets:
-            return
-        generation_id = self.membership.generation_id
+        lives = self._lives(offsets)
+        deadline_ms = self._clock.mono_ms() + self._cluster.settings.api_timeout_ms
+        while offsets:
+            generation_id = self.membership.generation_id
+            try:
+                await self._cluster.retrying(
+                    f"committing offsets of group '{self._group_id}'",
+                    functools.partial(self._commit_once, offsets, generation_id),
+                )
+                return
+            except KafkaError as refusal:
+                if refusal.code not in LOST_GENERATION and refusal.code != ErrorCode.REBALANCE_IN_PROGRESS:
+                    raise
+                # The group is between generations, or went on while the request was under way. If this member goes
+                # with it and keeps the partitions all along, they may be committed in the new generation.
+                if not self._closing:
+                    await self._settled.wait()
+                mine = self.membership.generation_id
+                moved = mine not in (generation_id, NO_GENERATION) or refusal.code == ErrorCode.REBALANCE_IN_PROGRESS
+                if not moved or self._lives(offsets) != lives or self._clock.mono_ms() > deadline_ms:
+                    raise
 
-        async def attempt() -> None:
-            await self._commit_once(offsets, generation_id)
-
-        try:
-            await self._cluster.retrying(f"committing offsets of group '{self._group_id}'", attempt)
-        except KafkaError as refusal:
-            if refusal.code != ErrorCode.REBALANCE_IN_PROGRESS or not self._settled_soon():
-                raise
-            # A new generation was joined and not yet synced. What we still own after it may be committed then.
-            await self._settled.wait()
-            if self.membership.generation_id == NO_GENERATION or not set(offsets) <= set(self.membership.owned):
-                raise
-            await self.commit(offsets)
-
-    def _settled_soon(self) -> bool:
-        return self.membership.phase in (Phase.JOINING, Phase.LOADING, Phase.SYNCING) and not self._closing
+    def _lives(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> list[int | None]:
+        """Which assignments these partitions have, to tell whether they were away in between."""
+        found = [self._fetcher.positions.by_partition.get(one) for one in offsets]
+        return [one.assigned_epoch if one is not None else None for one in found]
 
     async def _commit_once(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], generation_id: int) -> None:
         me = self.membership.metadata()

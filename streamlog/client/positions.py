@@ -21,7 +21,7 @@ more, because by then it was done with what it had.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from uuid import UUID
 
@@ -46,8 +46,10 @@ class Position:
     """The state of one partition; see the module's essay."""
 
     __slots__ = (
+        "assigned_epoch",
         "buffered_bytes",
         "chunks",
+        "committed",
         "epoch",
         "error",
         "fetch_offset",
@@ -72,6 +74,7 @@ class Position:
 
     def __init__(self, partition: TopicPartition, epoch: int) -> None:
         self.partition = partition
+        self.assigned_epoch = epoch  # of the assignment
         self.epoch = epoch  # of the last assignment, seek or reset; unique in the consumer
         self.phase = Phase.ASSIGNED
         self.position = NO_OFFSET  # valid when FETCHING or CHECK
@@ -79,6 +82,7 @@ class Position:
         self.fetch_offset = NO_OFFSET  # >= position, valid with it
         self.processed = NO_OFFSET  # <= position
         self.processed_epoch = NO_EPOCH
+        self.committed = NO_OFFSET  # what auto commit committed last
         self.leader_epoch = NO_EPOCH  # the leader we fetch from, as of the last check
         self.topic_id: UUID = ZERO_UUID  # of the topic this position is in
         self.chunks: deque[Chunk] = deque()
@@ -225,11 +229,18 @@ class Positions:
         self._advanced.clear()
 
     def processed(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, OffsetAndMetadata]:
-        """What may be committed."""
+        """What auto commit may commit and has not yet."""
         wanted = self.by_partition if partitions is None else partitions
         found = [self.by_partition[one] for one in wanted if one in self.by_partition]
         return {
             one.partition: OffsetAndMetadata(one.processed, one.processed_epoch)
             for one in found
-            if one.processed != NO_OFFSET
+            if one.processed not in (NO_OFFSET, one.committed)
         }
+
+    def mark_committed(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """These offsets were committed by the clock; it need not do so again."""
+        for partition, committed in offsets.items():
+            one = self.by_partition.get(partition)
+            if one is not None:
+                one.committed = committed.offset

@@ -14,7 +14,7 @@ from streamlog.client.consumer import Consumer
 from streamlog.client.failures import BrokerUnreachable, BufferFull, DeliveryUnknown, NotDelivered
 from streamlog.client.partitioner import partition_for_key
 from streamlog.client.producer import CompressionName, Producer
-from streamlog.client.values import ConsumerRecord, TopicPartition
+from streamlog.client.values import ConsumerRecord, RecordMetadata, TopicPartition
 from streamlog.env import Env
 from streamlog.errors import LocalProtocolError, UserError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -179,7 +179,7 @@ async def test_nothing_is_lost_or_doubled_when_connections_break(
 
     async with Producer(proxy.bootstrap, env=env, linger_ms=1, batch_size_bytes=2_000, connection=settings) as producer:
         cutting = asyncio.create_task(cut())
-        futures = []
+        futures: list[asyncio.Future[RecordMetadata]] = []
         while proxy.connections < 25 or len(futures) < 3_000:
             for _ in range(20):
                 index = len(futures)
