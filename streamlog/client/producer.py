@@ -118,6 +118,7 @@ class Producer:
         self._unrouted: dict[str, deque[tuple[asyncio.Future[RecordMetadata], _Unrouted]]] = {}  # topics not known yet
         self._flushes: deque[tuple[int, asyncio.Future[None]]] = deque()  # tickets ascending
         self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._acked: dict[PartitionKey, int] = {}  # exclusive end offset of the last acknowledged batch
         self._append_failure: StreamlogError | None = None  # first failure of a record without a future
         self._fatal: StreamlogError | None = None  # nothing can be sent any more
         self._state: Literal["new", "open", "closed"] = "new"
@@ -238,6 +239,11 @@ class Producer:
         """
         self._accumulator.append((topic, partition), key, value, timestamp_ms, headers)
 
+    @property
+    def full(self) -> bool:
+        """Whether the buffer has no room: who goes on appending should await `room` first."""
+        return self._accumulator.buffered_bytes >= self._buffer_bytes_max
+
     async def room(self) -> None:
         """Return when the buffer has room. Raises what ended the producer, if something did."""
         while self._accumulator.buffered_bytes >= self._buffer_bytes_max:
@@ -267,6 +273,10 @@ class Producer:
         failure, self._append_failure = self._append_failure, None
         if failure is not None:
             raise failure
+
+    def acked_offset(self, partition: TopicPartition) -> int | None:
+        """Exclusive end of what this producer wrote to a partition, as acknowledged; None when no answer said it."""
+        return self._acked.get((partition.topic, partition.partition))
 
     # -- partitions
 
@@ -578,6 +588,8 @@ class Producer:
             else:
                 topic, partition = verdict.key
                 base_offset, append_time_ms = verdict.base_offset, verdict.append_time_ms
+                if base_offset >= 0:  # not with acks=0, and not for a batch that a retry wrote before
+                    self._acked[verdict.key] = base_offset + (verdict.batch.record_count or 0)
                 for index, timestamp_ms, waiter in verdict.batch.waiters:
                     if not waiter.done():
                         offset = base_offset + index if base_offset >= 0 else -1

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta, tzinfo
 from typing import Any, TypeVar, overload
 
 import click
 
+from streamlog.env import Env, real_env
 from streamlog.errors import UserError
 from streamlog.serde import Format, type_name
 from streamlog.streams.agents import Agent, AgentDecorator, OwnTopicDecorator, Sink
@@ -19,38 +21,23 @@ from streamlog.streams.durations import milliseconds_of
 from streamlog.streams.plan import Plan, make_plan
 from streamlog.streams.policies import OnError, policy_of
 from streamlog.streams.record import parameter_type
+from streamlog.streams.settings import (
+    COMMIT_EVENTS_MAX,
+    COMMIT_INTERVAL_MS,
+    DATA_DIR_DEFAULT,
+    PARTITIONS_DEFAULT,
+    Settings,
+)
 from streamlog.streams.stream import Declared, Step, Stream
 from streamlog.streams.tables import GlobalTable, SetTable, Table
 from streamlog.streams.timers import BackgroundTask, Every, Timer, Work, cron
 from streamlog.streams.topic import Topic, check_name, check_partitions
 from streamlog.streams.topology import Topology
+from streamlog.streams.worker import Extension, Worker
 
 K = TypeVar("K")
 V = TypeVar("V")
 WorkT = TypeVar("WorkT", bound=Callable[[], Awaitable[Any]])
-
-PARTITIONS_DEFAULT = 8
-"""Of topics that nobody sized: enough for a few workers with several processes each, few enough that a task's store
-costs nothing on a laptop."""
-
-COMMIT_INTERVAL_MS = 100
-"""How often a worker commits. What is processed twice after a crash is at most this much; ten commits a second cost a
-few percent (bench/)."""
-
-COMMIT_EVENTS_MAX = 100_000
-"""A commit also begins after so many events, so that the rows that wait for it stay few."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What can be set for an app; the command line and the environment go before `broker` and `data_dir`."""
-
-    broker: str | None
-    data_dir: str | None
-    partitions: int
-    commit_interval_ms: int
-    commit_events_max: int
-    replication_factor: int | None
 
 
 class App:
@@ -405,6 +392,30 @@ class App:
             [str(timer) for timer in self.timers],
             self.cell,
         )
+
+    @asynccontextmanager
+    async def running(
+        self,
+        *,
+        broker: str | None = None,
+        data_dir: str | None = None,
+        extensions: Sequence[Extension] = (),
+        env: Env | None = None,
+    ) -> AsyncIterator[Worker]:
+        """Run a worker of this app inside another asyncio program, as long as the block lasts.
+
+        Args: broker, data_dir: go before the app's own settings and the environment.
+        Raises: UserError: something about the app or its topics is wrong. EnvironmentFailure: the broker does not
+                answer. Whatever made the worker fail, when the block ends.
+        """
+        broker = broker or self.settings.broker or os.environ.get("STREAMLOG_BROKER")
+        data_dir = data_dir or self.settings.data_dir or os.environ.get("STREAMLOG_DATA_DIR") or DATA_DIR_DEFAULT
+        if broker is None:
+            raise UserError(f"app {self.id}: say which broker to use, with broker= or STREAMLOG_BROKER")
+        async with Worker(
+            self, env=env or real_env(), broker=broker, data_dir=data_dir, extensions=extensions
+        ) as worker:
+            yield worker
 
     def topology(self) -> Topology:
         """The app as a value that can be printed and compared. Partition counts are as declared."""

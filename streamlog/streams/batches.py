@@ -6,6 +6,7 @@ the decoded values: a value is decoded once per declaration, a slice at a time, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,19 @@ class Batch:
         if reading is None:
             reading = self._readings[reader] = Reading(self.columns, reader)
         return reading
+
+    def since(self, offset: int) -> Batch:
+        """The records from `offset` on, as a batch of its own."""
+        columns = self.columns
+        start = bisect_left(columns.offsets, offset)
+        rest = RecordColumns(
+            columns.offsets[start:],
+            columns.timestamps_ms[start:],
+            columns.keys[start:],
+            columns.values[start:],
+            columns.headers[start:],
+        )
+        return Batch(rest, self.next_offset)
 
     def offset_at(self, index: int) -> int:
         """Offset of event `index`, or the end of the batch for `index == count`."""

@@ -26,13 +26,22 @@ class LaneTopic:
 class Source:
     """One partition of one topic, as its task consumes it."""
 
-    __slots__ = ("end_offset", "partition", "position", "stopped", "topic")
+    __slots__ = ("end_offset", "on_used", "partition", "position", "stopped", "topic")
 
-    def __init__(self, topic: str, partition: int, position: int, end_offset: int | None = None) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        position: int,
+        end_offset: int | None = None,
+        on_used: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_used`: called when a lane has used up a batch."""
         self.topic = topic
         self.partition = partition
         self.position = position  # next offset the consumer will bring; everything below was fed
         self.end_offset = end_offset  # exclusive; latest known; None until heard of
+        self.on_used = on_used
         self.stopped = False  # an agent gave up on an event here: nobody reads on
 
     @property
@@ -44,18 +53,21 @@ class Source:
 class Feed:
     """One source as one lane reads it."""
 
-    __slots__ = ("batches", "buffered", "head", "key_decode", "reader", "source", "tracker")
+    __slots__ = ("batches", "begin", "buffered", "head", "key_decode", "reader", "source", "tracker")
 
-    def __init__(self, source: Source, topic: LaneTopic) -> None:
+    def __init__(self, source: Source, topic: LaneTopic, begin: int) -> None:
         self.source = source
         self.reader = topic.reader
         self.key_decode = topic.key_decode
         self.batches: deque[Batch] = deque()
+        self.begin = begin  # offsets below it are not ours
         self.head = 0  # index of the next event in batches[0]
         self.buffered = 0  # events in `batches`
-        self.tracker = OffsetTracker(source.position)
+        self.tracker = OffsetTracker(begin)
 
     def append(self, batch: Batch) -> None:
+        if batch.columns.offsets and batch.columns.offsets[0] < self.begin:
+            batch = batch.since(self.begin)
         self.batches.append(batch)
         self.buffered += batch.count
 
@@ -69,6 +81,7 @@ class Feed:
             self.buffered -= batch.count
             self.batches.popleft()
             self.head = 0
+            self.source.on_used()
         return None
 
     def head_ms(self) -> int | None:

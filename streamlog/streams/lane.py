@@ -164,6 +164,7 @@ class Lane:
         partition: int,
         sources: Sequence[Source],
         topics: Sequence[LaneTopic],
+        begins: Sequence[int],
         states: Sequence[Any],
         *,
         pump: Pump,
@@ -172,10 +173,11 @@ class Lane:
         on_failure: Callable[[Lane, LaneFailure, Policy], None],
         gate: Gate | None = None,
     ) -> None:
-        """`sources` and `topics` belong together: those of the plan's topics that have this partition."""
+        """`sources`, `topics` and `begins` belong together: those of the plan's topics that have this partition, and
+        the offset from which on the lane processes it."""
         self.plan = plan
         self.partition = partition
-        self.feeds = [Feed(source, topic) for source, topic in zip(sources, topics, strict=True)]
+        self.feeds = [Feed(*one) for one in zip(sources, topics, begins, strict=True)]
         self.cursors = [Cursor(self, states) for _ in range(plan.concurrency)]
         self.outbox = outbox
         self.exclusive = plan.concurrency == 1

@@ -23,23 +23,35 @@ log = logging.getLogger(__name__)
 class TableFeed:
     """The records of one table's topic that were not applied yet."""
 
-    def __init__(self, source: Source, topic: LaneTopic, state: Any) -> None:
-        """`state`: a ReadOnly, whose table is written here and nowhere else."""
+    def __init__(self, source: Source, topic: LaneTopic, state: Any, position: int, known_until: int) -> None:
+        """The feed of one table.
+
+        Args: state: a ReadOnly, whose table is written here and nowhere else.
+              position: where its rows stand, exclusive.
+              known_until: the records below were applied before, here or on another worker: they are applied at once.
+        """
         self.source = source
-        self.position = source.position  # exclusive end of what is applied
+        self.table: str = state.state.name
+        self.position = position  # exclusive end of what is applied
+        self.committed = position  # what of it is in the store
+        self.known_until = known_until
         self._topic = topic
         self._table = state.state
         self._batches: deque[Batch] = deque()
         self._head = 0  # index of the next record in _batches[0]
 
     def append(self, batch: Batch) -> None:
+        if batch.columns.offsets and batch.columns.offsets[0] < self.position:
+            batch = batch.since(self.position)
         self._batches.append(batch)
         self._drop_used()
+        while self._batches and self.position < self.known_until:
+            self._step(self._batches[0])
 
     def head_ms(self) -> int | None:
         """Time of the next record; None while it is not here; NEVER_MS when there is none for now."""
         if not self._batches:
-            return None if self.source.lagging else NEVER_MS
+            return None if self.source.lagging or self.position < self.known_until else NEVER_MS
         reading = self._batches[0].reading(self._topic.reader)
         reading.ensure(self._head + 1)
         return reading.timestamps_ms[self._head]
@@ -52,16 +64,20 @@ class TableFeed:
             reading.ensure(self._head + 1)
             if reading.timestamps_ms[self._head] > last_ms:
                 return
-            self._apply(batch, self._head)
-            self._head += 1
-            self.position = batch.offset_at(self._head)
-            self._drop_used()
+            self._step(batch)
+
+    def _step(self, batch: Batch) -> None:
+        self._apply(batch, self._head)
+        self._head += 1
+        self.position = batch.offset_at(self._head)
+        self._drop_used()
 
     def _apply(self, batch: Batch, index: int) -> None:
         key = batch.columns.keys[index]
         if key is None:
             return  # a row needs a key; Kafka Streams passes over such records too
         reading = batch.reading(self._topic.reader)
+        reading.ensure(index + 1)
         error = reading.holes.get(index)
         if error is not None:
             place = f"{self.source.topic}-{self.source.partition} offset={batch.columns.offsets[index]}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamlog.errors import UserError
+from streamlog.state.changelog import changelog_configs
 from streamlog.streams.agents import Agent, body_of
 from streamlog.streams.context import Cell
 from streamlog.streams.forward import forward_body
@@ -24,8 +25,6 @@ from streamlog.streams.topology import JoinNode, LaneNode, TableNode, TopicNode,
 
 REPARTITION_CONFIGS = {"cleanup.policy": "delete", "retention.ms": "-1"}
 """Nothing may expire before it was processed, however long the worker was away."""
-
-CHANGELOG_CONFIGS = {"cleanup.policy": "compact"}
 
 Body = Callable[[Cursor], Coroutine[Any, Any, None]]
 
@@ -163,7 +162,7 @@ def _changelog_node(table: Table[Any, Any]) -> TopicNode:
         key=table.key_serde.name,
         value=table.value_serde.name,
         partitions=table.partitions,
-        configs=tuple(sorted(CHANGELOG_CONFIGS.items())),
+        configs=tuple(sorted(changelog_configs().items())),
     )
 
 

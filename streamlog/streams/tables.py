@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, overload
 from streamlog.client.partitioner import partition_for_key
 from streamlog.errors import UserError
 from streamlog.serde import Serde, key_serde_for, table_value_serde_for
+from streamlog.state.changelog import changelog_topic
 from streamlog.state.windows import Windows
 from streamlog.streams.context import Cell
 from streamlog.streams.durations import milliseconds_of, window_milliseconds
@@ -88,7 +89,7 @@ class Table(Generic[K, V]):
     @property
     def changelog(self) -> str:
         """The topic that the table is a fold of."""
-        return self.source.name if self.source is not None else f"{self._cell.app_id}-{self.name}-changelog"
+        return self.source.name if self.source is not None else changelog_topic(self._cell.app_id, self.name)
 
     # --- reading --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import asyncio
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
@@ -64,7 +65,7 @@ class State(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def dirty_count(self) -> int: ...
+    def dirty_full(self) -> bool: ...
     def take_dirty(self, timestamp_ms: int) -> DirtyRows: ...
     def committed(self, dirty: DirtyRows) -> None: ...
     def abandon(self, dirty: DirtyRows) -> None: ...
@@ -78,10 +79,12 @@ class TaskCommit:
     offsets: dict[str, int]
     """Per consumed topic: exclusive end of what is processed. Only topics that moved."""
     dirty: list[tuple[Table[Any, Any], State, DirtyRows]]
+    followed: dict[str, int]
+    """Per table that follows a topic: exclusive end of what is applied. Only tables that moved."""
 
     @property
     def empty(self) -> bool:
-        return not self.offsets and not any(dirty.rows for _, _, dirty in self.dirty)
+        return not self.offsets and not self.followed and not any(dirty.rows for _, _, dirty in self.dirty)
 
 
 class Task:
@@ -98,8 +101,17 @@ class Task:
         outbox: Outbox,
         clock: Clock,
         on_failure: Callable[[Task, LaneFailure, Policy], None],
+        on_crash: Callable[[BaseException], None] | None = None,
+        on_drained: Callable[[Task, str], None] = lambda task, topic: None,
     ) -> None:
-        """`topology`: the plan's, resolved. `epoch`: tells this incarnation's records from those of earlier ones."""
+        """A task that is assigned and not open.
+
+        Args: topology: the plan's, resolved.
+              epoch: tells this incarnation's records from those of earlier ones.
+              on_failure: told when an agent's body failed, and what its policy does about it.
+              on_crash: told when streamlog itself failed; bodies' exceptions go through their policies.
+              on_drained: told when a topic's slowest lane may have used up a batch.
+        """
         self.plan, self.topology = plan, topology
         self.number, self.epoch = number, epoch
         self.state = TaskState.ASSIGNED
@@ -113,7 +125,8 @@ class Task:
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
         self._gate: TableGate | None = None
         self._pump, self._outbox, self._clock, self._on_failure = pump, outbox, clock, on_failure
-        self._scope = Scope(f"task-{number}")
+        self._on_drained = on_drained
+        self._scope = Scope(f"task-{number}", on_crash)
 
     def __repr__(self) -> str:
         return f"<Task {self.number} epoch={self.epoch} {self.state.value}>"
@@ -136,15 +149,31 @@ class Task:
         end_offsets: Mapping[str, int],
         global_states: Mapping[str, Any],
     ) -> None:
-        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends."""
+        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends.
+
+        A table that follows a topic may lag behind its position, when its store is new: then the topic is consumed from
+        where the table stands (`sources` says so), and the lanes begin at the position all the same.
+        """
         self.store = store
         for name in self.topics:
-            self.sources[name] = Source(name, self.number, positions[name], end_offsets.get(name))
+            self.sources[name] = Source(
+                name,
+                self.number,
+                self._consume_from(name, positions[name], store),
+                end_offsets.get(name),
+                partial(self._on_drained, self, name),
+            )
         self._committed = dict(positions)
         for table in self.plan.tables:
             self._states[table.slot] = self._open_table(table, store, global_states)
         feeds = [
-            TableFeed(self.sources[table.changelog], table.source.lane_topic(), self._states[table.slot])
+            TableFeed(
+                self.sources[table.changelog],
+                table.source.lane_topic(),
+                self._states[table.slot],
+                _table_position(table, store),
+                positions[table.changelog],
+            )
             for table in self.plan.tables
             if table.kind == "source" and table.source is not None and table.changelog in self.sources
         ]
@@ -160,6 +189,7 @@ class Task:
                 self.number,
                 sources,
                 topics,
+                [positions[topic.name] for topic in topics],
                 self._states,
                 pump=self._pump,
                 outbox=self._outbox,
@@ -168,6 +198,11 @@ class Task:
                 gate=self._gate,
             )
             self.lanes.append(lane)
+
+    def _consume_from(self, topic: str, position: int, store: Store) -> int:
+        """Where the consumer begins: at the position, or where a table that follows the topic stands."""
+        followers = [table for table in self.plan.tables if table.kind == "source" and table.changelog == topic]
+        return min([position, *(_table_position(table, store) for table in followers)])
 
     def _open_table(self, table: Table[Any, Any], store: Store, global_states: Mapping[str, Any]) -> Any:
         if table.kind == "global":
@@ -207,10 +242,10 @@ class Task:
             source.end_offset = max(end_offset, source.end_offset or 0)
         if next_offset <= source.position:
             return
-        if columns.offsets and columns.offsets[0] < source.position:
-            columns = _from_offset(columns, source.position)
-        source.position = next_offset
         batch = Batch(columns, next_offset)
+        if columns.offsets and columns.offsets[0] < source.position:
+            batch = batch.since(source.position)  # a fetch starts at a batch, which may start before the position
+        source.position = next_offset
         newest_ms = max(columns.timestamps_ms, default=-1)
         self.stream_time_ms = max(self.stream_time_ms, newest_ms)
         if self._gate is not None:
@@ -225,9 +260,22 @@ class Task:
         """Events of the topic that wait for the slowest lane."""
         source = self.sources[topic]
         return max(
-            (feed.buffered - feed.head for lane in self.lanes for feed in lane.feeds if feed.source is source),
+            (feed.buffered for lane in self.lanes for feed in lane.feeds if feed.source is source),
             default=0,
         )
+
+    @property
+    def dirty_full(self) -> bool:
+        """Whether changed rows alone fill a table's cache: only a commit makes room."""
+        return any(state.dirty_full for _, state in self._durable)
+
+    def state_of(self, table: Table[Any, Any]) -> Any:
+        """This task's part of a table; None before `open`."""
+        return self._states[table.slot]
+
+    def committed_offset(self, topic: str) -> int:
+        """Exclusive end of what is committed of a topic, as far as this task knows."""
+        return self._committed[topic]
 
     # --- commit ---------------------------------------------------------------------------------------------------
 
@@ -241,7 +289,7 @@ class Task:
                 ends[name] = min(end, ends.get(name, end))
         if self._gate is not None:
             for table_feed in self._gate.feeds:
-                end, name = table_feed.position, table_feed.source.topic
+                end, name = max(table_feed.position, table_feed.known_until), table_feed.source.topic
                 ends[name] = min(end, ends.get(name, end))
         return ends
 
@@ -260,7 +308,11 @@ class Task:
             for _, state, rows in dirty:
                 state.abandon(rows)
             raise
-        return TaskCommit(self, offsets, dirty)
+        followed: dict[str, int] = {}
+        for feed in self._gate.feeds if self._gate is not None else ():
+            if feed.position != feed.committed:
+                followed[feed.table] = feed.position
+        return TaskCommit(self, offsets, dirty, followed)
 
     def batch_of(self, commit: TaskCommit, changelog_ends: Mapping[str, Position]) -> CommitBatch:
         """The store's part of a commit. `changelog_ends`: by table, where its rows ended up."""
@@ -269,8 +321,8 @@ class Task:
             rows.add_to(batch)
             if table.kind != "source" and table.name in changelog_ends:
                 batch.positions[table.name] = changelog_ends[table.name]
-            elif table.kind == "source" and table.changelog in commit.offsets:
-                batch.positions[table.name] = Position(commit.offsets[table.changelog], at_ms=self._clock.wall_ms())
+            elif table.name in commit.followed:
+                batch.positions[table.name] = Position(commit.followed[table.name], at_ms=self._clock.wall_ms())
         for name, end in commit.offsets.items():
             batch.source_offsets[(name, self.number)] = SourceOffset(end)
         return batch
@@ -280,6 +332,8 @@ class Task:
         for _, state, rows in commit.dirty:
             state.committed(rows)
         self._committed.update(commit.offsets)
+        for feed in self._gate.feeds if self._gate is not None else ():
+            feed.committed = commit.followed.get(feed.table, feed.committed)
 
     def abandon(self, commit: TaskCommit) -> None:
         """The commit failed before the store: its rows are dirty again."""
@@ -308,11 +362,6 @@ class Task:
         for lane in self.lanes:
             lane.end()
         await self._scope.close()
-
-    @property
-    def failed(self) -> BaseException | None:
-        """What went wrong in streamlog itself, not in a body: bodies' exceptions go through their policies."""
-        return self._scope.failure
 
     def _on_lane_failure(self, lane: Lane, failure: LaneFailure, policy: Policy) -> None:
         if isinstance(policy, Stop):
@@ -347,13 +396,7 @@ class ReadOnly:
         self.set(key, None)
 
 
-def _from_offset(columns: RecordColumns, offset: int) -> RecordColumns:
-    """The records from `offset` on: a fetch starts at a batch, which may start before the position."""
-    start = next((index for index, one in enumerate(columns.offsets) if one >= offset), len(columns.offsets))
-    return RecordColumns(
-        columns.offsets[start:],
-        columns.timestamps_ms[start:],
-        columns.keys[start:],
-        columns.values[start:],
-        columns.headers[start:],
-    )
+def _table_position(table: Table[Any, Any], store: Store) -> int:
+    """How far the rows of a table that follows a topic reach; a table without a position is empty."""
+    position = store.positions().get(table.name)
+    return 0 if position is None else position.offset

@@ -101,9 +101,10 @@ class Topic(Generic[K, V]):
         Inside an agent it returns at once: the event being processed is committed only after the record is
         acknowledged. Elsewhere it returns when the record is acknowledged.
 
-        Args:   timestamp: datetime, ms as int or seconds as float; default what the topic's `timestamp=` takes from the
-              value,
-                           then the time of the event being processed, then now.
+        Args:   timestamp: of the record: datetime, ms as int or seconds as float; default that of the event being
+                           processed, and outside agents now. Brokers delete by it, so it should not be years ago in a
+                           topic whose retention is days; readers with a `timestamp=` take the event's time from the
+                           value anyway.
         Raises: UserError: no worker runs, or the value does not fit. KafkaError: the log refused it (outside agents).
         """
         cursor = current.get(None)
@@ -128,8 +129,6 @@ class Topic(Generic[K, V]):
     ) -> None:
         """`send` without waiting for anything: inside an agent the same, elsewhere nobody says whether it arrived."""
         cursor = current.get(None)
-        if timestamp is None and self.timestamp is not None and value is not None:
-            timestamp = self.timestamp.select(value)
         if timestamp is not None:
             timestamp_ms = to_timestamp_ms(timestamp)
         elif cursor is not None and cursor.has_event:

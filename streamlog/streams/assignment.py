@@ -1,0 +1,286 @@
+"""The tasks of one worker: made when the group assigns partitions, opened beside the running ones, given up when it
+says.
+
+The group's callbacks come here. `on_assigned` makes tasks and returns at once; each is opened by an asyncio task of its
+own, which restores its state, tries again while the broker is away, and lets its partitions flow when it is done.
+`on_revoked`
+is the only one that takes time: it drains and commits, within a bound, because nobody else may have the partitions
+before. `on_lost` commits nothing: the partitions are another's already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from streamlog.client.consumer import Consumer
+from streamlog.client.values import TopicPartition
+from streamlog.env import Env, Scope
+from streamlog.errors import StreamlogError
+from streamlog.state.directory import StateDirectory
+from streamlog.state.opening import close_stores, open_store
+from streamlog.state.store import Store, StoreEngine
+from streamlog.streams.commit import CommitFailed, Committer
+from streamlog.streams.context import Outbox
+from streamlog.streams.lane import LaneFailure
+from streamlog.streams.plan import Plan
+from streamlog.streams.policies import Policy
+from streamlog.streams.pump import Pump
+from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, Settings
+from streamlog.streams.status import RestoreStatus
+from streamlog.streams.task import Task, TaskState
+from streamlog.streams.topology import Topology
+
+log = logging.getLogger(__name__)
+
+
+class Restore(Protocol):
+    """Brings the tables of one task up to date."""
+
+    async def restore(self, task: Task, store: Store) -> None:
+        """Until the task's tables are at the end of their changelogs.
+
+        Cancelling leaves the store consistent.
+        """
+        ...
+
+    def progress(self, number: int) -> Sequence[RestoreStatus]: ...
+
+
+class Assignment:
+    """See the module's essay. All of it on one event loop."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        topology: Topology,
+        *,
+        env: Env,
+        settings: Settings,
+        engine: StoreEngine,
+        directory: StateDirectory,
+        committer: Committer,
+        restore: Restore,
+        pump: Pump,
+        outbox: Outbox,
+        global_states: Mapping[str, Any],
+        on_failure: Callable[[Task, LaneFailure, Policy], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self.tasks: dict[int, Task] = {}  # ours, whatever their state but CLOSED
+        self.errors: dict[int, str] = {}  # why a task could not be opened at the last attempt
+        self._plan, self._topology = plan, topology
+        self._env, self._settings = env, settings
+        self._engine, self._directory = engine, directory
+        self._committer, self._restore = committer, restore
+        self._pump, self._outbox, self._global_states = pump, outbox, global_states
+        self._on_failure, self._on_crash = on_failure, on_crash
+        self._consumer: Consumer | None = None
+        self._epoch = 0  # of the last task made
+        self._openings: dict[int, asyncio.Task[None]] = {}
+        self._paused: dict[TopicPartition, None] = {}  # running, and their lanes have enough for now
+        self._scope = Scope("assignment", on_crash)
+
+    def use(self, consumer: Consumer) -> None:
+        """Tasks belong to this consumer from now on; there are none yet."""
+        assert not self.tasks, "tasks of the consumer before were given up"
+        self._consumer = consumer
+        self._paused.clear()
+
+    @property
+    def running(self) -> list[Task]:
+        """Tasks that process events, by number."""
+        return [task for _, task in sorted(self.tasks.items()) if task.state is TaskState.RUNNING]
+
+    # --- the group's callbacks ------------------------------------------------------------------------------------
+
+    async def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self._need_consumer().pause(partitions)
+        numbers = sorted({one.partition for one in partitions})
+        # A task can get more partitions when another version of the app, which read fewer topics, left the group.
+        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
+        for number in numbers:
+            self._begin(number, pause_s=0)
+
+    async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        numbers = sorted({one.partition for one in partitions})
+        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
+
+    async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        numbers = sorted({one.partition for one in partitions})
+        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=False)
+
+    async def lose_all(self) -> None:
+        """The consumer is gone: so are the tasks."""
+        await self._close(list(self.tasks.values()), commit=False)
+
+    async def close(self) -> None:
+        """End what still runs, without a commit."""
+        await self.lose_all()
+        await self._scope.close()
+
+    async def reset(self, tasks: Sequence[Task], why: Exception) -> None:
+        """Begin these tasks again at what is committed: their outputs or rows were lost on the way."""
+        mine = [task for task in tasks if self.tasks.get(task.number) is task]
+        for task in mine:
+            log.warning("task=%d state=resetting: %s", task.number, why)
+            self._need_consumer().pause(self._partitions(task))
+        await self._close(mine, commit=False)
+        for task in mine:
+            self._begin(task.number, pause_s=RETRY_BACKOFF_S_FIRST)
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int, pause_s: float) -> None:
+        self._epoch += 1
+        task = Task(
+            self._plan,
+            self._topology,
+            number,
+            self._epoch,
+            pump=self._pump,
+            outbox=self._outbox,
+            clock=self._env.clock,
+            on_failure=self._on_failure,
+            on_crash=self._on_crash,
+            on_drained=self._on_drained,
+        )
+        self.tasks[number] = task
+        task.move_to(TaskState.RESTORING)
+        self._openings[number] = self._scope.spawn(f"open-{number}", self._open(task, pause_s))
+
+    async def _open(self, task: Task, pause_s: float) -> None:
+        """Open the task, however often it takes. Cancelling leaves its store closed."""
+        while True:
+            if pause_s:
+                await asyncio.sleep(pause_s)
+            try:
+                await self._try_open(task)
+            except StreamlogError as error:
+                pause_s = min(max(2 * pause_s, RETRY_BACKOFF_S_FIRST), RETRY_BACKOFF_S_MAX)
+                self.errors[task.number] = str(error)
+                log.warning("task=%d state=restoring retry_in=%.1fs: %s", task.number, pause_s, error)
+            else:
+                self.errors.pop(task.number, None)
+                self._openings.pop(task.number, None)
+                return
+
+    async def _try_open(self, task: Task) -> None:
+        consumer = self._need_consumer()
+        path = self._directory.task_path(str(task.number))
+        store = task.store = await open_store(self._engine, self._env, path)  # from now on readable, and behind
+        try:
+            partitions = self._partitions(task)
+            found = await consumer.committed(partitions)
+            committed = {one.topic: offset.offset for one, offset in found.items() if offset is not None}
+            await self._restore.restore(task, store)
+            positions = await self._positions(partitions, committed, store)
+            ends: dict[str, int] = {}
+            if any(table.kind == "source" for table in self._plan.tables):
+                ends = {one.topic: end for one, end in (await consumer.end_offsets(partitions)).items()}
+            task.open(store, positions, ends, self._global_states)
+        except BaseException:
+            task.store = None
+            await close_stores(self._env, [store])
+            raise
+        for one in partitions:
+            consumer.seek(one, task.sources[one.topic].position)
+        consumer.resume(partitions)
+        task.move_to(TaskState.RUNNING)
+        task.start()
+        log.info("task=%d epoch=%d state=running positions=%s", task.number, task.epoch, positions)
+
+    async def _positions(
+        self, partitions: Sequence[TopicPartition], committed: Mapping[str, int], store: Store
+    ) -> dict[str, int]:
+        """Where processing begins. The store may be ahead of the group: a crash can come between the two commits."""
+        stored = {topic: one.offset for (topic, _), one in store.source_offsets().items()}
+        positions: dict[str, int] = {}
+        unknown: list[TopicPartition] = []
+        for one in partitions:
+            known = [offsets[one.topic] for offsets in (committed, stored) if one.topic in offsets]
+            if known:
+                positions[one.topic] = max(known)
+            else:
+                unknown.append(one)
+        if unknown:
+            begins = await self._need_consumer().beginning_offsets(unknown)
+            positions |= {one.topic: begins[one] for one in unknown}
+        return positions
+
+    # --- flow -----------------------------------------------------------------------------------------------------
+
+    def throttle(self, task: Task, topic: str) -> None:
+        """Stop fetching a partition whose slowest lane has enough to do."""
+        if task.buffered(topic) > self._settings.buffered_events_max:
+            partition = TopicPartition(topic, task.number)
+            if partition not in self._paused:
+                self._paused[partition] = None
+                self._need_consumer().pause([partition])
+
+    def _on_drained(self, task: Task, topic: str) -> None:
+        partition = TopicPartition(topic, task.number)
+        if partition in self._paused and task.buffered(topic) <= self._settings.buffered_events_max // 2:
+            del self._paused[partition]
+            if task.state is TaskState.RUNNING:
+                self._need_consumer().resume([partition])
+
+    # --- closing --------------------------------------------------------------------------------------------------
+
+    async def _close(self, tasks: Sequence[Task], *, commit: bool) -> None:
+        """Close tasks; with `commit`, after draining and committing them. Takes at most the drain timeout and a
+        commit."""
+        for task in tasks:
+            self.tasks.pop(task.number, None)
+            self.errors.pop(task.number, None)
+            for one in self._partitions(task):
+                self._paused.pop(one, None)
+        openings = [self._openings.pop(task.number) for task in tasks if task.number in self._openings]
+        for opening in openings:
+            opening.cancel()
+        if openings:
+            await asyncio.wait(openings)
+        running = [task for task in tasks if task.state is TaskState.RUNNING]
+        if commit and running:
+            for task in running:
+                task.move_to(TaskState.REVOKING)
+            drained = await asyncio.gather(*(task.drain(self._settings.drain_timeout_s) for task in running))
+            for task, clean in zip(running, drained, strict=True):
+                if not clean:
+                    log.warning(
+                        "task=%d state=revoking: a body did not end its event within %g s; the event will be processed "
+                        "again",
+                        task.number,
+                        self._settings.drain_timeout_s,
+                    )
+            await self._last_commit(running)
+        for task in tasks:
+            task.move_to(TaskState.CLOSED)
+            await task.stop()
+        stores = [task.store for task in tasks if task.store is not None]
+        try:
+            await close_stores(self._env, stores)
+        except StreamlogError as error:
+            log.warning("a store did not close cleanly: %s", error)
+        for task in tasks:
+            self._directory.closed(str(task.number))
+            log.info("task=%d epoch=%d state=closed", task.number, task.epoch)
+
+    async def _last_commit(self, tasks: Sequence[Task]) -> None:
+        try:
+            await self._committer.commit(lambda: tasks)
+        except (CommitFailed, StreamlogError) as error:
+            log.warning(
+                "tasks=%s last commit failed, their events will be processed again: %s",
+                ",".join(str(task.number) for task in tasks),
+                error,
+            )
+
+    def _partitions(self, task: Task) -> list[TopicPartition]:
+        return [TopicPartition(topic, task.number) for topic in task.topics]
+
+    def _need_consumer(self) -> Consumer:
+        assert self._consumer is not None, "partitions come from a consumer"
+        return self._consumer

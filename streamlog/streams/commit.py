@@ -1,0 +1,175 @@
+"""The commit of a worker: outputs and changelogs acknowledged, then stores, then the group's offsets, in that order.
+
+All tasks commit together: one flush, one offset commit. What is committed is the state as of the moment the commit
+began; events are processed on while it is under way, and belong to the next.
+
+    1. take       committable offsets and changed rows of every task, in one stretch without an await
+    2. append     the rows to the changelogs (outputs were appended as they happened)
+    3. flush      until all of it is acknowledged
+    4. store      rows, changelog positions and source offsets, one atomic batch per task, beside the event loop
+    5. offsets    to the group
+
+Interrupted anywhere, what was processed is at worst processed again: after 3 the changelog is ahead of the store and is
+replayed into it; after 4 the store is ahead of the group, and a restart on the same disk begins at the store's offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.env import Clock, Offload
+from streamlog.state.store import Position
+from streamlog.streams.context import Outbox
+from streamlog.streams.task import Task, TaskCommit, TaskState
+
+
+class Acknowledged(Protocol):
+    """Where the log stands, as far as this worker's own records are concerned."""
+
+    def acked_offset(self, partition: TopicPartition) -> int | None:
+        """Exclusive end of what we wrote to the partition and was acknowledged; None when we wrote nothing."""
+        ...
+
+
+@dataclass(slots=True)
+class CommitStats:
+    """What the last commit did, for `status` and metrics."""
+
+    count: int = 0
+    rows: int = 0
+    took_ms: int = 0
+    at_ms: int = 0
+    failures: int = 0
+
+
+class CommitFailed(Exception):
+    """Outputs or changelog rows did not arrive, or a store could not be written: nothing of these tasks was
+    committed."""
+
+    def __init__(self, tasks: Sequence[Task], cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.tasks = list(tasks)
+        self.cause = cause
+
+
+class Committer:
+    """Commits tasks, one commit at a time."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        acknowledged: Acknowledged,
+        commit_offsets: Callable[[Mapping[TopicPartition, OffsetAndMetadata]], Awaitable[None]],
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self.stats = CommitStats()
+        self._outbox = outbox
+        self._acknowledged = acknowledged
+        self._commit_offsets = commit_offsets
+        self._clock = clock
+        self._offload = offload
+        self._lock = asyncio.Lock()  # a revocation commits too, beside the regular commits
+        self._owed: dict[TopicPartition, tuple[Task, int]] = {}  # in the store, and the group did not take them yet
+
+    async def commit(self, tasks: Callable[[], Sequence[Task]]) -> None:
+        """Commit what `tasks` gives once it is our turn.
+
+        Raises: CommitFailed: at any step before the group's offsets. KafkaError and others: the group did not take the
+                offsets; the stores have them, and the next commit tries again.
+        Cancelling leaves the rows dirty, or committed in the store but not in the group.
+        """
+        async with self._lock:
+            began_ms = self._clock.mono_ms()
+            commits = await self._acknowledge(list(tasks()))
+            failure = await self._store(commits)
+            await self._offsets()
+            self.stats.count += 1
+            self.stats.at_ms = self._clock.wall_ms()
+            self.stats.took_ms = self._clock.mono_ms() - began_ms
+            if failure is not None:
+                raise failure
+
+    async def _acknowledge(self, tasks: Sequence[Task]) -> list[TaskCommit]:
+        """Take what is to be committed, and wait until the log has it."""
+        commits: list[TaskCommit] = []
+        try:
+            for task in tasks:
+                commits.append(task.begin_commit())  # noqa: PERF401  # what was taken has to be known when one raises
+            self.stats.rows += self._append(commits)
+            await self._outbox.flush()
+        except BaseException as error:
+            for commit in commits:
+                commit.task.abandon(commit)
+            self.stats.failures += 1
+            if isinstance(error, Exception):
+                raise CommitFailed(tasks, error) from error
+            raise
+        return commits
+
+    def _append(self, commits: Sequence[TaskCommit]) -> int:
+        rows = 0
+        append = self._outbox.append
+        for commit in commits:
+            for table, _, dirty in commit.dirty:
+                if table.kind == "source":
+                    continue
+                topic, partition = table.changelog, commit.task.number
+                for key, value, timestamp_ms in dirty.rows:
+                    append(topic, partition, key, value, timestamp_ms)
+                rows += len(dirty.rows)
+        return rows
+
+    async def _store(self, commits: Sequence[TaskCommit]) -> CommitFailed | None:
+        """Write the stores, all at once, beside the event loop. A task whose store fails does not hold up the
+        others."""
+        work = [commit for commit in commits if not commit.empty and commit.task.state is not TaskState.CLOSED]
+        done: list[BaseException | None] = []
+        try:
+            done = await asyncio.gather(*(self._write(commit) for commit in work), return_exceptions=True)
+        except asyncio.CancelledError:
+            for commit in commits:
+                commit.task.abandon(commit)
+            raise
+        failed: list[Task] = []
+        cause: Exception | None = None
+        results = dict(zip(map(id, work), done, strict=True))
+        for commit in commits:
+            error = results.get(id(commit))
+            task = commit.task
+            if error is None:
+                task.committed(commit)
+                for topic, end in commit.offsets.items():
+                    self._owed[TopicPartition(topic, task.number)] = (task, end)
+                continue
+            task.abandon(commit)
+            if task.state is not TaskState.CLOSED:  # closed meanwhile, because it was lost: nobody waits for it
+                if not isinstance(error, Exception):
+                    raise error
+                failed.append(task)
+                cause = error
+        if cause is None:
+            return None
+        self.stats.failures += 1
+        return CommitFailed(failed, cause)
+
+    async def _write(self, commit: TaskCommit) -> None:
+        task = commit.task
+        ends: dict[str, Position] = {}
+        for table, _, dirty in commit.dirty:
+            end = self._acknowledged.acked_offset(TopicPartition(table.changelog, task.number))
+            if dirty.rows and table.kind != "source" and end is not None:
+                ends[table.name] = Position(end, at_ms=self._clock.wall_ms())
+        assert task.store is not None, "a task commits while its store is open"
+        await self._offload.run(partial(task.store.commit, task.batch_of(commit, ends)))
+
+    async def _offsets(self) -> None:
+        owed = {one: end for one, (task, end) in self._owed.items() if task.state is not TaskState.CLOSED}
+        if owed:
+            await self._commit_offsets({one: OffsetAndMetadata(end) for one, end in owed.items()})
+        self._owed.clear()

@@ -1,0 +1,59 @@
+"""The producer, as lanes and topics see it: records placed by key, appended, and acknowledged before anything is
+committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamlog.client.partitioner import partition_for_key
+from streamlog.client.producer import Producer
+from streamlog.errors import UserError
+
+_NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
+
+
+class ProducerOutbox:
+    """An `Outbox` over a producer. Topics have to be known before records are placed by key."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._append = producer.append
+        self._counts: dict[str, int] = {}  # partitions of known topics
+
+    async def know_topic(self, topic: str) -> int:
+        """Learn how many partitions a topic has. Raises: KafkaError: it does not exist."""
+        count = self._counts.get(topic)
+        if count is None:
+            count = self._counts[topic] = await self._producer.partitions(topic)
+        return count
+
+    def append(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
+    ) -> None:
+        if partition is None:
+            try:
+                count = self._counts[topic]
+            except KeyError:
+                raise UserError(
+                    f"topic {topic} was not known when the worker started, so records cannot be placed: declare it "
+                    f"with "
+                    f"app.topic({topic!r}) at module level"
+                ) from None
+            partition = self._producer.partition_for(topic, None) if key is None else partition_for_key(key, count)
+        self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
+
+    @property
+    def full(self) -> bool:
+        return self._producer.full
+
+    async def room(self) -> None:
+        await self._producer.room()
+
+    async def flush(self) -> None:
+        await self._producer.flush()

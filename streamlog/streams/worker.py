@@ -1,0 +1,554 @@
+"""`Worker`: runs an app against a broker until it is told to stop.
+
+    new --> starting --> running --> stopping --> stopped
+
+It owns the clients, the state directory and four loops: fetching (records to tasks), committing (every so often, all
+tasks together), timers, and whatever opens tasks. What a loop cannot do because the broker is away it does later: the
+worker says so in a log line and in its status, and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from streamlog.client.admin import Admin
+from streamlog.client.config import ConnectionSettings
+from streamlog.client.consumer import Consumer
+from streamlog.client.producer import Producer
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.env import Env, Scope
+from streamlog.errors import StreamlogError
+from streamlog.state.consumer_reader import ConsumerReader
+from streamlog.state.directory import StateDirectory
+from streamlog.state.restore import Restorer
+from streamlog.state.rocksdb import RocksEngine
+from streamlog.state.store import StoreEngine
+from streamlog.streams.assignment import Assignment
+from streamlog.streams.assignor import MemberData, TaskAssignor
+from streamlog.streams.commit import CommitFailed, Committer
+from streamlog.streams.context import Cell, Outbox
+from streamlog.streams.globals import GlobalTables
+from streamlog.streams.lane import LaneFailure
+from streamlog.streams.local_queries import LocalReader, local_readers
+from streamlog.streams.outbox import ProducerOutbox
+from streamlog.streams.plan import Plan
+from streamlog.streams.policies import Policy, Retry, Stop, blame
+from streamlog.streams.provision import provide_topics
+from streamlog.streams.pump import Pump
+from streamlog.streams.replies import Replies
+from streamlog.streams.restoring import TableRestore
+from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, Settings
+from streamlog.streams.status import PartitionStatus, TaskStatus, WorkerStatus
+from streamlog.streams.task import Task, TaskState
+from streamlog.streams.timers import BackgroundTask, Timer, Work, run_task, run_timer
+from streamlog.streams.topology import Topology
+
+log = logging.getLogger(__name__)
+
+FETCH_WAIT_MS = 500
+"""How long one fetch waits; between fetches the group may take partitions away."""
+
+LINGER_MS = 5
+"""Outputs wait so long for others to share their batch; a commit does not wait for them."""
+
+REMOVE_STALE_S = 60.0
+"""How often state of tasks that went elsewhere is looked for."""
+
+State: TypeAlias = Literal["new", "starting", "running", "stopping", "stopped"]
+
+
+class Program(Protocol):
+    """What a worker needs to know of an App."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def timers(self) -> Sequence[Timer]: ...
+    @property
+    def tasks(self) -> Sequence[BackgroundTask]: ...
+    @property
+    def started(self) -> Sequence[Work]: ...
+    @property
+    def stopping(self) -> Sequence[Work]: ...
+    @property
+    def cell(self) -> Cell: ...
+    def plan(self) -> Plan: ...
+
+
+class Extension(Protocol):
+    """Something that lives as long as a worker, such as its HTTP server."""
+
+    async def open(self, worker: Worker) -> str | None:
+        """Called when topics are known and before the group is joined. Returns the endpoint (host:port) at which others
+        reach this worker, if it has one: it goes into the group's member data."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Worker:
+    """See the module's essay. All of it on one event loop; use it as a context manager, or `run` it."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        env: Env,
+        broker: str,
+        data_dir: str,
+        engine: StoreEngine | None = None,
+        extensions: Sequence[Extension] = (),
+        embedded: bool = False,
+        create_topics: bool = False,
+        connection: ConnectionSettings | None = None,
+        session_timeout_ms: int = 45_000,
+        heartbeat_interval_ms: int = 3_000,
+    ) -> None:
+        """A worker that has not started.
+
+        Args: broker: "host:port,host:port".
+              data_dir: where state lives, shared by the workers of a machine.
+              embedded: the log belongs to the app, so that missing topics are simply created.
+              create_topics: the same for a log that does not.
+        """
+        self.program = program
+        self.env = env
+        self.broker = broker
+        self.state: State = "new"
+        self.endpoint: str | None = None
+        self.process_id = env.entropy.uuid4().hex
+        self.failure: BaseException | None = None
+        """Why the worker ended by itself; None while it has not."""
+        self.plan = program.plan()
+        self.topology: Topology = self.plan.topology
+        """Resolved once the worker has started."""
+        self.assignment: Assignment | None = None
+        """The tasks, once the worker has started."""
+        self._settings = program.settings
+        self._data_dir = data_dir
+        self._engine = engine or RocksEngine(env.storage)
+        self._extensions = tuple(extensions)
+        self._opened: list[Extension] = []
+        self._create_declared = embedded or create_topics
+        self._embedded = embedded
+        self._connection = connection or ConnectionSettings(client_id=f"streamlog-{program.id}")
+        self._session_timeout_ms, self._heartbeat_interval_ms = session_timeout_ms, heartbeat_interval_ms
+        self._trouble: str | None = None  # what the fetch or commit loop is struggling with
+        self._ended = asyncio.Event()
+        self._commit_wanted = asyncio.Event()
+        self._fed_events = 0  # since the last commit began
+        self._scope = Scope("worker", self._on_crash)
+        self._beside = Scope("beside", self._on_crash)  # timers, tasks and their like: what stops first
+        self._closers: list[Callable[[], Any]] = []  # of what start has opened, in that order
+        self._consumer: Consumer | None = None
+        self._directory: StateDirectory | None = None
+        self._outbox: ProducerOutbox | None = None
+        self._committer: Committer | None = None
+        self._restore: TableRestore | None = None
+        self._replies: Replies | None = None
+        self._globals: GlobalTables | None = None
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything and join the group. Returns before tasks are running.
+
+        Raises: UserError: the app, its topics or the data directory are not right. EnvironmentFailure: nobody answers
+                at the broker's address. What was opened is closed again.
+        """
+        assert self.state == "new", "a worker starts once"
+        self.state = "starting"
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        self.state = "running"
+        log.info("app=%s worker=%s state=running broker=%s", self.program.id, self.process_id[:8], self.broker)
+
+    async def stop(self) -> None:
+        """Stop fetching, finish the events in hand, commit, leave the group, close the stores. Bounded; idempotent."""
+        if self.state not in ("running", "starting"):
+            return
+        self.state = "stopping"
+        log.info("app=%s worker=%s state=stopping", self.program.id, self.process_id[:8])
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_s):
+                for work in self.program.stopping:
+                    await self._call(work)
+                await self._close()
+        except TimeoutError:
+            log.warning("app=%s did not stop within %g s; ending hard", self.program.id, self._settings.stop_timeout_s)
+            await self._close()
+        self._ended.set()
+
+    async def run(self) -> None:
+        """Start, and stop when cancelled or when something of streamlog itself fails, which is raised."""
+        await self.start()
+        try:
+            await self._ended.wait()
+        finally:
+            await self.stop()
+        if self.failure is not None:
+            raise self.failure
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+        if self.failure is not None and error is None:
+            raise self.failure
+
+    async def _open(self) -> None:
+        env, program = self.env, self.program
+        self._directory = await env.offload.run(lambda: StateDirectory.claim(env, self._data_dir, program.id))
+        self._closers.append(self._directory.release)
+        admin = Admin(self.broker, env=env, connection=self._connection)
+        await admin.open()
+        self._closers.append(admin.close)
+        self.topology = await provide_topics(
+            admin,
+            self.plan.topology,
+            partitions_default=self._settings.partitions,
+            replication_factor=self._settings.replication_factor,
+            create_declared=self._create_declared,
+            embedded=self._embedded,
+        )
+        producer = Producer(
+            self.broker, env=env, linger_ms=LINGER_MS, auto_create_topics=False, connection=self._connection
+        )
+        await producer.open()
+        self._closers.append(lambda: self._close_producer(producer))
+        self._outbox = ProducerOutbox(producer)
+        for node in self.topology.topics:
+            await self._outbox.know_topic(node.name)
+        self._replies = Replies(program.id, self.broker, env, admin, self._outbox, self._connection)
+        self._closers.append(self._replies.close)
+        pump = Pump(lambda: not producer.full, lambda: self._on_blocked(pump))
+        self._committer = Committer(self._outbox, producer, self._commit_offsets, env.clock, env.offload)
+        reader = await self._open_reader()
+        restorer = Restorer(reader, env)
+        self._closers.append(restorer.close)
+        self._restore = TableRestore(self.plan, restorer)
+        self._globals = GlobalTables(self.broker, env, self._engine, self._directory)
+        self._closers.append(self._globals.close)
+        await self._globals.open([table for table in self.plan.tables if table.kind == "global"])
+        self.assignment = Assignment(
+            self.plan,
+            self.topology,
+            env=env,
+            settings=self._settings,
+            engine=self._engine,
+            directory=self._directory,
+            committer=self._committer,
+            restore=self._restore,
+            pump=pump,
+            outbox=self._outbox,
+            global_states=self._globals.states,
+            on_failure=self._on_lane_failure,
+            on_crash=self._on_crash,
+        )
+        self._closers.append(self.assignment.close)
+        program.cell.runtime = self  # Topic.send and Agent.ask work from here on
+        for extension in self._extensions:
+            self.endpoint = await extension.open(self) or self.endpoint
+            self._opened.append(extension)
+        for work in program.started:
+            await self._call(work)
+        for timer in program.timers:
+            self._beside.spawn(timer.name, run_timer(timer, env.clock, lambda: self.leader))
+        for task in program.tasks:
+            self._beside.spawn(task.name, run_task(task, lambda: self.leader))
+        if self.topology.consumed:
+            self._consumer = await self._join()
+            self._scope.spawn("fetch", self._fetch_forever())
+        self._scope.spawn("commit", self._commit_forever())
+        self._scope.spawn("sweep", self._sweep_forever(self._directory))
+
+    async def _close(self) -> None:
+        """Close what was opened, in the reverse order; what fails to close does not keep the rest open."""
+        await self._beside.close()
+        if self._consumer is not None:
+            await self._quietly(self._consumer.close())  # its callbacks drain and commit
+            self._consumer = None
+        for extension in reversed(self._opened):
+            await self._quietly(extension.close())
+        self._opened.clear()
+        await self._scope.close()
+        while self._closers:
+            result = self._closers.pop()()
+            if result is not None:
+                await self._quietly(result)
+        if self.program.cell.runtime is self:
+            self.program.cell.runtime = None
+        self.state = "stopped"
+        log.info("app=%s worker=%s state=stopped", self.program.id, self.process_id[:8])
+
+    async def _close_producer(self, producer: Producer) -> None:
+        try:
+            await producer.close()
+        except StreamlogError as error:
+            log.warning("app=%s last outputs were not acknowledged: %s", self.program.id, error)
+
+    async def _open_reader(self) -> ConsumerReader:
+        reader = ConsumerReader(self.broker, self.env)
+        await reader.open()
+        self._closers.append(reader.close)
+        return reader
+
+    async def _quietly(self, work: Any) -> None:
+        try:
+            await work
+        except Exception as error:  # closing goes on: what stays open is worse than what was not said
+            log.warning("app=%s while stopping: %s", self.program.id, error)
+
+    async def _call(self, work: Work) -> None:
+        try:
+            await work()
+        except Exception as error:  # the user's function may raise anything
+            log.error("app=%s %s failed: %s", self.program.id, getattr(work, "__name__", work), blame(error))
+
+    def _on_crash(self, error: BaseException) -> None:
+        """Something of streamlog itself failed: end the worker, loudly."""
+        if self.failure is None:
+            self.failure = error
+            log.error("app=%s worker failed", self.program.id, exc_info=error)
+        self._ended.set()
+
+    # --- the group ------------------------------------------------------------------------------------------------
+
+    async def _join(self) -> Consumer:
+        assert self.assignment is not None, "the assignment is made before the group is joined"
+        consumer = Consumer(
+            self.broker,
+            env=self.env,
+            group_id=self.program.id,
+            assignors=[TaskAssignor(self.member_data)],
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=self._session_timeout_ms,
+            heartbeat_interval_ms=self._heartbeat_interval_ms,
+            connection=self._connection,
+        )
+        self.assignment.use(consumer)
+        consumer.subscribe(
+            self.topology.consumed,
+            on_assigned=self.assignment.on_assigned,
+            on_revoked=self.assignment.on_revoked,
+            on_lost=self.assignment.on_lost,
+        )
+        await consumer.open()
+        return consumer
+
+    def member_data(self) -> MemberData:
+        """What the group's other members and its clients are told about this worker."""
+        assert self._directory is not None, "claimed before the group is joined"
+        warm = {int(name) for name in self._directory.tasks() if name.isdigit()}
+        return MemberData(
+            endpoint=self.endpoint,
+            process_id=self.process_id,
+            slot=self._directory.slot,
+            warm_tasks=tuple(sorted(warm)),
+            app_id=self.program.id,
+        )
+
+    @property
+    def leader(self) -> bool:
+        """Whether this worker owns task 0; one worker does, and none during a rebalance."""
+        task = None if self.assignment is None else self.assignment.tasks.get(0)
+        return task is not None and task.state is TaskState.RUNNING
+
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    async def _fetch_forever(self) -> None:
+        """Feed the running tasks. A consumer that failed for good is replaced, and the group joined anew."""
+        assert self.assignment is not None, "made before the group is joined"
+        last: StreamlogError | None = None
+        pause_s = RETRY_BACKOFF_S_FIRST
+        while True:
+            consumer = self._consumer
+            assert consumer is not None, "joined before fetching"
+            try:
+                batches = await consumer.fetch(timeout_ms=FETCH_WAIT_MS)
+            except StreamlogError as error:
+                self._trouble = f"reading: {error}"
+                log.warning("app=%s cannot read: %s", self.program.id, error)
+                await asyncio.sleep(pause_s)
+                if error is last:  # the very same error again: the consumer has given up
+                    await self._rejoin(consumer)
+                last, pause_s = error, min(2 * pause_s, RETRY_BACKOFF_S_MAX)
+                continue
+            if last is not None:
+                last, self._trouble, pause_s = None, None, RETRY_BACKOFF_S_FIRST
+            tasks = self.assignment.tasks
+            for batch in batches:
+                task = tasks.get(batch.partition)
+                if task is None or task.state is not TaskState.RUNNING:
+                    continue  # of a life that is over
+                task.feed(batch.topic, batch.columns, batch.next_offset, batch.high_watermark)
+                self.assignment.throttle(task, batch.topic)
+                self._fed_events += len(batch.columns)
+                if task.dirty_full:
+                    self._commit_wanted.set()
+            if self._fed_events >= self._settings.commit_events_max:
+                self._commit_wanted.set()
+
+    async def _rejoin(self, consumer: Consumer) -> None:
+        assert self.assignment is not None, "made before the group is joined"
+        log.warning("app=%s leaves the group and joins again", self.program.id)
+        await self.assignment.lose_all()
+        await self._quietly(consumer.close())
+        while True:
+            try:
+                self._consumer = await self._join()
+                return
+            except StreamlogError as error:
+                self._trouble = f"joining: {error}"
+                log.warning("app=%s cannot join: %s", self.program.id, error)
+                await asyncio.sleep(RETRY_BACKOFF_S_MAX)
+
+    async def _commit_forever(self) -> None:
+        interval_ms = self._settings.commit_interval_ms
+        due_ms = self.env.clock.mono_ms() + interval_ms
+        assert self.assignment is not None, "made before the loops start"
+        assert self._committer is not None, "made before the loops start"
+        assignment = self.assignment
+        while True:
+            await self._until_commit(due_ms)
+            due_ms = self.env.clock.mono_ms() + interval_ms
+            self._fed_events = 0
+            try:
+                await self._committer.commit(lambda: assignment.running)
+            except CommitFailed as failed:
+                self._trouble = f"committing: {failed}"
+                await assignment.reset(failed.tasks, failed.cause)
+            except StreamlogError as error:
+                # A rebalance is under way, or the coordinator is away: the next commit brings the offsets along.
+                log.info("app=%s offsets were not taken by the group: %s", self.program.id, error)
+            else:
+                if self._trouble is not None and self._trouble.startswith("committing"):
+                    self._trouble = None
+
+    async def _until_commit(self, due_ms: int) -> None:
+        left_ms = due_ms - self.env.clock.mono_ms()
+        if left_ms > 0:
+            try:
+                async with asyncio.timeout(left_ms / 1000):
+                    await self._commit_wanted.wait()
+            except TimeoutError:
+                pass
+        self._commit_wanted.clear()
+
+    async def _commit_offsets(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        if self._consumer is not None:
+            await self._consumer.commit(offsets)
+
+    def _on_blocked(self, pump: Pump) -> None:
+        self._scope.spawn("room", self._await_room(pump))
+
+    async def _await_room(self, pump: Pump) -> None:
+        """Outputs wait for the broker: nothing is processed until some of them are acknowledged."""
+        assert self._outbox is not None, "a pump is only blocked by its outbox"
+        while self._outbox.full:
+            try:
+                await self._outbox.room()
+            except StreamlogError as error:
+                log.warning("app=%s outputs cannot be sent: %s", self.program.id, error)
+                await asyncio.sleep(RETRY_BACKOFF_S_FIRST)
+        pump.resume()
+
+    async def _sweep_forever(self, directory: StateDirectory) -> None:
+        """Remove the state of tasks that have been elsewhere for long."""
+        while True:
+            await asyncio.sleep(REMOVE_STALE_S)
+            removed = await self.env.offload.run(lambda: directory.remove_stale(self._engine))
+            for task in removed:
+                log.info("task=%s state removed: it has been on another worker", task)
+
+    def _on_lane_failure(self, task: Task, failure: LaneFailure, policy: Policy) -> None:
+        match policy:
+            case Stop():
+                log.error("%s. The partition stands still; fix the cause and restart the worker", failure)
+            case Retry():
+                log.warning("%s. Trying again", failure)
+            case _:
+                log.error("%s. Passed over (%s)", failure, type(policy).__name__)
+
+    # --- Runtime: the worker as declarations see it ---------------------------------------------------------------
+
+    @property
+    def outbox(self) -> Outbox:
+        assert self._outbox is not None, "declarations find a worker once it has an outbox"
+        return self._outbox
+
+    def wall_ms(self) -> int:
+        return self.env.clock.wall_ms()
+
+    async def know_topic(self, topic: str) -> None:
+        assert self._outbox is not None, "declarations find a worker once it has an outbox"
+        await self._outbox.know_topic(topic)
+
+    async def ask(self, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+        assert self._replies is not None, "declarations find a worker once it can ask"
+        return await self._replies.ask(topic, key, value, timeout_s)
+
+    def global_state(self, table: str) -> Any:
+        assert self._globals is not None, "declarations find a worker once its global tables are complete"
+        return self._globals.states[table]
+
+    # --- looking in -----------------------------------------------------------------------------------------------
+
+    def status(self) -> WorkerStatus:
+        """What the worker does just now."""
+        tasks = self.assignment.tasks if self.assignment is not None else {}
+        stats = None if self._committer is None else self._committer.stats
+        return WorkerStatus(
+            app_id=self.program.id,
+            process_id=self.process_id,
+            endpoint=self.endpoint,
+            state=self.state,
+            leader=self.leader,
+            tasks=tuple(self._task_status(task) for _, task in sorted(tasks.items())),
+            commits=0 if stats is None else stats.count,
+            commit_took_ms=0 if stats is None else stats.took_ms,
+            committed_at_ms=0 if stats is None else stats.at_ms,
+            error=self._trouble,
+        )
+
+    def query(self, table: str) -> dict[int, LocalReader]:
+        """Readers of this worker's partitions of a table, by partition. Raises: UserError: there is no such table."""
+        tasks = self.assignment.tasks if self.assignment is not None else {}
+        return local_readers(self.plan, tasks, self._globals, table)
+
+    def _task_status(self, task: Task) -> TaskStatus:
+        assert self.assignment is not None, "tasks are part of the assignment"
+        failures = [str(failure) for failure in task.failures]
+        if task.number in self.assignment.errors:
+            failures.append(self.assignment.errors[task.number])
+        return TaskStatus(
+            number=task.number,
+            state=task.state.value,
+            partitions=tuple(
+                PartitionStatus(
+                    source.topic,
+                    source.partition,
+                    source.position,
+                    task.committed_offset(source.topic),
+                    source.end_offset,
+                    source.stopped,
+                )
+                for _, source in sorted(task.sources.items())
+            ),
+            restoring=tuple(self._restore.progress(task.number)) if self._restore is not None else (),
+            failures=tuple(failures),
+        )
