@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamlog.broker.authorized_operations import GROUP_OPERATIONS
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.coordinator.group.requests import DescribeGroup
@@ -9,15 +10,12 @@ from streamlog.broker.coordinator.groups import wait_for
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
 
-ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
-"""READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS (KIP-430): without ACLs everybody may do everything."""
-
 
 async def handle(broker: Broker, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
     groups = [await _describe(broker, context, group_id) for group_id in request.groups]
     if request.include_authorized_operations:
         for group in groups:
-            group.authorized_operations = ALL_GROUP_OPERATIONS
+            group.authorized_operations = GROUP_OPERATIONS
     return DescribeGroupsResponse(groups=groups)
 
 

@@ -12,6 +12,10 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+STALE_ENTRIES_MAX = 1_000
+"""Entries of cancelled keys that may wait in the heap for their time, besides as many as there are live ones: a
+client that joins and leaves all day, with a session of half an hour, would otherwise grow it without end."""
+
 
 class Deadlines(Generic[K]):
     """At most one deadline per key. Times are monotonic milliseconds."""
@@ -44,6 +48,8 @@ class Deadlines(Generic[K]):
     def cancel(self, key: K) -> None:
         if self._due.pop(key, None) is not None:
             del self._entry[key]
+            if len(self._heap) > STALE_ENTRIES_MAX + 2 * len(self._due):
+                self._drop_stale()
 
     def next_ms(self) -> int | None:
         """When the earliest key is due, or None when there is none."""
@@ -59,6 +65,10 @@ class Deadlines(Generic[K]):
         del self._due[key]
         del self._entry[key]
         return key
+
+    def _drop_stale(self) -> None:
+        self._heap = [entry for entry in self._heap if self._entry.get(entry[2]) == entry[1]]
+        heapq.heapify(self._heap)
 
     def _push(self, at_ms: int, key: K) -> None:
         self._numbers += 1

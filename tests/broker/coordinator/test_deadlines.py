@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlog.broker.coordinator.deadlines import Deadlines
+from streamlog.broker.coordinator.deadlines import STALE_ENTRIES_MAX, Deadlines
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(["set", "cancel", "pop"]), st.integers(0, 5), st.integers(0, 30)), max_size=60
@@ -49,3 +49,14 @@ def test_equal_deadlines_come_in_the_order_they_were_set() -> None:
     for key in "cab":
         deadlines.set(key, 7)
     assert [deadlines.pop_due(7) for _ in range(4)] == ["c", "a", "b", None]
+
+
+def test_cancelled_deadlines_do_not_pile_up() -> None:
+    """Their entries go long before their time."""
+    deadlines: Deadlines[int] = Deadlines()
+    deadlines.set(-1, 1_000_000)
+    for key in range(10 * STALE_ENTRIES_MAX):
+        deadlines.set(key, 500_000)
+        deadlines.cancel(key)
+    assert len(deadlines._heap) <= STALE_ENTRIES_MAX + 3
+    assert deadlines.next_ms() == 1_000_000

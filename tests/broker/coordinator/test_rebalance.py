@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from streamlog.broker.coordinator.group.limits import NEW_MEMBER_JOIN_TIMEOUT_MS, GroupLimits
+from streamlog.broker.coordinator.group.limits import NEW_MEMBER_JOIN_TIMEOUT_MS, PENDING_IDS_MAX, GroupLimits
 from streamlog.broker.coordinator.group.records import GroupStored
 from streamlog.broker.coordinator.group.state import GroupState
+from streamlog.broker.coordinator.shard import Caller, Token
 from streamlog.wire.error_codes import ErrorCode
-from streamlog.wire.messages.join_group import JoinGroupResponse
+from streamlog.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
 from streamlog.wire.messages.leave_group import MemberIdentity
 from streamlog.wire.messages.sync_group import SyncGroupResponse
 from tests.broker.coordinator.bench import GROUP, REBALANCE_MS, SESSION_MS, TOPIC, Bench, subscription
+
+PROTOCOL = JoinGroupRequestProtocol(name="range")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -260,6 +263,20 @@ def test_a_pending_id_that_never_joins_expires() -> None:
     bench.wait(SESSION_MS)
     assert bench.settle([rejoin]) == generation + 1
     assert bench.reply(bench.join(ghost), JoinGroupResponse).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_ids_that_nobody_uses_do_not_pile_up() -> None:
+    """The oldest is forgotten; its owner asks again."""
+    bench = Bench()
+    oldest = bench.new_id()
+    for _ in range(PENDING_IDS_MAX):
+        bench.shard.handle(
+            JoinGroupRequest(group_id=GROUP, session_timeout_ms=SESSION_MS, protocol_type="x", protocols=[PROTOCOL]),
+            Caller(Token(0), 9),
+            bench.now,
+        )
+    assert len(bench.shard.table.groups[GROUP].pending_member_ids) == PENDING_IDS_MAX
+    assert bench.reply(bench.join(oldest), JoinGroupResponse).error_code == ErrorCode.UNKNOWN_MEMBER_ID
 
 
 def test_a_pending_member_may_leave() -> None:

@@ -7,7 +7,7 @@ known member that rejoins may change nothing, and then simply learns the current
 
 from __future__ import annotations
 
-from streamlog.broker.coordinator.group.limits import NEW_MEMBER_JOIN_TIMEOUT_MS
+from streamlog.broker.coordinator.group.limits import NEW_MEMBER_JOIN_TIMEOUT_MS, PENDING_IDS_MAX
 from streamlog.broker.coordinator.group.rebalance import (
     drop_member,
     generation_response,
@@ -83,6 +83,10 @@ def _join_unknown(
     if instance_id is not None and instance_id in group.static_member_ids:
         _replace_static(table, group, request, instance_id, member_id, caller, now, out)
     elif instance_id is None and caller.api_version >= MEMBER_ID_REQUIRED_SINCE:
+        if len(group.pending_member_ids) >= PENDING_IDS_MAX:
+            oldest = next(iter(group.pending_member_ids))
+            group.remove(oldest)
+            table.end_session(group, oldest)
         group.pending_member_ids[member_id] = None
         table.expect_heartbeat(group, member_id, request.session_timeout_ms, now)
         _refuse(caller, ErrorCode.MEMBER_ID_REQUIRED, member_id, out)

@@ -8,6 +8,10 @@ NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000
 """How long a parked first JoinGroup keeps a member alive. It cannot heartbeat, because it does not know its id yet,
 and a client that gave up and retried would otherwise leave one ghost per retry in the rebalance (Kafka's value)."""
 
+PENDING_IDS_MAX = 10_000
+"""Member ids that a group has handed out and that nobody has used yet. Beyond it the oldest is forgotten: a client
+that only ever asks for ids must not fill the memory, and a rebalance waits for each of them anyway."""
+
 NOTE_CHARS_MAX = 255
 """Of a client's reason in our log: KIP-800's own limit, which clients may ignore."""
 
