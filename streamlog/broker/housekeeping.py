@@ -1,4 +1,4 @@
-"""What a broker does by the clock: retention, checkpoints, removing what was deleted, timing out producers.
+"""What a broker does by the clock: retention, compaction, checkpoints, removing what was deleted, timing out producers.
 
 Each duty is a loop of its own with its own pause. A duty that fails on one partition logs it and goes on: only the
 disk can be the reason, and the partition is offline already.
@@ -13,9 +13,12 @@ from functools import partial
 from typing import Final
 
 from streamlog.broker.broker import Broker
+from streamlog.broker.log.cleaner import Cleanable, CleanResult, clean, find_cleanable, is_due
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.retention import delete_old_segments
+from streamlog.broker.log.segment import DamagedLog
+from streamlog.broker.partition import Partition
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,9 @@ TICK_MS: Final = 1_000
 
 REMOVE_MS: Final = 10_000
 """How often files that have waited out their delete delay are removed."""
+
+COMPACT_PAUSE_MS: Final = 1
+"""Requests get at least this much between two slices of compaction."""
 
 YIELD_AFTER: Final = 64
 """Partitions that retention looks at before requests get a turn."""
@@ -39,6 +45,8 @@ class Housekeeping:
         self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
         self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
         self._every("remove deleted files", REMOVE_MS, self.remove_deleted)
+        if config.boolean("log.cleaner.enable"):
+            self._every("compact", config.integer("log.cleaner.backoff.ms"), self.compact)
 
     def _every(self, name: str, pause_ms: int, duty: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -61,8 +69,10 @@ class Housekeeping:
                 await asyncio.sleep(0.001)
             if partition.closed:
                 continue
+            now_ms = self._broker.env.clock.wall_ms()
             try:
-                deleted = delete_old_segments(partition.log, self._broker.env.clock.wall_ms())
+                deleted = delete_old_segments(partition.log, now_ms)
+                partition.log.producers.expire(now_ms)
             except PartitionOffline as error:
                 log.error("partition=%s-%d state=offline reason=%s", partition.topic, partition.index, error.message)
                 continue
@@ -74,6 +84,47 @@ class Housekeeping:
                     deleted,
                     partition.log.log_start_offset,
                 )
+
+    async def compact(self) -> None:
+        """Clean the partitions that need it, the dirtiest first, in slices between requests."""
+        broker = self._broker
+        due: list[tuple[float, Partition, Cleanable]] = []
+        for partition in broker.partitions:
+            if not partition.log.config.compact:
+                continue
+            clean_offset = broker.logs.cleaner_offsets.get((partition.topic, partition.index), 0)
+            found = find_cleanable(partition.log, clean_offset, broker.env.clock.wall_ms())
+            if found is not None and is_due(partition.log, found):
+                due.append((found.dirty_ratio, partition, found))
+        for _, partition, found in sorted(due, key=lambda entry: -entry[0]):
+            if not partition.closed:
+                await self._compact_one(partition, found)
+
+    async def _compact_one(self, partition: Partition, found: Cleanable) -> None:
+        broker = self._broker
+        round_ = clean(partition.log, broker.env.storage, found, broker.env.clock.wall_ms())
+        try:
+            while not partition.closed:
+                step = next(round_)
+                if step is None:
+                    await asyncio.sleep(COMPACT_PAUSE_MS / 1000)
+                else:
+                    await broker.env.offload.run(step)
+        except StopIteration as finished:
+            result: CleanResult = finished.value
+            broker.logs.cleaner_offsets[partition.topic, partition.index] = result.end_offset
+            log.info(
+                "partition=%s-%d compacted_end=%d read=%d kept=%d",
+                partition.topic,
+                partition.index,
+                result.end_offset,
+                result.bytes_read,
+                result.bytes_kept,
+            )
+        except (DamagedLog, OSError) as error:
+            log.error("partition=%s-%d not compacted: %s", partition.topic, partition.index, error)
+        finally:
+            round_.close()
 
     async def checkpoint(self) -> None:
         """Move recovery points up, so that the next start reads less, and write the checkpoint files."""
