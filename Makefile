@@ -33,6 +33,9 @@ imports: setup ## check that imports point down
 test: setup ## run the tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+crash: setup ## kill brokers with -9 under load, many times
+	@$(BIN)/pytest -m crash
+
 KAFKA_LIBS := target/kafka-libs
 
 $(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml

@@ -1,0 +1,215 @@
+"""Produce: what is stored, what is refused and with which code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from streamlog.broker.node import Node
+from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
+from streamlog.wire.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
+from streamlog.wire.records import Compression, decode_records, iter_batch_headers
+from tests.broker.batches import new_batch, produce_request
+from tests.broker.running import RawClient, client_of, make_topic, running_node
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    async with running_node(tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+async def client(node: Node) -> AsyncIterator[RawClient]:
+    async with client_of(node) as client:
+        await make_topic(client, "t")
+        yield client
+
+
+async def produce(client: RawClient, request: ProduceRequest, version: int = 12) -> PartitionProduceResponse:
+    answer = await client.ask(request, version, ProduceResponse)
+    assert isinstance(answer, ProduceResponse)
+    return answer.responses[0].partition_responses[0]
+
+
+async def read_values(client: RawClient, topic: str) -> list[bytes | None]:
+    asked = [FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)]
+    answer = await client.ask(FetchRequest(topics=[FetchTopic(topic=topic, partitions=asked)]), 12, FetchResponse)
+    assert isinstance(answer, FetchResponse)
+    data = answer.responses[0].partitions[0].records or b""
+    return [value for at, header in iter_batch_headers(data) for value in decode_records(data, at, header).values]
+
+
+@pytest.mark.parametrize("acks", [-1, 1])
+@pytest.mark.parametrize("compression", list(Compression))
+async def test_a_batch_gets_the_next_offset_and_is_read_back(
+    client: RawClient, acks: int, compression: Compression
+) -> None:
+    """The round trip, in every compression."""
+    first = await produce(client, produce_request("t", new_batch(b"a", b"b", compression=compression), acks=acks))
+    second = await produce(client, produce_request("t", new_batch(b"c", compression=compression), acks=acks))
+    assert [(answer.error_code, answer.base_offset) for answer in (first, second)] == [(0, 0), (0, 2)]
+    assert await read_values(client, "t") == [b"a", b"b", b"c"]
+
+
+async def test_acks_0_is_not_answered(client: RawClient) -> None:
+    """The next answer on the connection is the next request's."""
+    client.send(produce_request("t", new_batch(b"a"), acks=0), 12)
+    answer = await produce(client, produce_request("t", new_batch(b"b")))
+    assert answer.base_offset == 1
+
+
+async def test_acks_0_that_fails_closes_the_connection(client: RawClient) -> None:
+    """Row 13: there is no other way to tell."""
+    client.send(produce_request("absent", new_batch(b"a"), acks=0), 12)
+    assert await client.is_closed()
+
+
+@pytest.mark.parametrize("acks", [2, -2, 0x7FFF])
+async def test_other_acks_are_refused(client: RawClient, acks: int) -> None:
+    """Row 12."""
+    answer = await produce(client, produce_request("t", new_batch(b"a"), acks=acks))
+    assert answer.error_code == 21
+
+
+def with_bad_crc(batch: bytes) -> bytes:
+    return batch[:-1] + bytes([batch[-1] ^ 1])
+
+
+REFUSED = {
+    "no records": (None, 12, 87),
+    "an empty batch": (b"", 12, 87),
+    "less than a header": (bytes(60), 12, 87),
+    "two batches": (new_batch(b"a") + new_batch(b"b"), 12, 87),
+    "magic 1": (new_batch(b"a")[:16] + b"\x01" + new_batch(b"a")[17:], 12, 87),
+    "a wrong checksum": (with_bad_crc(new_batch(b"a")), 12, 2),
+    "zstd in an old version": (new_batch(b"a", compression=Compression.ZSTD), 6, 76),
+    "a batch that is too large": (new_batch(bytes(1_100_000)), 12, 10),
+    "a timestamp far ahead": (new_batch(b"a", timestamp_ms=2**42), 12, 32),
+    "a transaction": (new_batch(b"a", producer_id=1, producer_epoch=0, base_sequence=0, is_transactional=True), 12, 48),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_is_no_batch_is_refused_and_changes_nothing(client: RawClient, case: str) -> None:
+    """Rows 14 to 18."""
+    records, version, code = REFUSED[case]
+    answer = await produce(client, produce_request("t", records), version)
+    assert (answer.error_code, answer.base_offset) == (code, -1)
+    assert (await produce(client, produce_request("t", new_batch(b"next")))).base_offset == 0
+
+
+async def test_a_compacted_topic_needs_keys(client: RawClient) -> None:
+    """Row 19: and says which record lacks one (KIP-467)."""
+    await make_topic(client, "compacted", cleanup_policy="compact")
+    answer = await produce(client, produce_request("compacted", new_batch(b"a")))
+    assert answer.error_code == 87
+    assert [error.batch_index for error in answer.record_errors] == [0]
+    assert (await produce(client, produce_request("compacted", new_batch(b"a", key=b"k")))).error_code == 0
+
+
+@pytest.mark.parametrize(("topic", "partition", "code"), [("absent", 0, 3), ("t", 1, 3), ("t", -1, 3), ("", 0, 3)])
+async def test_a_partition_that_does_not_exist_is_unknown(
+    client: RawClient, topic: str, partition: int, code: int
+) -> None:
+    """Row 24."""
+    answer = await produce(client, produce_request(topic, new_batch(b"a"), partition=partition))
+    assert answer.error_code == code
+
+
+async def test_an_unknown_topic_id_is_told_apart(client: RawClient, node: Node) -> None:
+    """Row 24, from version 13 on."""
+    data = [PartitionProduceData(index=0, records=new_batch(b"a"))]
+    wrong = ProduceRequest(acks=1, topic_data=[TopicProduceData(topic_id=UUID(int=9), partition_data=data)])
+    assert (await produce(client, wrong, 13)).error_code == 100
+    data = [PartitionProduceData(index=0, records=new_batch(b"a"))]
+    known = node.broker.image.topics["t"].id
+    right = ProduceRequest(acks=1, topic_data=[TopicProduceData(topic_id=known, partition_data=data)])
+    assert (await produce(client, right, 13)).error_code == 0
+
+
+async def test_a_retry_gets_the_first_answer_again(client: RawClient) -> None:
+    """Row 27: the last five batches of an idempotent producer are known."""
+    batches = [new_batch(b"v", producer_id=7, producer_epoch=0, base_sequence=number) for number in range(5)]
+    for batch in batches:
+        await produce(client, produce_request("t", batch))
+    again = [await produce(client, produce_request("t", batch)) for batch in batches]
+    assert [(answer.error_code, answer.base_offset) for answer in again] == [(0, number) for number in range(5)]
+    assert len(await read_values(client, "t")) == 5
+
+
+async def test_a_gap_in_the_sequence_is_refused(client: RawClient) -> None:
+    """Row 26."""
+    await produce(client, produce_request("t", new_batch(b"a", producer_id=7, producer_epoch=0, base_sequence=0)))
+    answer = await produce(
+        client, produce_request("t", new_batch(b"c", producer_id=7, producer_epoch=0, base_sequence=2))
+    )
+    assert answer.error_code == 45
+
+
+async def test_an_old_epoch_is_fenced(client: RawClient) -> None:
+    """Row 28."""
+    await produce(client, produce_request("t", new_batch(b"a", producer_id=7, producer_epoch=1, base_sequence=0)))
+    answer = await produce(
+        client, produce_request("t", new_batch(b"b", producer_id=7, producer_epoch=0, base_sequence=1))
+    )
+    assert answer.error_code == 47
+
+
+async def test_clients_cannot_write_to_internal_topics(node: Node, client: RawClient) -> None:
+    """Row 22."""
+    await make_topic(client, "__consumer_offsets", cleanup_policy="compact")
+    answer = await produce(client, produce_request("__consumer_offsets", new_batch(b"a", key=b"k")))
+    assert answer.error_code == 17
+
+
+async def test_pipelined_requests_are_appended_in_order_and_share_a_sync(client: RawClient, node: Node) -> None:
+    """Flush before ack costs a pipeline one sync, not one for each request."""
+    for number in range(100):
+        client.send(produce_request("t", new_batch(b"%d" % number)), 12)
+    offsets = []
+    for _ in range(100):
+        answer = ProduceResponse.decode(await client.frame(), 12, 5)
+        offsets.append(answer.responses[0].partition_responses[0].base_offset)
+    assert offsets == list(range(100))
+
+
+async def test_a_topic_that_stamps_records_answers_its_time(client: RawClient) -> None:
+    """LogAppendTime."""
+    await make_topic(client, "stamped", message_timestamp_type="LogAppendTime")
+    answer = await produce(client, produce_request("stamped", new_batch(b"a", timestamp_ms=5)))
+    assert answer.log_append_time_ms > 1_600_000_000_000
+
+
+async def test_one_bad_partition_does_not_stop_the_others(client: RawClient) -> None:
+    """Each partition of a request has its own answer."""
+    data = [
+        PartitionProduceData(index=0, records=new_batch(b"a")),
+        PartitionProduceData(index=5, records=new_batch(b"b")),
+    ]
+    request = ProduceRequest(acks=-1, timeout_ms=1000, topic_data=[TopicProduceData(name="t", partition_data=data)])
+    answer = await client.ask(request, 12, ProduceResponse)
+    assert isinstance(answer, ProduceResponse)
+    assert [p.error_code for p in answer.responses[0].partition_responses] == [0, 3]
+
+
+async def test_a_waiting_fetch_sees_what_a_producer_without_acks_sent(node: Node, client: RawClient) -> None:
+    """The high watermark moves although nobody waits for the disk."""
+    async with client_of(node) as reader:
+        asked = [FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)]
+        reader.send(FetchRequest(max_wait_ms=20_000, min_bytes=1, topics=[FetchTopic(topic="t", partitions=asked)]), 12)
+        client.send(produce_request("t", new_batch(b"a"), acks=0), 12)
+        async with asyncio.timeout(10):
+            answer = await reader.answer(12, FetchResponse)
+        assert isinstance(answer, FetchResponse)
+        assert answer.responses[0].partitions[0].high_watermark == 1

@@ -1,0 +1,115 @@
+"""Altering configs: what is taken, what is refused, what stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamlog.broker.metadata.configs import Operation, alter_configs, incremental_alter_configs
+from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.internal.metadata import RemoveTopicRecord
+from streamlog.wire.messages import alter_configs as full
+from streamlog.wire.messages import incremental_alter_configs as incremental
+from tests.broker.metadata.cluster import Cluster, topic
+
+E = ErrorCode
+Change = tuple[str, Operation, str | None]
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    made = Cluster()
+    made.create(topic("t"))
+    return made
+
+
+def alter(
+    cluster: Cluster, *changes: Change, kind: int = RESOURCE_TOPIC, name: str = "t", validate_only: bool = False
+) -> ErrorCode:
+    rows = [incremental.AlterableConfig(name=n, config_operation=o, value=v) for n, o, v in changes]
+    resource = incremental.AlterConfigsResource(resource_type=kind, resource_name=name, configs=rows)
+    request = incremental.IncrementalAlterConfigsRequest(resources=[resource], validate_only=validate_only)
+    response = cluster.take(lambda image: incremental_alter_configs(image, request))
+    return ErrorCode.of(response.responses[0].error_code)
+
+
+def test_set_and_delete_change_what_they_name(cluster: Cluster) -> None:
+    """KIP-339: the rest stays."""
+    assert alter(cluster, ("retention.ms", Operation.SET, "5"), ("segment.ms", Operation.SET, "6")) == E.NONE
+    assert alter(cluster, ("retention.ms", Operation.DELETE, None)) == E.NONE
+    assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {"segment.ms": "6"}
+
+
+def test_lists_are_appended_to_and_subtracted_from(cluster: Cluster) -> None:
+    """What is there already is not there twice."""
+    alter(cluster, ("cleanup.policy", Operation.APPEND, "compact,delete"))
+    assert cluster.image.config(RESOURCE_TOPIC, "t")["cleanup.policy"] == "delete,compact"
+    alter(cluster, ("cleanup.policy", Operation.SUBTRACT, "delete"))
+    assert cluster.image.config(RESOURCE_TOPIC, "t")["cleanup.policy"] == "compact"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ([("no.such", Operation.SET, "1")], E.INVALID_CONFIG),
+        ([("retention.ms", Operation.SET, "soon")], E.INVALID_CONFIG),
+        ([("retention.ms", Operation.APPEND, "1")], E.INVALID_CONFIG),
+        ([("retention.ms", Operation.SET, None)], E.INVALID_REQUEST),
+        ([("retention.ms", Operation.SET, "1"), ("retention.ms", Operation.DELETE, None)], E.INVALID_REQUEST),
+        ([("retention.ms", 7, "1")], E.INVALID_REQUEST),
+        ([("segment.ms", Operation.SET, "5"), ("retention.ms", Operation.SET, "-7")], E.INVALID_CONFIG),
+    ],
+)
+def test_a_bad_change_is_refused_whole(cluster: Cluster, changes: list[Change], code: ErrorCode) -> None:
+    """Row 32: nothing of it is taken."""
+    assert alter(cluster, *changes) == code
+    assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {}
+
+
+def test_validate_only_changes_nothing(cluster: Cluster) -> None:
+    """It only says whether it would."""
+    assert alter(cluster, ("retention.ms", Operation.SET, "5"), validate_only=True) == E.NONE
+    assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {}
+
+
+def test_resources_that_do_not_exist_are_refused(cluster: Cluster) -> None:
+    """Topic, broker, kind."""
+    assert alter(cluster, name="absent") == E.UNKNOWN_TOPIC_OR_PARTITION
+    assert alter(cluster, kind=RESOURCE_BROKER, name="9") == E.BROKER_ID_NOT_REGISTERED
+    assert alter(cluster, kind=RESOURCE_BROKER, name="one") == E.INVALID_REQUEST
+    assert alter(cluster, kind=77) == E.INVALID_REQUEST
+
+
+def test_brokers_take_defaults_of_topic_configs(cluster: Cluster) -> None:
+    """For all brokers and for one (KIP-226); what is only read at start is refused."""
+    for name in ("", "1"):
+        assert alter(cluster, ("log.retention.ms", Operation.SET, "5"), kind=RESOURCE_BROKER, name=name) == E.NONE
+        assert dict(cluster.image.config(RESOURCE_BROKER, name)) == {"log.retention.ms": "5"}
+    assert alter(cluster, ("listeners", Operation.SET, "x"), kind=RESOURCE_BROKER, name="1") == E.INVALID_REQUEST
+    assert alter(cluster, ("log.retention.ms", Operation.SET, "x"), kind=RESOURCE_BROKER, name="") == E.INVALID_CONFIG
+
+
+def test_the_older_request_replaces_everything(cluster: Cluster) -> None:
+    """AlterConfigs: what is not named goes."""
+    alter(cluster, ("segment.ms", Operation.SET, "6"))
+    rows = [full.AlterableConfig(name="retention.ms", value="5")]
+    resource = full.AlterConfigsResource(resource_type=RESOURCE_TOPIC, resource_name="t", configs=rows)
+    cluster.take(lambda image: alter_configs(image, full.AlterConfigsRequest(resources=[resource])))
+    assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {"retention.ms": "5"}
+
+
+def test_a_resource_named_twice_is_refused(cluster: Cluster) -> None:
+    """In both requests."""
+    resource = full.AlterConfigsResource(resource_type=RESOURCE_TOPIC, resource_name="t")
+    response = cluster.take(
+        lambda image: alter_configs(image, full.AlterConfigsRequest(resources=[resource, resource]))
+    )
+    assert {result.error_code for result in response.responses} == {E.INVALID_REQUEST}
+
+
+def test_configs_leave_with_their_topic(cluster: Cluster) -> None:
+    """A topic of the same name starts without them."""
+    alter(cluster, ("retention.ms", Operation.SET, "5"))
+    cluster.image.apply(RemoveTopicRecord(topic_id=cluster.image.topics["t"].id), cluster.next_offset)
+    cluster.create(topic("t"))
+    assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {}

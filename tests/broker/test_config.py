@@ -1,0 +1,110 @@
+"""server.properties: what is honoured, accepted, refused and warned about."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamlog.broker.config import Listener, load_config, parse_address, parse_properties
+from streamlog.errors import UserError
+
+
+def test_a_properties_file_is_read_as_java_reads_it() -> None:
+    """Comments, separators, continued lines, escapes."""
+    text = "# c\n! c\na=1\n b : 2\nc 3\nd=x\\\n   y\n\ne=\nf\\ g=\\u0041\\t\nh=a=b\n"
+    assert parse_properties(text) == {
+        "a": "1", "b": "2", "c": "3", "d": "xy", "e": "", "f g": "A\t", "h": "a=b",
+    }  # fmt: skip
+
+
+KAFKAS_OWN = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=168
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+"""
+
+
+def test_the_file_kafka_ships_is_accepted_without_a_warning() -> None:
+    """An existing installation's file works; the controller's listener is not needed."""
+    config, warnings = load_config(parse_properties(KAFKAS_OWN))
+    assert warnings == []
+    assert config.listeners == (Listener("PLAINTEXT", "", 9092),)
+    assert config.advertised == {"PLAINTEXT": Listener("PLAINTEXT", "localhost", 9092)}
+    assert config.topic_defaults["log.retention.hours"] == "168"
+
+
+def test_defaults_are_kafkas_but_for_the_interface() -> None:
+    """Nobody else reaches a broker without a password by accident."""
+    config, _ = load_config({})
+    assert config.listeners == (Listener("PLAINTEXT", "127.0.0.1", 9092),)
+    assert (config.node_id, config.integer("socket.request.max.bytes")) == (1, 104857600)
+    assert config.boolean("auto.create.topics.enable")
+
+
+def test_an_unknown_name_is_warned_about() -> None:
+    """A typo does not pass in silence."""
+    assert load_config({"log.retention.hour": "1"})[1] == ["unknown setting log.retention.hour is ignored"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num.partitions": "many"}, "num.partitions"),
+        ({"num.partitions": "0"}, "at least 1"),
+        ({"log.retention.hours": "soon"}, "log.retention.hours"),
+        ({"log.retention.ms": "-2"}, "log.retention.ms"),
+        ({"auto.create.topics.enable": "maybe"}, "true or false"),
+        ({"listeners": "PLAINTEXT:9092"}, "NAME://HOST:PORT"),
+        ({"listeners": "PLAINTEXT://localhost"}, "HOST:PORT"),
+        ({"listeners": "SSL://localhost:9092"}, "SSL"),
+        ({"listeners": "A://:1,A://:2", "listener.security.protocol.map": "A:PLAINTEXT"}, "twice"),
+        ({"listeners": ""}, "no listener"),
+        ({"advertised.listeners": "OTHER://h:1"}, "OTHER"),
+        ({"authorizer.class.name": "x.Y"}, "ACLs"),
+        ({"sasl.enabled.mechanisms": "PLAIN"}, "SASL"),
+        ({"ssl.keystore.location": "/k"}, "TLS"),
+        ({"log.dirs": "/a,/b"}, "several directories"),
+        ({"process.roles": "controller"}, "process.roles"),
+        ({"controller.quorum.voters": "1@a:1,2@b:1"}, "quorum of one"),
+    ],
+)
+def test_what_cannot_be_or_must_not_be_ignored_is_refused(values: dict[str, str], message: str) -> None:
+    """One sentence that names the setting."""
+    with pytest.raises(UserError, match=message):
+        load_config(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("h:1", ("h", 1)), (":9092", ("", 9092)), ("[::1]:5", ("::1", 5)), ("0.0.0.0:0", ("0.0.0.0", 0))],
+)
+def test_addresses(text: str, expected: tuple[str, int]) -> None:
+    """Names, IPv6, every interface, any port."""
+    assert parse_address(text, "x") == expected
+
+
+@pytest.mark.parametrize("text", ["h", "h:", "h:x", "h:65536", "h:-1", "h:\u0661"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """With the setting's name."""
+    with pytest.raises(UserError, match="--listen"):
+        parse_address(text, "--listen")
