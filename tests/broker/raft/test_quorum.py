@@ -45,7 +45,7 @@ async def opened(path: Path, *, clean: bool = True) -> AsyncIterator[Opened]:
     finally:
         await scope.close()
         if clean:
-            logs.close(0)
+            logs.close()
         else:
             logs.abandon()
         env.offload.close()
