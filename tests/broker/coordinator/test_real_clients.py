@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import kafka
 import kafka.admin
@@ -256,7 +257,7 @@ def run_kafka_python(broker: BrokerProcess) -> None:
     threads = [threading.Thread(target=run, args=(consumer,)) for consumer in consumers]
     for thread in threads:
         thread.start()
-    client = kafka.admin.KafkaAdminClient(bootstrap_servers=broker.address)
+    client: Any = kafka.admin.KafkaAdminClient(bootstrap_servers=broker.address)  # it makes its methods at run time
     try:
         until(
             lambda: (

@@ -307,8 +307,8 @@ class ClassicGroup:
         assert self.awaiting_sync.keys() <= members.keys(), "only members wait to sync"
         assert not self.awaiting_sync or state is GroupState.COMPLETING_REBALANCE, "syncs are parked while completing"
         assert self.pending_sync_ids.keys() <= members.keys(), "only members owe a sync"
-        statics = {m.group_instance_id: m.member_id for m in members.values() if m.group_instance_id is not None}
-        assert statics == self.static_member_ids, "every static member is found by its instance id"
+        static_ids = {m.group_instance_id: m.member_id for m in members.values() if m.group_instance_id is not None}
+        assert static_ids == self.static_member_ids, "every static member is found by its instance id"
         counts: dict[str, int] = {}
         for member in members.values():
             for name in dict.fromkeys(name for name, _ in member.protocols):
