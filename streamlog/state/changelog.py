@@ -12,11 +12,14 @@ from typing import TypeAlias
 
 from streamlog.state.store import Change
 from streamlog.state.windowed import index_change
-from streamlog.state.windows import TIME_MS_MAX, Windows
+from streamlog.state.windows import Windows
 
 DELETE_RETENTION_MS = 24 * 60 * 60 * 1000
 """Kafka's default for delete.retention.ms, and what we set: how long a compacted topic shows that a key was deleted. A
 store that was away for longer may have missed deletions, and is rebuilt."""
+
+TIMESTAMP_DISTANCE_MS_MAX = 2**62
+"""No bound at all, and still no overflow when a broker adds it to the time of day."""
 
 IndexOf: TypeAlias = Callable[[Change], Change | None]
 
@@ -48,8 +51,8 @@ def changelog_configs() -> dict[str, str]:
         "cleanup.policy": "compact",
         "delete.retention.ms": str(DELETE_RETENTION_MS),
         # Event time may be any time; the broker's default would refuse what is more than an hour ahead of its clock.
-        "message.timestamp.after.max.ms": str(TIME_MS_MAX),
-        "message.timestamp.before.max.ms": str(TIME_MS_MAX),
+        "message.timestamp.after.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
+        "message.timestamp.before.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
     }
 
 

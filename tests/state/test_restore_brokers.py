@@ -1,11 +1,15 @@
-"""Restores from a real Apache Kafka: markers, compaction, deleted and recreated topics, as they really are."""
+"""Restores from real brokers, Apache Kafka and ours: markers, compaction, topics that were made again."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from confluent_kafka import Producer as RealProducer
@@ -22,16 +26,49 @@ from streamlog.state.restore import Restorer
 from streamlog.state.rocksdb import RocksEngine, RocksStore
 from tests.kafka_node import KafkaNode, kafka_libs
 
-pytestmark = [pytest.mark.interop_kafka, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
+
+BROKER_PROPERTIES = {"log.cleaner.backoff.ms": "100", "transaction.max.timeout.ms": "60000"}
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[KafkaNode]:
+class Node(Protocol):
+    @property
+    def bootstrap(self) -> str: ...
+
+
+class StreamlogNode:
+    """The bundled broker in a process of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        settings = [f"{name}={value}" for name, value in BROKER_PROPERTIES.items()]
+        command = ["broker", "--data-dir", str(directory), "--listen", "127.0.0.1:0", *settings]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamlog", *command], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()
+        found = re.search(r"ready on (127\.0\.0\.1:\d+)", ready)
+        assert found is not None, f"the broker did not start: {ready}"
+        self.bootstrap = found[1]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module", params=["streamlog", pytest.param("kafka", marks=pytest.mark.interop_kafka)])
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    if request.param == "streamlog":
+        ours = StreamlogNode(tmp_path_factory.mktemp("broker"))
+        yield ours
+        ours.close()
+        return
     libs = kafka_libs()
     if libs is None:
         pytest.skip("no Apache Kafka jars (STREAMLOG_KAFKA_LIBS)")
-    properties = {"log.cleaner.backoff.ms": "100", "transaction.max.timeout.ms": "60000"}
-    with KafkaNode(libs, properties=properties) as node:
+    with KafkaNode(libs, properties=BROKER_PROPERTIES) as node:
         yield node
 
 
@@ -43,7 +80,7 @@ def env() -> Iterator[Env]:
 
 
 @pytest.fixture
-async def reader(node: KafkaNode, env: Env) -> AsyncIterator[ConsumerReader]:
+async def reader(node: Node, env: Env) -> AsyncIterator[ConsumerReader]:
     reader = ConsumerReader(node.bootstrap, env)
     await reader.open()
     yield reader
@@ -64,19 +101,19 @@ def store(env: Env, tmp_path: Path) -> Iterator[RocksStore]:
     store.close()
 
 
-def make_topic(node: KafkaNode, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None:
+def make_topic(node: Node, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None:
     admin = AdminClient({"bootstrap.servers": node.bootstrap})
     config = {**changelog_configs(), **(configs or {})}
     topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
     admin.create_topics([topic])[name].result()
 
 
-def delete_topic(node: KafkaNode, name: str) -> None:
+def delete_topic(node: Node, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": node.bootstrap})
     admin.delete_topics([name])[name].result()
 
 
-def write(node: KafkaNode, topic: str, records: list[tuple[str, str | None]], partition: int = 0) -> None:
+def write(node: Node, topic: str, records: list[tuple[str, str | None]], partition: int = 0) -> None:
     producer = RealProducer({"bootstrap.servers": node.bootstrap, "linger.ms": 5})
     for key, value in records:
         producer.produce(topic, value, key, partition)
@@ -99,9 +136,7 @@ RECORDS: list[tuple[str, str | None]] = [
 ]
 
 
-async def test_a_table_is_restored_and_then_only_its_tail(
-    node: KafkaNode, restorer: Restorer, store: RocksStore
-) -> None:
+async def test_a_table_is_restored_and_then_only_its_tail(node: Node, restorer: Restorer, store: RocksStore) -> None:
     """With topic id and leader epoch in its position."""
     table = restored_table("app", "tail")
     make_topic(node, table.topic)
@@ -119,8 +154,10 @@ async def test_a_table_is_restored_and_then_only_its_tail(
     assert store.get("tail", b"k1") == b"new"
 
 
-async def test_aborted_rows_and_markers_are_passed(node: KafkaNode, restorer: Restorer, store: RocksStore) -> None:
+async def test_aborted_rows_and_markers_are_passed(node: Node, restorer: Restorer, store: RocksStore) -> None:
     """The log ends in markers: its end is no record's."""
+    if isinstance(node, StreamlogNode):
+        pytest.skip("the bundled broker has no transactions yet")
     table = restored_table("app", "transactions")
     make_topic(node, table.topic)
     producer = RealProducer({"bootstrap.servers": node.bootstrap, "transactional.id": "t"})
@@ -138,8 +175,10 @@ async def test_aborted_rows_and_markers_are_passed(node: KafkaNode, restorer: Re
     assert (result.records, result.ends) == (3, {"transactions": 12})
 
 
-async def test_a_compacted_log_with_gaps_is_restored(node: KafkaNode, restorer: Restorer, store: RocksStore) -> None:
+async def test_a_compacted_log_with_gaps_is_restored(node: Node, restorer: Restorer, store: RocksStore) -> None:
     """Compaction leaves holes, also at the start of what a half restored table reads next."""
+    if isinstance(node, StreamlogNode):
+        pytest.skip("the bundled broker does not run its cleaner yet")
     table = restored_table("app", "compacted")
     eager = {"min.cleanable.dirty.ratio": "0.001", "segment.ms": "100", "delete.retention.ms": "0"}
     make_topic(node, table.topic, configs=eager)
@@ -160,7 +199,7 @@ async def test_a_compacted_log_with_gaps_is_restored(node: KafkaNode, restorer: 
 
 
 async def test_a_topic_that_was_made_again_is_noticed(
-    node: KafkaNode, env: Env, restorer: Restorer, store: RocksStore
+    node: Node, env: Env, restorer: Restorer, store: RocksStore
 ) -> None:
     """By its id, although the new one is longer than the old one was."""
     table = restored_table("app", "again")
@@ -182,7 +221,7 @@ async def test_a_topic_that_was_made_again_is_noticed(
 
 
 async def test_records_deleted_before_the_position_rebuild_the_table(
-    node: KafkaNode, restorer: Restorer, store: RocksStore
+    node: Node, restorer: Restorer, store: RocksStore
 ) -> None:
     """DeleteRecords moves the log's start."""
     table = restored_table("app", "deleted")
@@ -199,7 +238,7 @@ async def test_records_deleted_before_the_position_rebuild_the_table(
 
 
 async def test_a_cancelled_restore_goes_on_where_it_was(
-    node: KafkaNode, reader: ConsumerReader, env: Env, store: RocksStore
+    node: Node, reader: ConsumerReader, env: Env, store: RocksStore
 ) -> None:
     """Whatever moment it is."""
     table = restored_table("app", "cancelled")
@@ -219,7 +258,7 @@ async def test_a_cancelled_restore_goes_on_where_it_was(
 
 
 async def test_a_global_table_follows_all_partitions(
-    node: KafkaNode, reader: ConsumerReader, env: Env, store: RocksStore
+    node: Node, reader: ConsumerReader, env: Env, store: RocksStore
 ) -> None:
     """Complete when it says so, and live from then on."""
     make_topic(node, "rates", partitions=3)
