@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from streamlog.state.store import Change, CommitBatch, Position, Row, SourceOffset, StoreClosed, StoreLocked
+from streamlog.state.store import (
+    Change,
+    CommitBatch,
+    Position,
+    Row,
+    SourceOffset,
+    StoreClosed,
+    StoreLocked,
+    succeed,
+)
 
 UNSYNCED_COMMITS_MAX = 64
 """Commits a power cut may take back. RocksDB loses what the kernel had not written out, some seconds of commits."""
@@ -70,7 +79,7 @@ class _Image:
             undo.rows += [(name, key, table.put(key, value)) for key, value in changes]
         for name, position in batch.positions.items():
             undo.positions.append((name, self.positions.get(name)))
-            self.positions[name] = position
+            self.positions[name] = succeed(position, self.positions.get(name))
         for source, offset in batch.source_offsets.items():
             undo.source_offsets.append((source, self.source_offsets.get(source)))
             self.source_offsets[source] = offset

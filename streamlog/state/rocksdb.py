@@ -50,6 +50,7 @@ from streamlog.state.store import (
     StoreClosed,
     StoreCorrupt,
     StoreLocked,
+    succeed,
 )
 
 logger = logging.getLogger(__name__)
@@ -305,12 +306,13 @@ class RocksStore:
             if changes:
                 self._fill(writes, table, changes)
         writes.set_default_column_family(None)
-        for table, position in batch.positions.items():
+        positions = {table: succeed(new, self._positions.get(table)) for table, new in batch.positions.items()}
+        for table, position in positions.items():
             writes[_POSITION_PREFIX + table.encode()] = _encode_position(position)
         for source, offset in batch.source_offsets.items():
             writes[_source_key(source)] = _encode_source_offset(offset)
         self._write(db, writes, self._unsynced)
-        self._positions.update(batch.positions)
+        self._positions.update(positions)
         self._source_offsets.update(batch.source_offsets)
 
     def _fill(self, writes: WriteBatch, table: str, changes: Sequence[Change]) -> None:

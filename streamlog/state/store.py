@@ -19,7 +19,7 @@ store may be read from the event loop while a commit runs in another thread; com
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 from uuid import UUID
@@ -74,8 +74,16 @@ class CommitBatch:
     rows: dict[str, Sequence[Change]] = field(default_factory=dict)
     """Per table; expiry indexes are tables too. No key comes twice in one table's list."""
     positions: dict[str, Position] = field(default_factory=dict)
+    """Per table. A topic id of None leaves the one that is stored: only a restore meets another topic."""
     source_offsets: dict[tuple[str, int], SourceOffset] = field(default_factory=dict)
     """Keyed by topic and partition."""
+
+
+def succeed(position: Position, stored: Position | None) -> Position:
+    """`position` as it is stored after `stored`; see CommitBatch."""
+    if position.topic_id is not None or stored is None or stored.topic_id is None:
+        return position
+    return replace(position, topic_id=stored.topic_id)
 
 
 class Reader(Protocol):
