@@ -241,7 +241,7 @@ class Accumulator:
             size_bytes += batch.size_bytes
             if drained and size_bytes > self.limits.request_size_bytes_max:
                 break
-            if queue.needs_new_epoch():
+            if queue.needs_new_epoch() and queue.identity == self.identity:
                 self._start_new_epoch()
             if self.limits.idempotent and self.identity == NO_IDENTITY and batch.sequence == NO_SEQUENCE:
                 continue
