@@ -117,6 +117,8 @@ class Partition:
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
         # What recovery left behind is what there is: with one replica nobody else could still disagree.
         log.high_watermark = log.log_end_offset
+        if self.flush_before_ack and log.flushed_offset < log.log_end_offset:
+            self._start_flushing()  # what a killed process left in the page cache counts, so it goes to disk now
 
     # -- appending --------------------------------------------------------------------------------------------
 
