@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,8 +34,7 @@ from streamlog.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 
-PRODUCE_API_KEY = b"\x00\x00"
-"""The first two bytes of a Produce request, whose successors of the same kind need not wait for it."""
+_FRAME_SIZE = struct.Struct(">i")
 
 Parts: TypeAlias = list[Buffer]
 
@@ -201,21 +201,22 @@ class Connection(asyncio.BufferedProtocol):
         need = 4
         try:
             while end - start >= 4 and not self._closing:
-                size = int.from_bytes(view[start : start + 4], "big", signed=True)
+                (size,) = _FRAME_SIZE.unpack_from(view, start)
                 if not 0 <= size <= size_max:
                     raise RemoteProtocolError(_refuse_size(size, size_max))
                 need = 4 + size
                 if end - start < need:
                     break
                 body = start + 4
-                api_key = bytes(view[body : body + 2])
-                if self._write_paused or (self._slots and not self._may_overlap(api_key)):
+                # The first two bytes are the API key, and Produce is 0.
+                is_produce = size >= 2 and view[body] == 0 == view[body + 1]
+                if self._write_paused or (self._slots and not self._may_overlap(is_produce)):
                     blocked = True
                     break
                 start += need
                 need = 4
                 self._frame_started_ms = None
-                self._accept(serve(self, view[body:start]), api_key)
+                self._accept(serve(self, view[body:start]), is_produce)
                 if self._out_bytes >= limits.WRITE_BUFFER_HIGH_BYTES:
                     self.flush()
         except RemoteProtocolError as error:
@@ -228,17 +229,17 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closing:
             self._keep_rest()
 
-    def _may_overlap(self, api_key: bytes) -> bool:
-        return self._produce_only and api_key == PRODUCE_API_KEY and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
+    def _may_overlap(self, is_produce: bool) -> bool:
+        return is_produce and self._produce_only and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
 
-    def _accept(self, answer: Answer, api_key: bytes) -> None:
+    def _accept(self, answer: Answer, is_produce: bool) -> None:
         if isinstance(answer, list):
             if self._slots:
                 self._slots.append(_Slot(None, answer))
             else:
                 self._send(answer)
         elif answer is not None:
-            self._produce_only = api_key == PRODUCE_API_KEY
+            self._produce_only = is_produce
             slot = _Slot(answer, None)
             self._slots.append(slot)
             answer.done.add_done_callback(partial(self._on_done, slot, answer))
