@@ -32,7 +32,7 @@ START_SECONDS_MAX = 20.0
 
 
 @asynccontextmanager
-async def running_node(data_dir: Path, env: Env | None = None, **settings: str) -> AsyncIterator[Node]:
+async def running_node(data_dir: Path, env: Env | None = None, /, **settings: str) -> AsyncIterator[Node]:
     """A broker on the running loop; settings are Kafka's names with `_` for `.`."""
     values = {"listeners": "PLAINTEXT://127.0.0.1:0", "group.initial.rebalance.delay.ms": "0"}
     values |= {name.replace("_", "."): value for name, value in settings.items()}
