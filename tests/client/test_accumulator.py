@@ -79,7 +79,7 @@ def test_a_full_batch_does_not_linger() -> None:
     """When a batch has its size the driver is told at once."""
     driver = Driver()
     accumulator = made(driver, batch_size_bytes=100)
-    add(accumulator, 1, 2, 3)
+    add(accumulator, *range(1, 20))
     assert driver.ready >= 1
     assert contents(drained(accumulator, 0)[0])[0] == 1
 
