@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ from streamlog.errors import RemoteProtocolError
 log = logging.getLogger(__name__)
 
 _FRAME_SIZE = struct.Struct(">i")
+
+GATHERS_SINCE = sys.version_info >= (3, 12)
+"""asyncio's own transports join the parts of `writelines` before this; uvloop's never do."""
 
 Parts: TypeAlias = list[Buffer]
 
@@ -128,6 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         self._slots: deque[_Slot] = deque()  # answers under way, in order; the first is never done
         self._produce_only = True  # every request in `_slots` is a Produce
         self._blocked = False  # a whole frame waits for the slots before it, or for the peer to read
+        self._writes_gather = False  # the transport's writelines is one writev, and not a join
         self._out: Parts = []
         self._out_bytes = 0
         self._flush_scheduled = False
@@ -142,6 +147,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio.Transport in all but their base class.
         self._transport = cast(asyncio.Transport, transport)
+        self._writes_gather = GATHERS_SINCE or type(transport).__module__.startswith("uvloop")
         peer = transport.get_extra_info("peername")
         self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
         self._transport.set_write_buffer_limits(limits.WRITE_BUFFER_HIGH_BYTES, limits.WRITE_BUFFER_LOW_BYTES)
@@ -381,17 +387,23 @@ class Connection(asyncio.BufferedProtocol):
         if out_bytes <= limits.WRITE_JOIN_BYTES_MAX:
             transport.write(b"".join(out))
             return
+        gathered: Parts = []
         small: Parts = []
         for part in out:
             if len(part) <= limits.WRITE_JOIN_BYTES_MAX:
                 small.append(part)
                 continue
             if small:
-                transport.write(b"".join(small))
+                gathered.append(b"".join(small))
                 small = []
-            transport.write(part)
+            gathered.append(part)
         if small:
-            transport.write(b"".join(small))
+            gathered.append(b"".join(small))
+        if self._writes_gather:
+            transport.writelines(gathered)
+        else:
+            for part in gathered:
+                transport.write(part)
 
     # -- what the server's sweep and shutdown ask -------------------------------------------------------------
 
