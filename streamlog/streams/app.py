@@ -26,6 +26,7 @@ from streamlog.streams.settings import (
     COMMIT_INTERVAL_MS,
     DATA_DIR_DEFAULT,
     PARTITIONS_DEFAULT,
+    SESSION_TIMEOUT_MS,
     Settings,
 )
 from streamlog.streams.stream import Declared, Step, Stream
@@ -400,11 +401,13 @@ class App:
         broker: str | None = None,
         data_dir: str | None = None,
         extensions: Sequence[Extension] = (),
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
         env: Env | None = None,
     ) -> AsyncIterator[Worker]:
         """Run a worker of this app inside another asyncio program, as long as the block lasts.
 
         Args: broker, data_dir: go before the app's own settings and the environment.
+              session_timeout_ms: after so long without a sign of this worker, the group gives its tasks to others.
         Raises: UserError: something about the app or its topics is wrong. EnvironmentFailure: the broker does not
                 answer. Whatever made the worker fail, when the block ends.
         """
@@ -413,7 +416,12 @@ class App:
         if broker is None:
             raise UserError(f"app {self.id}: say which broker to use, with broker= or STREAMLOG_BROKER")
         async with Worker(
-            self, env=env or real_env(), broker=broker, data_dir=data_dir, extensions=extensions
+            self,
+            env=env or real_env(),
+            broker=broker,
+            data_dir=data_dir,
+            extensions=extensions,
+            session_timeout_ms=session_timeout_ms,
         ) as worker:
             yield worker
 
