@@ -98,13 +98,22 @@ async def kill_and_count(broker: str, name: str, data_dir: Path, kills: int) -> 
     """Kill a worker process -9 at random moments while lines arrive; then let it finish. Expected and found counts."""
     rng = random.Random(name)
     expected: Counter[str] = Counter()
-    for _ in range(kills):
-        process = await start_worker(broker, name, data_dir)
-        expected += await send_lines(broker, name, 500, seed=rng.getrandbits(32))
-        await asyncio.sleep(rng.random())
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+    done = asyncio.Event()
+
+    async def keep_sending() -> None:
+        while not done.is_set():
+            expected.update(await send_lines(broker, name, 300, seed=rng.getrandbits(32)))
+            await asyncio.sleep(0.05)
+
     process = await start_worker(broker, name, data_dir)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_sending())
+        for _ in range(kills):
+            await asyncio.sleep(1.5 * rng.random())
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            process = await start_worker(broker, name, data_dir)
+        done.set()
     found = await until_counted(broker, name, expected, 60)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
