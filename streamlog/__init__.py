@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # the same names once more, for type checkers: they cannot fo
     from streamlog.streams.tables import WindowSet as WindowSet
     from streamlog.streams.topic import Topic as Topic
     from streamlog.streams.topology import Topology as Topology
+    from streamlog.web.blocking import connect as connect
+    from streamlog.web.live import connect_async as connect_async
 
 _HOMES = {
     "Agent": "agents",
@@ -51,11 +53,14 @@ _HOMES = {
     "WindowedTable": "tables",
 }
 _ERRORS = ("EnvironmentFailure", "StreamlogError", "UserError")
+_LIVE = {"connect": "blocking", "connect_async": "live"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(f"streamlog.streams.{_HOMES[name]}"), name)
+    elif name in _LIVE:
+        value = getattr(import_module(f"streamlog.web.{_LIVE[name]}"), name)
     elif name in _ERRORS:
         value = getattr(import_module("streamlog.errors"), name)
     else:
@@ -65,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_HOMES, *_ERRORS])
+    return sorted([*_HOMES, *_LIVE, *_ERRORS])

@@ -18,6 +18,7 @@ import fcntl
 import os
 import random
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -381,6 +382,44 @@ class NoHooks:
 def real_env() -> Env:
     """The machine itself. One per process is enough; its threads start when first used."""
     return Env(RealClock(), RealEntropy(), RealStorage(), ThreadOffload(), NoHooks())
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for callers that have none, or whose own loop is busy (notebooks).
+
+    The thread is a daemon: a program may end without closing it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and wait for it. Interrupted (Ctrl-C), the work is cancelled."""
+        if self.closed:
+            work.close()
+            raise RuntimeError(f"{self._thread.name} is closed")
+        waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return waiting.result()
+        except BaseException:
+            waiting.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the loop and its thread; what still runs there is dropped. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
 
 
 @dataclass(slots=True)

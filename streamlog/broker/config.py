@@ -103,6 +103,7 @@ ACCEPTED_CONFIGS: Final = frozenset(
         "background.threads",
         "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
+        "compression.type",
         "controlled.shutdown.enable",
         "controller.listener.names",
         "controller.socket.timeout.ms",

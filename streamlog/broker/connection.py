@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,10 +33,8 @@ from streamlog.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 
-_FRAME_SIZE = struct.Struct(">i")
-
-GATHERS_SINCE = sys.version_info >= (3, 12)
-"""asyncio's own transports join the parts of `writelines` before this; uvloop's never do."""
+PRODUCE_API_KEY = b"\x00\x00"
+"""The first two bytes of a Produce request, whose successors of the same kind need not wait for it."""
 
 Parts: TypeAlias = list[Buffer]
 
@@ -132,7 +128,6 @@ class Connection(asyncio.BufferedProtocol):
         self._slots: deque[_Slot] = deque()  # answers under way, in order; the first is never done
         self._produce_only = True  # every request in `_slots` is a Produce
         self._blocked = False  # a whole frame waits for the slots before it, or for the peer to read
-        self._writes_gather = False  # the transport's writelines is one writev, and not a join
         self._out: Parts = []
         self._out_bytes = 0
         self._flush_scheduled = False
@@ -147,7 +142,6 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio.Transport in all but their base class.
         self._transport = cast(asyncio.Transport, transport)
-        self._writes_gather = GATHERS_SINCE or type(transport).__module__.startswith("uvloop")
         peer = transport.get_extra_info("peername")
         self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
         self._transport.set_write_buffer_limits(limits.WRITE_BUFFER_HIGH_BYTES, limits.WRITE_BUFFER_LOW_BYTES)
@@ -207,22 +201,21 @@ class Connection(asyncio.BufferedProtocol):
         need = 4
         try:
             while end - start >= 4 and not self._closing:
-                (size,) = _FRAME_SIZE.unpack_from(view, start)
+                size = int.from_bytes(view[start : start + 4], "big", signed=True)
                 if not 0 <= size <= size_max:
                     raise RemoteProtocolError(_refuse_size(size, size_max))
                 need = 4 + size
                 if end - start < need:
                     break
                 body = start + 4
-                # The first two bytes are the API key, and Produce is 0.
-                is_produce = size >= 2 and view[body] == 0 == view[body + 1]
-                if self._write_paused or (self._slots and not self._may_overlap(is_produce)):
+                api_key = bytes(view[body : body + 2])
+                if self._write_paused or (self._slots and not self._may_overlap(api_key)):
                     blocked = True
                     break
                 start += need
                 need = 4
                 self._frame_started_ms = None
-                self._accept(serve(self, view[body:start]), is_produce)
+                self._accept(serve(self, view[body:start]), api_key)
                 if self._out_bytes >= limits.WRITE_BUFFER_HIGH_BYTES:
                     self.flush()
         except RemoteProtocolError as error:
@@ -235,17 +228,17 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closing:
             self._keep_rest()
 
-    def _may_overlap(self, is_produce: bool) -> bool:
-        return is_produce and self._produce_only and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
+    def _may_overlap(self, api_key: bytes) -> bool:
+        return self._produce_only and api_key == PRODUCE_API_KEY and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
 
-    def _accept(self, answer: Answer, is_produce: bool) -> None:
+    def _accept(self, answer: Answer, api_key: bytes) -> None:
         if isinstance(answer, list):
             if self._slots:
                 self._slots.append(_Slot(None, answer))
             else:
                 self._send(answer)
         elif answer is not None:
-            self._produce_only = is_produce
+            self._produce_only = api_key == PRODUCE_API_KEY
             slot = _Slot(answer, None)
             self._slots.append(slot)
             answer.done.add_done_callback(partial(self._on_done, slot, answer))
@@ -387,23 +380,17 @@ class Connection(asyncio.BufferedProtocol):
         if out_bytes <= limits.WRITE_JOIN_BYTES_MAX:
             transport.write(b"".join(out))
             return
-        gathered: Parts = []
         small: Parts = []
         for part in out:
             if len(part) <= limits.WRITE_JOIN_BYTES_MAX:
                 small.append(part)
                 continue
             if small:
-                gathered.append(b"".join(small))
+                transport.write(b"".join(small))
                 small = []
-            gathered.append(part)
+            transport.write(part)
         if small:
-            gathered.append(b"".join(small))
-        if self._writes_gather:
-            transport.writelines(gathered)
-        else:
-            for part in gathered:
-                transport.write(part)
+            transport.write(b"".join(small))
 
     # -- what the server's sweep and shutdown ask -------------------------------------------------------------
 

@@ -1,17 +1,69 @@
-"""The `streamlog` command. Subcommands are imported when they are run, so that each starts as fast as it can."""
+"""The `streamlog` command. Subcommands are imported when they are run, so that each starts as fast as it can.
+
+What goes wrong ends here, as one message and an exit code: 2 the command line is wrong, 1 something the user can change
+(UserError, or the log said no), 3 the machine or the network failed us, 130 Ctrl-C. `--debug` shows the traceback.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-SUBCOMMANDS = {"broker": "streamlog.cli.broker:broker"}
+from streamlog.cli.invocation import Invocation
+from streamlog.errors import EnvironmentFailure, RemoteProtocolError, UserError
+
+if TYPE_CHECKING:
+    from streamlog.wire.error_codes import KafkaError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_USER = 1
+EXIT_USAGE = 2
+EXIT_SYSTEM = 3
+EXIT_INTERRUPTED = 130
+EXIT_INTERNAL = 70
+"""sysexits.h's EX_SOFTWARE: a bug of ours, with its traceback."""
+
+SUBCOMMANDS = {
+    "agents": "streamlog.cli.declared:agents",
+    "broker": "streamlog.cli.broker:broker",
+    "configs": "streamlog.cli.configs:configs",
+    "consume": "streamlog.cli.consume:consume",
+    "doctor": "streamlog.cli.doctor:doctor",
+    "groups": "streamlog.cli.groups:groups",
+    "produce": "streamlog.cli.produce:produce",
+    "send": "streamlog.cli.send:send",
+    "tables": "streamlog.cli.tables:tables",
+    "topics": "streamlog.cli.topics:topics",
+    "topology": "streamlog.cli.declared:topology",
+    "worker": "streamlog.cli.worker:worker",
+}
 """Name -> module:attribute of a click command."""
+
+SUMMARIES = {
+    "agents": "List the agents of an app.",
+    "broker": "Run a broker.",
+    "configs": "Show and change settings of brokers.",
+    "consume": "Print the records of topics.",
+    "doctor": "Say whether everything that is needed is there and works.",
+    "groups": "List, describe, delete consumer groups; reset their offsets.",
+    "produce": "Write lines as records to a topic.",
+    "send": "Send one value to an agent or a topic of an app.",
+    "tables": "List an app's tables; get, scan and watch their live rows.",
+    "topics": "List, create, describe, alter and delete topics.",
+    "topology": "Print what an app will do.",
+    "worker": "Run a worker of an app.",
+}
+"""What `streamlog --help` says, without importing what it talks about."""
 
 
 class LazyGroup(click.Group):
-    """Imports a subcommand when it is named."""
+    """Imports a subcommand when it is named, and knows the commands of the app that -A names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(SUBCOMMANDS)
@@ -19,13 +71,129 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         target = SUBCOMMANDS.get(cmd_name)
         if target is None:
-            return None
+            return self._command_of_app(ctx, cmd_name)
         module, _, attribute = target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command), f"{target} is not a command"
         return command
 
+    def _command_of_app(self, ctx: click.Context, name: str) -> click.Command | None:
+        invocation = ctx.ensure_object(Invocation)
+        if not invocation.names_app():
+            return None
+        from streamlog.cli.commands import command_of_app
 
-@click.group(cls=LazyGroup)
+        return command_of_app(invocation, name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            invocation = ctx.ensure_object(Invocation)
+            if args and not invocation.names_app() and args[0] not in SUBCOMMANDS and not args[0].startswith("-"):
+                message = f"{error.message} Commands of an app need -A: streamlog -A module:app COMMAND."
+                raise click.UsageError(message, ctx) from None
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(SUMMARIES.items()))
+        invocation = ctx.ensure_object(Invocation)
+        if invocation.names_app():
+            from streamlog.cli.commands import commands_of_app
+
+            rows = [(name, command.get_short_help_str()) for name, command in commands_of_app(invocation)]
+            if rows:
+                with formatter.section("Commands of the app"):
+                    formatter.write_dl(rows)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and exit the process."""
+        arguments = sys.argv[1:]
+        try:
+            code = self.main(arguments, "streamlog", standalone_mode=False)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _forget_stdout()
+            sys.exit(0)
+        except Exception as error:
+            if "--debug" in arguments and not isinstance(error, click.ClickException):
+                raise
+            sys.exit(_explain(error))
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Say what happened in one message; returns the exit code."""
+    from streamlog.wire.error_codes import KafkaError
+
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case click.Abort():
+            return EXIT_INTERRUPTED
+        case click.ClickException():
+            error.show()
+            return error.exit_code
+        case UserError():
+            code = EXIT_USER
+        case KafkaError():
+            code = EXIT_SYSTEM if error.retriable and error.code.name not in _ANSWERS else EXIT_USER
+        case EnvironmentFailure() | RemoteProtocolError() | OSError():
+            code = EXIT_SYSTEM
+        case _:
+            raise error
+    click.echo(f"streamlog: {_sentence(error)}", err=True)
+    return code
+
+
+_ANSWERS = frozenset({"UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"})
+"""Retriable for programs; for somebody who typed a name they are the answer."""
+
+
+def _sentence(error: Exception) -> str:
+    """An error as a person reads it: the sentence first, Kafka's code after it."""
+    from streamlog.wire.error_codes import KafkaError
+
+    several: Mapping[str, KafkaError] | None = getattr(error, "errors", None)
+    if several is not None:
+        return "\n".join(_sentence_of(name, one) for name, one in several.items())
+    if isinstance(error, KafkaError):
+        return _sentence_of("", error)
+    return str(error) or type(error).__name__
+
+
+def _sentence_of(name: str, error: KafkaError) -> str:
+    message = error.message.rstrip(".")
+    if not message:
+        return f"{name}: {error.code.name}" if name else error.code.name
+    about = "" if name in message else f"{name}: "
+    return f"{about}{message} ({error.code.name})"
+
+
+def _forget_stdout() -> None:
+    """The reader of our output left (`| head`): nothing more to say, and nothing to complain about at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Known before the subcommand is looked for: it may be the app's."""
+    setattr(ctx.ensure_object(Invocation), str(parameter.name), value)
+
+
+def _option(*names: str, **details: Any) -> Callable[[F], F]:
+    return click.option(*names, expose_value=False, callback=_store, is_eager=True, **details)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@_option("-A", "--app", metavar="MODULE[:APP]", help="The app. [app of [tool.streamlog] in pyproject.toml]")
+@_option("--broker", metavar="HOST:PORT,...", help="The brokers. [STREAMLOG_BROKER; else the embedded log]")
+@_option("--data-dir", metavar="DIR", help="State and embedded log. [STREAMLOG_DATA_DIR; ./streamlog-data]")
+@_option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="streamlog", message="streamlog %(version)s")
 def main() -> None:
     """Kafka and Kafka Streams for Python."""

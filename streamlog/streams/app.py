@@ -6,12 +6,13 @@ import inspect
 import os
 import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta, tzinfo
 from typing import Any, TypeVar, overload
 
 import click
 
+from streamlog.embedded import EmbeddedLog
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
 from streamlog.serde import Format, type_name
@@ -26,7 +27,6 @@ from streamlog.streams.settings import (
     COMMIT_INTERVAL_MS,
     DATA_DIR_DEFAULT,
     PARTITIONS_DEFAULT,
-    SESSION_TIMEOUT_MS,
     Settings,
 )
 from streamlog.streams.stream import Declared, Step, Stream
@@ -401,29 +401,26 @@ class App:
         broker: str | None = None,
         data_dir: str | None = None,
         extensions: Sequence[Extension] = (),
-        session_timeout_ms: int = SESSION_TIMEOUT_MS,
         env: Env | None = None,
     ) -> AsyncIterator[Worker]:
         """Run a worker of this app inside another asyncio program, as long as the block lasts.
 
+        Without any broker it uses the embedded log of the data directory, as `streamlog worker` does.
+
         Args: broker, data_dir: go before the app's own settings and the environment.
-              session_timeout_ms: after so long without a sign of this worker, the group gives its tasks to others.
         Raises: UserError: something about the app or its topics is wrong. EnvironmentFailure: the broker does not
                 answer. Whatever made the worker fail, when the block ends.
         """
         broker = broker or self.settings.broker or os.environ.get("STREAMLOG_BROKER")
         data_dir = data_dir or self.settings.data_dir or os.environ.get("STREAMLOG_DATA_DIR") or DATA_DIR_DEFAULT
-        if broker is None:
-            raise UserError(f"app {self.id}: say which broker to use, with broker= or STREAMLOG_BROKER")
-        async with Worker(
-            self,
-            env=env or real_env(),
-            broker=broker,
-            data_dir=data_dir,
-            extensions=extensions,
-            session_timeout_ms=session_timeout_ms,
-        ) as worker:
-            yield worker
+        env = env or real_env()
+        async with AsyncExitStack() as stack:
+            embedded = broker is None
+            if broker is None:
+                broker = (await stack.enter_async_context(EmbeddedLog(env, data_dir))).address
+            yield await stack.enter_async_context(
+                Worker(self, env=env, broker=broker, data_dir=data_dir, extensions=extensions, embedded=embedded)
+            )
 
     def topology(self) -> Topology:
         """The app as a value that can be printed and compared. Partition counts are as declared."""

@@ -33,7 +33,6 @@ from streamlog.broker.log.producer_state import ProducerState, TransactionMarker
 from streamlog.broker.log.reading import Limit, LogReader, ReadResult
 from streamlog.broker.log.recovery import (
     RecoveryReport,
-    aborted_of,
     load,
     rebuild_producers,
     remove_snapshots,
@@ -489,7 +488,8 @@ class PartitionLog:
         self._roll_after_ms = self._draw_segment_ms()
 
     def _new_segment(self, base_offset: int, now_ms: int) -> Segment:
-        self._note_new_names()
+        if self.directory not in self._unsynced_directories:
+            self._unsynced_directories.append(self.directory)
         return Segment(
             self._env.storage,
             self.directory,
@@ -498,11 +498,6 @@ class PartitionLog:
             now_ms=now_ms,
             create=True,
         )
-
-    def _note_new_names(self) -> None:
-        """The next flush has to sync the directory."""
-        if self.directory not in self._unsynced_directories:
-            self._unsynced_directories.append(self.directory)
 
     def _write_snapshot(self) -> None:
         """Producer state at the log end. Torn by a crash, it fails its checksum and an older one is used."""
@@ -574,20 +569,14 @@ class PartitionLog:
     # --- cutting at the end ---
 
     def truncate_to(self, offset: int, now_ms: int) -> bool:
-        """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed.
-
-        Blocks for a few milliseconds: the cut is synced before anything is appended behind it. Otherwise a power cut
-        could leave old bytes in front of new ones, each sound, and this replica would differ from its leader for good.
-        """
+        """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed."""
         if offset >= self.log_end_offset:
             return False
         try:
             if offset <= self.log_start_offset:
                 self.truncate_fully_and_start_at(offset, now_ms)
                 return True
-            number = self.segments.number_at(offset)
-            segment = self.segments[number]
-            aborted_of(self._env.storage, self.directory, self.segments, number, now_ms)
+            segment = self.segments[self.segments.number_at(offset)]
             position, header = segment.locate(offset)
             if header is not None and header.base_offset < self.log_start_offset:
                 self.truncate_fully_and_start_at(self.log_start_offset, now_ms)
@@ -596,9 +585,7 @@ class PartitionLog:
             self._lower_recovery_point(end_offset)
             while self.segments.active is not segment:
                 self._discard(self.segments.active, now_ms)
-            self._env.storage.sync_directory(self.directory)
             segment.truncate_to_position(position, end_offset)
-            segment.file.fdatasync()
             self._after_cut(now_ms)
         except (DamagedLog, OSError) as error:
             self._fail(f"{self.directory} could not be truncated to {offset}: {error}")
@@ -625,12 +612,10 @@ class PartitionLog:
     def truncate_fully_and_start_at(self, offset: int, now_ms: int) -> None:
         """Throw everything away and begin anew at `offset`: this replica is too far behind its leader's log start."""
         try:
-            # Promise nothing: until the directory is synced, a power cut may leave all of the old log, some or none.
-            self._lower_recovery_point(0)
+            self._lower_recovery_point(min(offset, self.log_start_offset))
             for segment in reversed(list(self.segments)):
                 self._discard(segment, now_ms)
             self.segments.add(self._new_segment(offset, now_ms))
-            self._env.storage.sync_directory(self.directory)
             for snapshot in snapshot_offsets(self._env.storage, self.directory):
                 self._env.storage.remove(self._snapshot_path(snapshot))
             self.log_start_offset = self.log_end_offset = self._high_watermark = offset
@@ -644,7 +629,6 @@ class PartitionLog:
         segment.close()
         self.segments.remove(segment)
         self.doom(segment.rename_files(DELETED_SUFFIX), now_ms)
-        self._note_new_names()
 
     def doom(self, paths: Sequence[str], now_ms: int) -> None:
         """These files, renamed to .deleted, are to be removed after file.delete.delay.ms."""
@@ -741,7 +725,8 @@ class PartitionLog:
             if self._epochs_saved != self.epochs.changes:
                 replaced.append((f"{self.directory}/{LEADER_EPOCH_FILE}", encode_epochs(self.epochs.entries())))
             stale_paths = self._stale_snapshots(end_offset)
-            self._note_new_names()
+            if self.directory not in self._unsynced_directories:
+                self._unsynced_directories.append(self.directory)
             flush = self.begin_flush()
         except OSError as error:
             raise PartitionOffline(f"{self.directory}: no checkpoint could be made: {error}") from error

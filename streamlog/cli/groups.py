@@ -1,0 +1,232 @@
+"""`streamlog groups`: what consumers have committed and how far behind they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from streamlog.cli.invocation import Invocation, broker_option, json_option, run
+from streamlog.cli.output import plural, print_json, print_rows
+from streamlog.cli.topics import EARLIEST, LATEST, admin_of
+from streamlog.client.admin import Admin, GroupDescription
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.errors import UserError
+
+
+@click.group()
+def groups() -> None:
+    """List, describe and delete consumer groups; reset their offsets."""
+
+
+@groups.command("list")
+@json_option
+@broker_option
+@click.pass_obj
+def list_groups(invocation: Invocation, as_json: bool) -> None:
+    """List consumer groups."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with admin_of(invocation) as admin:
+            found = await admin.list_groups()
+            described = await admin.describe_groups([one.group_id for one in found]) if found else {}
+        return [
+            {
+                "group": one.group_id,
+                "state": one.state or described[one.group_id].state,
+                "members": len(described[one.group_id].members),
+                "assignor": described[one.group_id].assignor or None,
+                "type": one.type or "classic",
+            }
+            for one in found
+        ]
+
+    print_rows(run(work()), as_json=as_json, empty="No groups.")
+
+
+@groups.command()
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True)
+@json_option
+@broker_option
+@click.pass_obj
+def describe(invocation: Invocation, names: Sequence[str], as_json: bool) -> None:
+    """Show members, committed offsets and lag of groups."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with admin_of(invocation) as admin:
+            found = await admin.describe_groups(names)
+            return [await _described(admin, found[name]) for name in names]
+
+    described = run(work())
+    missing = [one["group"] for one in described if one["state"] == "Dead"]
+    if missing:
+        raise UserError(f"group '{missing[0]}' does not exist; `streamlog groups list` shows those that do")
+    if as_json:
+        print_json(described)
+        return
+    for number, group in enumerate(described):
+        if number:
+            click.echo()
+        lag = sum(one["lag"] or 0 for one in group["partitions"])
+        assignor = f", {group['assignor']}" if group["assignor"] else ""
+        click.echo(f"{group['group']}: {group['state']}{assignor}, {plural(group['members'], 'member')}, lag {lag:,}")
+        print_rows(group["partitions"], as_json=False, empty="Nothing is assigned or committed.")
+
+
+async def _described(admin: Admin, group: GroupDescription) -> dict[str, Any]:
+    committed = {} if group.state == "Dead" else await admin.list_group_offsets(group.group_id)
+    owners = {one: member for member in group.members for one in member.partitions}
+    partitions = sorted({*committed, *owners})
+    existing = set(await admin.list_topics(internal=True))
+    ends = await admin.list_offsets({one: LATEST for one in partitions if one.topic in existing})
+    rows = []
+    for one in partitions:
+        offset = committed[one].offset if one in committed else None
+        end = ends[one].offset if one in ends else None
+        owner = owners.get(one)
+        rows.append(
+            {
+                "topic": one.topic,
+                "partition": one.partition,
+                "committed": offset,
+                "end": end,
+                "lag": None if offset is None or end is None else max(0, end - offset),
+                "client": None if owner is None else owner.client_id,
+                "host": None if owner is None else owner.client_host.removeprefix("/"),
+                "member": None if owner is None else owner.member_id[-8:],
+            }
+        )
+    return {
+        "group": group.group_id,
+        "state": group.state,
+        "assignor": group.assignor,
+        "members": len(group.members),
+        "partitions": rows,
+    }
+
+
+@groups.command()
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True)
+@broker_option
+@click.pass_obj
+def delete(invocation: Invocation, names: Sequence[str]) -> None:
+    """Delete groups that have no members, with their committed offsets."""
+
+    async def work() -> None:
+        async with admin_of(invocation) as admin:
+            await admin.delete_groups(names)
+
+    run(work())
+    click.echo(f"Deleted {', '.join(names)}.")
+
+
+@groups.command("reset-offsets")
+@click.argument("group")
+@click.option("--topic", "topics", metavar="TOPIC[:P,P...]", multiple=True, help="Which; may be repeated.")
+@click.option("--all-topics", is_flag=True, help="All that the group has committed offsets of.")
+@click.option("--to-earliest", is_flag=True, help="To the first record.")
+@click.option("--to-latest", is_flag=True, help="To the end.")
+@click.option("--to-offset", type=click.IntRange(0), help="To this offset.")
+@click.option(
+    "--to-datetime", metavar="ISO8601", help="To the first record at or after this time (UTC if it says none)."
+)
+@click.option("--shift-by", type=int, metavar="N", help="Forwards, or backwards if negative.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@json_option
+@broker_option
+@click.pass_obj
+def reset_offsets(
+    invocation: Invocation,
+    group: str,
+    topics: Sequence[str],
+    all_topics: bool,
+    to_earliest: bool,
+    to_latest: bool,
+    to_offset: int | None,
+    to_datetime: str | None,
+    shift_by: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Change where a group that has no members begins next."""
+    ways = [to_earliest, to_latest, to_offset is not None, to_datetime is not None, shift_by is not None]
+    if sum(ways) != 1:
+        raise click.UsageError(
+            "say exactly one of --to-earliest, --to-latest, --to-offset, --to-datetime and --shift-by"
+        )
+    if bool(topics) == all_topics:
+        raise click.UsageError("say --topic or --all-topics")
+    at_ms = None if to_datetime is None else _milliseconds(to_datetime)
+
+    async def work() -> list[dict[str, Any]]:
+        async with admin_of(invocation) as admin:
+            described = (await admin.describe_groups([group]))[group]
+            if described.members:
+                raise UserError(
+                    f"group '{group}' has {plural(len(described.members), 'member')}, who would go on at their own "
+                    "offsets: stop them first"
+                )
+            committed = await admin.list_group_offsets(group)
+            partitions = sorted(committed) if all_topics else await _named(admin, topics)
+            if not partitions:
+                raise UserError(f"group '{group}' has no committed offsets; name topics with --topic")
+            begins = await admin.list_offsets(dict.fromkeys(partitions, EARLIEST))
+            ends = await admin.list_offsets(dict.fromkeys(partitions, LATEST))
+            times = await admin.list_offsets(dict.fromkeys(partitions, at_ms)) if at_ms is not None else {}
+            wanted: dict[TopicPartition, int] = {}
+            for one in partitions:
+                first, end = begins[one].offset, ends[one].offset
+                if to_earliest:
+                    target = first
+                elif to_latest:
+                    target = end
+                elif to_offset is not None:
+                    target = to_offset
+                elif shift_by is not None:
+                    target = (committed[one].offset if one in committed else first) + shift_by
+                else:
+                    target = times[one].offset if times[one].offset >= 0 else end
+                wanted[one] = min(max(target, first), end)
+            if not dry_run:
+                await admin.alter_group_offsets(group, {one: OffsetAndMetadata(at) for one, at in wanted.items()})
+        return [
+            {
+                "topic": one.topic,
+                "partition": one.partition,
+                "before": committed[one].offset if one in committed else None,
+                "after": offset,
+            }
+            for one, offset in wanted.items()
+        ]
+
+    print_rows(run(work()), as_json=as_json, empty="Nothing to reset.")
+    if dry_run and not as_json:
+        click.echo("Nothing was changed (--dry-run).", err=True)
+
+
+async def _named(admin: Admin, topics: Sequence[str]) -> list[TopicPartition]:
+    found = []
+    for text in topics:
+        name, _, numbers = text.partition(":")
+        if numbers:
+            if not all(number.strip().isdigit() for number in numbers.split(",")):
+                raise UserError(f"{text!r} is not TOPIC or TOPIC:PARTITION,PARTITION")
+            found += [TopicPartition(name, int(number)) for number in numbers.split(",")]
+        else:
+            info = (await admin.describe_topics([name]))[name]
+            found += [TopicPartition(name, one.partition) for one in info.partitions]
+    return found
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(
+            f"{text!r} is not a time; write it like 2026-11-23T06:40 or 2026-11-23T06:40:00+01:00"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)

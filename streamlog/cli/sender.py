@@ -1,0 +1,72 @@
+"""What a command of an app can do: send to topics and ask agents, without being a worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from streamlog.cli.invocation import TIMEOUT_MS, Invocation
+from streamlog.client.admin import Admin
+from streamlog.client.config import ConnectionSettings
+from streamlog.client.producer import Producer
+from streamlog.embedded import EmbeddedLog
+from streamlog.env import Env, real_env
+from streamlog.errors import UserError
+from streamlog.streams.app import App
+from streamlog.streams.outbox import ProducerOutbox
+from streamlog.streams.replies import Replies
+
+
+class SenderRuntime:
+    """The `Runtime` (streams/context.py) of a program that only sends and asks."""
+
+    def __init__(self, env: Env, outbox: ProducerOutbox, replies: Replies) -> None:
+        self.outbox = outbox
+        self._env, self._replies = env, replies
+
+    def wall_ms(self) -> int:
+        return self._env.clock.wall_ms()
+
+    async def know_topic(self, topic: str) -> None:
+        await self.outbox.know_topic(topic)
+
+    async def ask(self, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+        return await self._replies.ask(topic, key, value, timeout_s)
+
+    def global_state(self, table: str) -> Any:
+        raise UserError(f"global table {table} is only on workers: read it with streamlog.connect(..., app=...)")
+
+
+@asynccontextmanager
+async def brokers_of(app: App, invocation: Invocation, env: Env) -> AsyncIterator[str]:
+    """Addresses of the brokers that the app's workers use, given the same command line."""
+    named = invocation.broker or app.settings.broker or invocation.broker_named()
+    if named is not None:
+        yield named
+        return
+    async with EmbeddedLog(env, invocation.data_directory(app.settings.data_dir)) as embedded:
+        yield embedded.address
+
+
+@asynccontextmanager
+async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
+    """While the block lasts, `topic.send` and `agent.ask` of the app work in this process."""
+    env = real_env()
+    connection = ConnectionSettings(client_id=f"streamlog-{app.id}-command", api_timeout_ms=TIMEOUT_MS)
+    async with (
+        brokers_of(app, invocation, env) as bootstrap,
+        Admin(bootstrap, env=env, timeout_ms=TIMEOUT_MS, connection=connection) as admin,
+        Producer(
+            bootstrap, env=env, auto_create_topics=False, max_block_ms=TIMEOUT_MS, connection=connection
+        ) as producer,
+    ):
+        outbox = ProducerOutbox(producer)
+        replies = Replies(app.id, bootstrap, env, admin, outbox, connection)
+        before = app.cell.runtime
+        app.cell.runtime = SenderRuntime(env, outbox, replies)
+        try:
+            yield
+        finally:
+            app.cell.runtime = before
+            await replies.close()

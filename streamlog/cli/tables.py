@@ -1,0 +1,189 @@
+"""`streamlog tables`: an app's tables, and their live rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from streamlog.cli.apps import load_app
+from streamlog.cli.invocation import Invocation, app_option, broker_option, json_option, run
+from streamlog.cli.output import print_json, print_rows
+from streamlog.env import real_env
+from streamlog.errors import UserError
+from streamlog.streams.record import to_timestamp_ms
+from streamlog.web.live import AsyncLiveTable, Change, connect_async
+from streamlog.web.shown import builtins_of, iso_of, parse_time_ms
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@app_option
+@click.pass_context
+def tables(ctx: click.Context, as_json: bool) -> None:
+    """List the tables that -A declares; get, scan and watch the live rows of any app."""
+    if ctx.invoked_subcommand is not None:
+        return
+    invocation = ctx.ensure_object(Invocation)
+    app = load_app(invocation.app_target(), debug=invocation.debug)
+    rows = [
+        {
+            "table": node.name,
+            "kind": node.kind,
+            "key": node.key.removeprefix("raw ").removeprefix("json "),
+            "value": node.value.removeprefix("row ").removeprefix("json "),
+            "changelog": node.changelog,
+        }
+        for node in app.topology().tables
+    ]
+    print_rows(rows, as_json=as_json, empty=f"App {app.id} has no tables.")
+
+
+@tables.command()
+@click.argument("app_id", metavar="APP")
+@click.argument("table")
+@click.argument("key")
+@click.option("--at", metavar="TIME", help="The window at this time, in tables with windows. [all windows]")
+@click.option("--committed", is_flag=True, help="Leave out what a crash could still take back.")
+@json_option
+@broker_option
+@click.pass_obj
+def get(
+    invocation: Invocation, app_id: str, table: str, key: str, at: str | None, committed: bool, as_json: bool
+) -> None:
+    """Print the value of one key. With --json, with how old it is."""
+
+    async def work() -> dict[str, Any]:
+        env = real_env()
+        async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
+            info = await live.info(table)
+            rows: AsyncLiveTable[Any, Any] = live.table(table)
+            typed = _parse_key(info.key, key)
+            if info.window_step_ms is None:
+                if at is not None:
+                    raise UserError(f"table {table} has no windows: leave --at out")
+                found = await rows.read(typed, committed=committed)
+                if found.value is None:
+                    raise UserError(f"table {table} of {app_id} has no key {typed!r}")
+                return {"key": typed, "value": found.value, "staleness": builtins_of(found.staleness)}
+            if at is not None:
+                try:
+                    return {"key": typed, "value": await rows.window(typed, parse_time_ms(at, "--at"))}
+                except KeyError:
+                    raise UserError(f"table {table} of {app_id} has no window of {typed!r} at {at}") from None
+            windows = await rows.windows(typed, limit=1000)
+            if not windows:
+                raise UserError(f"table {table} of {app_id} has no windows of {typed!r}")
+            return {
+                "key": typed,
+                "windows": [
+                    {"start": _iso(one.start), "end": _iso(one.end), "value": builtins_of(one.value)} for one in windows
+                ],
+            }
+
+    answer = run(work())
+    if as_json:
+        print_json(builtins_of(answer))
+    elif "windows" in answer:
+        print_rows([{**one, "value": _shown(one["value"])} for one in answer["windows"]], as_json=False, empty="")
+    else:
+        click.echo(_shown(answer["value"]))
+
+
+@tables.command()
+@click.argument("app_id", metavar="APP")
+@click.argument("table")
+@click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="Stop after so many rows.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
+@broker_option
+@click.pass_obj
+def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: int | None, as_json: bool) -> None:
+    """Print the rows of a table, from all workers, by key."""
+
+    async def work() -> None:
+        env = real_env()
+        async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
+            info = await live.info(table)
+            async for key, value in live.table(table).items(prefix=prefix, limit=limit):
+                row: dict[str, Any] = {"key": key}
+                if info.window_step_ms is not None:
+                    start_ms = to_timestamp_ms(key[1])
+                    window = {"start": iso_of(start_ms), "end": iso_of(start_ms + (info.window_size_ms or 0))}
+                    row = {"key": key[0], "window": window}
+                _print_row({**row, "value": value}, as_json)
+
+    run(work())
+
+
+@tables.command()
+@click.argument("app_id", metavar="APP")
+@click.argument("table")
+@click.argument("key", required=False)
+@click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many changes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a change.")
+@broker_option
+@click.pass_obj
+def watch(
+    invocation: Invocation, app_id: str, table: str, key: str | None, prefix: str, count: int | None, as_json: bool
+) -> None:
+    """Print the changes of a table as they are committed; of KEY, or of all keys."""
+
+    async def work() -> None:
+        env = real_env()
+        left = count
+        async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
+            info = await live.info(table)
+            typed = None if key is None else _parse_key(info.key, key)
+            async for change in live.table(table).watch(typed, prefix=prefix):
+                _print_row(_shown_change(change), as_json)
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
+
+    run(work())
+
+
+def _shown_change(change: Change[Any, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": change.key}
+    if change.window is not None:
+        row["window"] = {"start": _iso(change.window[0]), "end": _iso(change.window[1])}
+    return row | {"value": change.value, "timestamp_ms": change.timestamp_ms, "partition": change.partition}
+
+
+def _print_row(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(builtins_of(row), ensure_ascii=False) + "\n")
+    else:
+        parts = [_shown(row["key"])]
+        if "window" in row:
+            parts.append(row["window"]["start"])
+        parts.append("(deleted)" if row["value"] is None else _shown(row["value"]))
+        sys.stdout.write("\t".join(parts) + "\n")
+    sys.stdout.flush()
+
+
+def _parse_key(serde_name: str, text: str) -> Any:
+    """A key as somebody typed it: text, a number, or JSON, as the table's keys are."""
+    if serde_name == "raw str":
+        return text
+    if serde_name == "raw bytes":
+        return text.encode()
+    try:
+        return json.loads(text)
+    except ValueError:
+        kind = serde_name.partition(" ")[2]
+        raise UserError(f"keys of this table are {kind}, which {text!r} is not: write it as JSON") from None
+
+
+def _shown(value: Any) -> str:
+    plain = builtins_of(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _iso(moment: Any) -> str:
+    return iso_of(to_timestamp_ms(moment))
