@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamlog.broker.log.recovery import rebuild_aborted
+from streamlog.broker.log.recovery import aborted_of
 from streamlog.broker.log.segment import Segment
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
@@ -68,17 +68,9 @@ def aborted_transactions(
     """Aborted transactions that have records in [start_offset, end_offset). Raises DamagedLog, OSError."""
     found: list[AbortedTransaction] = []
     for number in range(segments.number_at(start_offset), len(segments)):
-        for entry in _aborted_of(storage, directory, segments, number):
+        for entry in aborted_of(storage, directory, segments, number, now_ms=0):
             if entry.last_offset >= start_offset and entry.first_offset < end_offset:
                 found.append(entry)
             if entry.last_stable_offset >= end_offset:
                 return found
     return found
-
-
-def _aborted_of(storage: Storage, directory: str, segments: SegmentList, number: int) -> list[AbortedTransaction]:
-    try:
-        return segments[number].aborted
-    except LookupError:
-        rebuild_aborted(storage, directory, segments, number, 0)
-        return segments[number].aborted

@@ -33,6 +33,7 @@ from streamlog.broker.log.producer_state import ProducerState, TransactionMarker
 from streamlog.broker.log.reading import Limit, LogReader, ReadResult
 from streamlog.broker.log.recovery import (
     RecoveryReport,
+    aborted_of,
     load,
     rebuild_producers,
     remove_snapshots,
@@ -139,7 +140,6 @@ class PartitionLog:
         self.failure: str | None = None
         """Why the partition is offline; None while it works."""
         self.generation = 0  # counts truncations: work begun before one does not conclude after it
-        self._was_clean = was_clean
         self._epochs_saved = 0 if was_clean else -1  # epochs.changes that the epoch file holds
         # What the next flush has to sync besides the logs: the directory entries of new segments, and at first
         # those of the partition itself, which whoever created it has not synced.
@@ -204,8 +204,8 @@ class PartitionLog:
 
         Afterwards `recovery_point` is the log end. Raises PartitionOffline.
         """
-        if self.failure is None and not self._is_as_opened:
-            work = self.begin_checkpoint(finish=True)
+        if self.failure is None:
+            work = self.begin_checkpoint()
             if work is not None:
                 error: OSError | None = None
                 try:
@@ -219,12 +219,6 @@ class PartitionLog:
         """Close the files and leave everything else to recovery."""
         for segment in self.segments:
             segment.close()
-
-    @property
-    def _is_as_opened(self) -> bool:
-        """Closed cleanly before and not touched since: everything is on disk already."""
-        untouched = self._was_clean and self.appended_bytes == 0 and self.generation == 0
-        return untouched and self.recovery_point == self.log_end_offset and self._epochs_saved == self.epochs.changes
 
     # --- where the log stands ---
 
@@ -488,8 +482,7 @@ class PartitionLog:
         self._roll_after_ms = self._draw_segment_ms()
 
     def _new_segment(self, base_offset: int, now_ms: int) -> Segment:
-        if self.directory not in self._unsynced_directories:
-            self._unsynced_directories.append(self.directory)
+        self._note_new_names()
         return Segment(
             self._env.storage,
             self.directory,
@@ -498,6 +491,11 @@ class PartitionLog:
             now_ms=now_ms,
             create=True,
         )
+
+    def _note_new_names(self) -> None:
+        """The next flush has to sync the directory."""
+        if self.directory not in self._unsynced_directories:
+            self._unsynced_directories.append(self.directory)
 
     def _write_snapshot(self) -> None:
         """Producer state at the log end. Torn by a crash, it fails its checksum and an older one is used."""
@@ -569,14 +567,20 @@ class PartitionLog:
     # --- cutting at the end ---
 
     def truncate_to(self, offset: int, now_ms: int) -> bool:
-        """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed."""
+        """Remove records at and after `offset`, and a batch that spans it. Says whether anything was removed.
+
+        Blocks for a few milliseconds: the cut is synced before anything is appended behind it. Otherwise a power cut
+        could leave old bytes in front of new ones, each sound, and this replica would differ from its leader for good.
+        """
         if offset >= self.log_end_offset:
             return False
         try:
             if offset <= self.log_start_offset:
                 self.truncate_fully_and_start_at(offset, now_ms)
                 return True
-            segment = self.segments[self.segments.number_at(offset)]
+            number = self.segments.number_at(offset)
+            segment = self.segments[number]
+            aborted_of(self._env.storage, self.directory, self.segments, number, now_ms)
             position, header = segment.locate(offset)
             if header is not None and header.base_offset < self.log_start_offset:
                 self.truncate_fully_and_start_at(self.log_start_offset, now_ms)
@@ -585,7 +589,9 @@ class PartitionLog:
             self._lower_recovery_point(end_offset)
             while self.segments.active is not segment:
                 self._discard(self.segments.active, now_ms)
+            self._env.storage.sync_directory(self.directory)
             segment.truncate_to_position(position, end_offset)
+            segment.file.fdatasync()
             self._after_cut(now_ms)
         except (DamagedLog, OSError) as error:
             self._fail(f"{self.directory} could not be truncated to {offset}: {error}")
@@ -612,10 +618,12 @@ class PartitionLog:
     def truncate_fully_and_start_at(self, offset: int, now_ms: int) -> None:
         """Throw everything away and begin anew at `offset`: this replica is too far behind its leader's log start."""
         try:
-            self._lower_recovery_point(min(offset, self.log_start_offset))
+            # Promise nothing: until the directory is synced, a power cut may leave all of the old log, some or none.
+            self._lower_recovery_point(0)
             for segment in reversed(list(self.segments)):
                 self._discard(segment, now_ms)
             self.segments.add(self._new_segment(offset, now_ms))
+            self._env.storage.sync_directory(self.directory)
             for snapshot in snapshot_offsets(self._env.storage, self.directory):
                 self._env.storage.remove(self._snapshot_path(snapshot))
             self.log_start_offset = self.log_end_offset = self._high_watermark = offset
@@ -629,6 +637,7 @@ class PartitionLog:
         segment.close()
         self.segments.remove(segment)
         self.doom(segment.rename_files(DELETED_SUFFIX), now_ms)
+        self._note_new_names()
 
     def doom(self, paths: Sequence[str], now_ms: int) -> None:
         """These files, renamed to .deleted, are to be removed after file.delete.delay.ms."""
@@ -704,29 +713,22 @@ class PartitionLog:
         if work.generation == self.generation:
             self.flushed_offset = max(self.flushed_offset, work.end_offset)
 
-    def begin_checkpoint(self, *, finish: bool = False) -> CheckpointWork | None:
+    def begin_checkpoint(self) -> CheckpointWork | None:
         """What a thread has to do so that recovery may start at the log end; None when it already may.
 
-        With `finish` the active segment is completed like a closed one: nothing is appended any more.
         Raises PartitionOffline: an index could not be written; the recovery point stays where it is.
         """
         end_offset = self.log_end_offset
-        is_done = self.recovery_point == end_offset and self._epochs_saved == self.epochs.changes
-        if is_done and not finish:
+        if self.recovery_point == end_offset and self._epochs_saved == self.epochs.changes:
             return None
         segments = self.segments.between(self.recovery_point, max(end_offset, self.recovery_point + 1))
         try:
-            if finish:
-                self.active.finish()
-            else:
-                self.active.write_indexes()
-                self.active.ensure_index_files()
+            self.active.finish()
             replaced = [(self._snapshot_path(end_offset), self.producers.encode_snapshot())]
             if self._epochs_saved != self.epochs.changes:
                 replaced.append((f"{self.directory}/{LEADER_EPOCH_FILE}", encode_epochs(self.epochs.entries())))
             stale_paths = self._stale_snapshots(end_offset)
-            if self.directory not in self._unsynced_directories:
-                self._unsynced_directories.append(self.directory)
+            self._note_new_names()
             flush = self.begin_flush()
         except OSError as error:
             raise PartitionOffline(f"{self.directory}: no checkpoint could be made: {error}") from error

@@ -96,6 +96,7 @@ def load(
     # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
     was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
     if was_clean:
+        aborted_of(storage, directory, segments, len(segments) - 1, now_ms)
         producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
     else:
         epochs.truncate_from_end(recovery_point)
@@ -318,6 +319,8 @@ class _Recovery:
         leaps_over = expected < self._recovery_point < header.next_offset  # which was the end of a batch once
         if leaps_over or (header.base_offset > expected >= self._recovery_point and not self._may_have_gaps):
             return f"offset {header.base_offset} where {expected} was due"
+        if expected >= self._recovery_point and 0 <= header.leader_epoch < self._epochs.latest:
+            return f"a batch of epoch {header.leader_epoch} behind one of {self._epochs.latest}: truncated bytes"
         return "" if verify_crc(batch, 0, header) else "the batch fails its checksum"
 
     def _tell(
@@ -351,6 +354,7 @@ class _Recovery:
                 "copy it from a replica."
             )
         segment.file.truncate(position)
+        segment.file.fdatasync()  # or the torn bytes come back in what may be a closed segment by then
         self._report.cut_bytes += end_position - position
         self._report.cut_at = self._report.cut_at or f"{segment.path(LOG_SUFFIX)}:{position} ({problem})"
 
@@ -368,6 +372,7 @@ class _Recovery:
             self._segments.remove(segment)
             for path in segment.existing_paths():
                 self._storage.remove(path)
+        self._storage.sync_directory(self._directory)
 
 
 def _joins(segment: Segment, following: Segment) -> bool:
@@ -434,6 +439,17 @@ def remove_snapshots(storage: Storage, directory: str, *, above: int) -> None:
     for offset in snapshot_offsets(storage, directory):
         if offset > above:
             storage.remove(f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}")
+
+
+def aborted_of(
+    storage: Storage, directory: str, segments: SegmentList, number: int, now_ms: int
+) -> list[AbortedTransaction]:
+    """The transaction index of one segment, rebuilt if its file is missing or damaged. Raises DamagedLog, OSError."""
+    try:
+        return segments[number].aborted
+    except LookupError:
+        rebuild_aborted(storage, directory, segments, number, now_ms)
+        return segments[number].aborted
 
 
 def rebuild_aborted(storage: Storage, directory: str, segments: SegmentList, number: int, now_ms: int) -> None:

@@ -186,14 +186,14 @@ class Segment:
             self._time_index.persisted_count = len(self._time_index)
 
     def finish(self) -> None:
-        """Write what a closed segment has on disk: complete indexes, the largest timestamp as last entry."""
+        """Write what a closed segment has on disk: complete indexes, the largest timestamp as last entry.
+
+        A checkpoint asks the same of the active segment, which may be closed before the next one.
+        """
         self._load_indexes()
         self.time_index.maybe_append(self.max_timestamp_ms, self.max_timestamp_offset)
         self.write_indexes()
-        self.ensure_index_files()
-
-    def ensure_index_files(self) -> None:
-        """An index file that is not there means a lost one; so an empty index has a file too."""
+        # An index file that is not there means a lost one; so an empty index has a file too.
         for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
             self._storage.open_file(self.path(suffix), create=True).close()
 
@@ -371,13 +371,13 @@ class Segment:
         self.max_timestamp_ms, self.max_timestamp_offset = self.time_index.last()
 
     def rewind_for_recovery(self, offset: int) -> int:
-        """Prepare to be walked again from a batch at or before `offset`: returns its position.
+        """Prepare to be walked again from a batch that ends before `offset`: returns its position.
 
         Index entries from that batch on are dropped, in memory and in the files; the log itself stays as it is.
         Indexes that contradict the log are dropped whole, and the walk starts at the first byte.
         """
         self._load_indexes_before_recovery()
-        last_offset, position = self.offset_index.floor(offset) or (self.base_offset, 0)
+        last_offset, position = self.offset_index.floor(offset - 1) or (self.base_offset, 0)
         if not self._starts_batch(position, last_offset):
             position = 0
         base_offset = self._header_at(position).base_offset if position else self.base_offset

@@ -226,6 +226,22 @@ def test_aborted_records_go_and_their_marker_follows_after_its_horizon(bench: Be
     log.abandon()
 
 
+def test_aborts_behind_the_mapped_part_stay_in_the_index(tmp_path: Path) -> None:
+    """A round that runs out of memory in the middle of a segment still copies the rest of it, aborts included."""
+    bench = Bench(tmp_path / "table-0", replace(COMPACTED, segment_bytes=100_000))
+    log = bench.open()
+    for number in range(6):
+        put(log, b"k%d" % number, b"v")
+    append(log, batch_of(b"secret", keys=[b"a"], producer=(7, 0, 0), transactional=True))
+    append_marker(log, marker_of(ControlType.ABORT, 7, 0))
+    settle(bench, log)
+    before = log.aborted_transactions(0, log.log_end_offset)
+    result = clean_now(bench, log, map_bytes_max=300)
+    assert result.end_offset < 6
+    assert log.aborted_transactions(0, log.log_end_offset) == before
+    log.abandon()
+
+
 def test_last_sequence_of_a_producer_survives_compaction_and_restart(bench: Bench) -> None:
     """The batch with a producer's last sequence stays without records, so a retry is still recognised."""
     log = bench.open()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.partition import Origin, PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
-from streamlog.wire.records import ControlType
+from streamlog.wire.records import ControlType, set_base_offset, set_leader_epoch
 from tests.broker.log.faulty_storage import PowerCut, cut_power_at, faulty_env
 from tests.broker.log.harness import NOW_MS, TINY, Bench, append, append_marker, batch_of, marker_of, values_of
 
@@ -256,6 +256,21 @@ def test_segment_after_a_torn_one_goes_with_it(tmp_path: Path) -> None:
     assert log.log_end_offset < 40
     assert values_of(log) == {offset: value for offset, value in values.items() if offset < log.log_end_offset}
     assert log_file(bench) == path
+    log.abandon()
+
+
+def test_bytes_of_an_older_leader_behind_a_newer_ones_are_leftovers(tmp_path: Path) -> None:
+    """Leader epochs rise along a log; above the recovery point a step back is what a truncation has left."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    log = bench.open()
+    for offset, epoch in enumerate((1, 1, 3, 2, 3)):
+        batch = batch_of(b"%d" % epoch)
+        set_base_offset(batch, 0, offset)
+        set_leader_epoch(batch, 0, epoch)
+        log.append(batch, leader_epoch=3, now_ms=NOW_MS, origin=Origin.REPLICA)
+    log = bench.crash(log)
+    assert values_of(log) == {0: b"1", 1: b"1", 2: b"3"}
+    assert "epoch 2" in log.recovery_report.cut_at
     log.abandon()
 
 
