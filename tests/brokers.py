@@ -57,23 +57,31 @@ class StreamlogNode:
     """Our own broker as a process."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
-        self.proxied: tuple[str, int] | None = None
-        self.proxy_port = 0
+        port, inner, self.proxy_port = free_port(), free_port(), free_port()
+        self.bootstrap = f"127.0.0.1:{port}"
+        self.proxied: tuple[str, int] | None = ("127.0.0.1", inner)
+        self._settings = [
+            f"listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{self.proxy_port}",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
+            "group.initial.rebalance.delay.ms=0",
+            "group.min.session.timeout.ms=100",
+            "log.retention.check.interval.ms=1000",
+        ]
         self._directory = directory
         self._process: subprocess.Popen[str] | None = None
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "streamlog", "broker"]
-        command += ["--data-dir", str(self._directory), "--listen", self.bootstrap]
+        command = [sys.executable, "-m", "streamlog", "broker", "--data-dir", str(self._directory), *self._settings]
         log = (self._directory.parent / "broker.log").open("ab")
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         log.close()
         assert self._process.stdout is not None, "stdout is a pipe"
         line = self._process.stdout.readline()
-        assert re.search(r":\d+", line), f"the broker did not start: {line!r}"
+        if not re.search(r":\d+", line):
+            self.stop(kill=True)
+            raise AssertionError((self._directory.parent / "broker.log").read_text())
 
     def stop(self, *, kill: bool = False) -> None:
         process, self._process = self._process, None

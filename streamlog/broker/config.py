@@ -103,7 +103,6 @@ ACCEPTED_CONFIGS: Final = frozenset(
         "background.threads",
         "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
-        "compression.type",
         "controlled.shutdown.enable",
         "controller.listener.names",
         "controller.socket.timeout.ms",

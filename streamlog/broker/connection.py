@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,8 +35,10 @@ from streamlog.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 
-PRODUCE_API_KEY = b"\x00\x00"
-"""The first two bytes of a Produce request, whose successors of the same kind need not wait for it."""
+_FRAME_SIZE = struct.Struct(">i")
+
+GATHERS_SINCE = sys.version_info >= (3, 12)
+"""asyncio's own transports join the parts of `writelines` before this; uvloop's never do."""
 
 Parts: TypeAlias = list[Buffer]
 
@@ -128,6 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         self._slots: deque[_Slot] = deque()  # answers under way, in order; the first is never done
         self._produce_only = True  # every request in `_slots` is a Produce
         self._blocked = False  # a whole frame waits for the slots before it, or for the peer to read
+        self._writes_gather = False  # the transport's writelines is one writev, and not a join
         self._out: Parts = []
         self._out_bytes = 0
         self._flush_scheduled = False
@@ -142,6 +147,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio.Transport in all but their base class.
         self._transport = cast(asyncio.Transport, transport)
+        self._writes_gather = GATHERS_SINCE or type(transport).__module__.startswith("uvloop")
         peer = transport.get_extra_info("peername")
         self.peer_host = str(peer[0]) if isinstance(peer, tuple) else ""
         self._transport.set_write_buffer_limits(limits.WRITE_BUFFER_HIGH_BYTES, limits.WRITE_BUFFER_LOW_BYTES)
@@ -201,21 +207,22 @@ class Connection(asyncio.BufferedProtocol):
         need = 4
         try:
             while end - start >= 4 and not self._closing:
-                size = int.from_bytes(view[start : start + 4], "big", signed=True)
+                (size,) = _FRAME_SIZE.unpack_from(view, start)
                 if not 0 <= size <= size_max:
                     raise RemoteProtocolError(_refuse_size(size, size_max))
                 need = 4 + size
                 if end - start < need:
                     break
                 body = start + 4
-                api_key = bytes(view[body : body + 2])
-                if self._write_paused or (self._slots and not self._may_overlap(api_key)):
+                # The first two bytes are the API key, and Produce is 0.
+                is_produce = size >= 2 and view[body] == 0 == view[body + 1]
+                if self._write_paused or (self._slots and not self._may_overlap(is_produce)):
                     blocked = True
                     break
                 start += need
                 need = 4
                 self._frame_started_ms = None
-                self._accept(serve(self, view[body:start]), api_key)
+                self._accept(serve(self, view[body:start]), is_produce)
                 if self._out_bytes >= limits.WRITE_BUFFER_HIGH_BYTES:
                     self.flush()
         except RemoteProtocolError as error:
@@ -228,17 +235,17 @@ class Connection(asyncio.BufferedProtocol):
         if not self._closing:
             self._keep_rest()
 
-    def _may_overlap(self, api_key: bytes) -> bool:
-        return self._produce_only and api_key == PRODUCE_API_KEY and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
+    def _may_overlap(self, is_produce: bool) -> bool:
+        return is_produce and self._produce_only and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
 
-    def _accept(self, answer: Answer, api_key: bytes) -> None:
+    def _accept(self, answer: Answer, is_produce: bool) -> None:
         if isinstance(answer, list):
             if self._slots:
                 self._slots.append(_Slot(None, answer))
             else:
                 self._send(answer)
         elif answer is not None:
-            self._produce_only = api_key == PRODUCE_API_KEY
+            self._produce_only = is_produce
             slot = _Slot(answer, None)
             self._slots.append(slot)
             answer.done.add_done_callback(partial(self._on_done, slot, answer))
@@ -380,17 +387,23 @@ class Connection(asyncio.BufferedProtocol):
         if out_bytes <= limits.WRITE_JOIN_BYTES_MAX:
             transport.write(b"".join(out))
             return
+        gathered: Parts = []
         small: Parts = []
         for part in out:
             if len(part) <= limits.WRITE_JOIN_BYTES_MAX:
                 small.append(part)
                 continue
             if small:
-                transport.write(b"".join(small))
+                gathered.append(b"".join(small))
                 small = []
-            transport.write(part)
+            gathered.append(part)
         if small:
-            transport.write(b"".join(small))
+            gathered.append(b"".join(small))
+        if self._writes_gather:
+            transport.writelines(gathered)
+        else:
+            for part in gathered:
+                transport.write(part)
 
     # -- what the server's sweep and shutdown ask -------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
@@ -30,22 +31,39 @@ READ_COMMITTED: Final = 1
 
 
 class Acknowledgement:
-    """What one produce request waits for, in one or more partitions. Completes when all of them have answered."""
+    """What one produce request waits for, in one or more partitions. Completes when all of them have answered.
 
-    __slots__ = ("deadline_ms", "done", "failures", "missing")
+    It is a `Completion` (connection.py) and calls back at once: a future would cost every request a turn of the loop.
+    """
+
+    __slots__ = ("_callback", "_cancelled", "deadline_ms", "failures", "missing")
 
     def __init__(self, deadline_ms: int) -> None:
         self.deadline_ms = deadline_ms
         self.missing = 0
         self.failures: dict[Partition, ErrorCode] = {}
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._callback: Callable[[object], object] | None = None
+        self._cancelled = False
 
     def settle(self, partition: Partition, code: ErrorCode) -> None:
         self.missing -= 1
         if code is not ErrorCode.NONE:
             self.failures[partition] = code
-        if self.missing == 0 and not self.done.done():
-            self.done.set_result(None)
+        if self.missing == 0 and self._callback is not None:
+            self._callback(self)
+
+    def add_done_callback(self, callback: Callable[[object], object], /) -> None:
+        assert self._callback is None, "one connection waits for an acknowledgement"
+        self._callback = callback
+
+    def cancel(self) -> bool:
+        """The client has left. What was appended stays."""
+        self._callback = None
+        self._cancelled = True
+        return True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
 
 
 class GrowthWait:
@@ -117,6 +135,8 @@ class Partition:
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
         # What recovery left behind is what there is: with one replica nobody else could still disagree.
         log.high_watermark = log.log_end_offset
+        if self.flush_before_ack and log.flushed_offset < log.log_end_offset:
+            self._start_flushing()  # what a killed process left in the page cache counts, so it goes to disk now
 
     # -- appending --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ line when the broker is ready, and ends with SIGTERM, SIGINT, or when it has bee
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -71,6 +72,8 @@ async def run_broker(env: Env, config: BrokerConfig, options: RunOptions, tell: 
             pid=os.getpid(), listen=address, node_id=node.broker.node_id, cluster_id=node.broker.cluster_id
         )
         env.storage.write_atomic(path, msgspec.json.encode(running))
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.freeze()
         tell(f"streamlog broker {node.broker.node_id} ready on {address} (data in {options.data_dir})")
         await _until_stopped(node, stop, options.exit_when_idle_ms)
     finally:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, Coroutine
 
@@ -61,6 +62,7 @@ def broker(
         idle_ms = None if exit_when_idle is None else int(exit_when_idle * 1000)
         options = RunOptions(os.path.abspath(data_dir), idle_ms)
         gc.set_threshold(GC_THRESHOLD)
+        _raise_descriptor_limit()
         _runner()(run_broker(real_env(), config, options, click.echo))
     except UserError as error:
         _fail(str(error), EXIT_USER)
@@ -82,6 +84,13 @@ def _read_settings(config_path: str | None, settings: tuple[str, ...]) -> dict[s
             raise click.UsageError(f"{setting!r} is not NAME=VALUE")
         values[name.strip()] = value.strip()
     return values
+
+
+def _raise_descriptor_limit() -> None:
+    """A broker opens a few files a partition and a socket a client; shells default to 1024 of both."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _runner() -> Callable[[Coroutine[None, None, None]], None]:

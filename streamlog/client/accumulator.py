@@ -241,7 +241,7 @@ class Accumulator:
             size_bytes += batch.size_bytes
             if drained and size_bytes > self.limits.request_size_bytes_max:
                 break
-            if queue.needs_new_epoch():
+            if queue.needs_new_epoch() and queue.identity == self.identity:
                 self._start_new_epoch()
             if self.limits.idempotent and self.identity == NO_IDENTITY and batch.sequence == NO_SEQUENCE:
                 continue
@@ -287,7 +287,7 @@ class Accumulator:
         Returns: the verdict, or None when the batch will be sent again.
         """
         queue = self.queues[key]
-        if error_code in (ErrorCode.NONE, ErrorCode.DUPLICATE_SEQUENCE_NUMBER):
+        if error_code in (ErrorCode.NONE, ErrorCode.DUPLICATE_SEQUENCE_NUMBER) or batch.written:
             queue.succeed(batch)
             return self._resolve(Verdict(key, batch, base_offset=base_offset, append_time_ms=append_time_ms))
         if error_code not in DEFINITE:
@@ -325,14 +325,18 @@ class Accumulator:
             if not batch.resolved:
                 if batch.created_at_ms + self.limits.delivery_timeout_ms > now_ms:
                     break
-                in_flight = batch in queue.in_flight
-                if not in_flight:
-                    queue.give_up(batch)
-                definite = not in_flight and not batch.maybe_written
-                verdict = Verdict(queue.key, batch, ErrorCode.REQUEST_TIMED_OUT, definite, timed_out=True)
-                verdicts.append(self._resolve(verdict))
+                verdicts.append(self._resolve(self._expired(queue, batch)))
             self._aging.popleft()
         return verdicts
+
+    def _expired(self, queue: PartitionQueue, batch: Batch) -> Verdict:
+        in_flight = batch in queue.in_flight
+        if not in_flight:
+            queue.give_up(batch)
+        if batch.written:
+            return Verdict(queue.key, batch)
+        definite = not in_flight and not batch.maybe_written
+        return Verdict(queue.key, batch, ErrorCode.REQUEST_TIMED_OUT, definite, timed_out=True)
 
     def refuse(self, key: PartitionKey, error_code: int, message: str) -> list[Verdict]:
         """Give up everything of a partition that has not been sent: the partition does not exist."""

@@ -56,6 +56,7 @@ class Consumer:
         client_id: str = "streamlog",
         group_id: str | None = None,
         group_instance_id: str | None = None,
+        leave_when_static: bool = False,
         assignors: Sequence[Assignor] | None = None,
         auto_offset_reset: OffsetReset = "latest",
         isolation_level: IsolationLevel = "read_uncommitted",
@@ -76,6 +77,8 @@ class Consumer:
         Args:    assignors: in order of preference; default: cooperative-sticky. Mixing cooperative ones with others
         makes
                      the member eager.
+                 leave_when_static: whether `close` leaves the group even with a group_instance_id; otherwise the
+                     partitions wait for a restart until the session ends.
                  auto_offset_reset: where to begin without a committed offset, or when the offset does not exist.
                  rebalance_timeout_ms: how long the others wait for this member in a rebalance.
                  max_poll_interval_ms: without a call of `fetch` or `progress` for so long, the member leaves.
@@ -118,6 +121,7 @@ class Consumer:
                     heartbeat_interval_ms,
                     settings.retry_backoff_ms,
                     rack_id,
+                    leave_when_static,
                 ),
                 assignors if assignors is not None else (CooperativeStickyAssignor(),),
                 env.entropy.random,

@@ -151,6 +151,8 @@ class MembershipSettings:
     heartbeat_interval_ms: int
     retry_backoff_ms: int
     rack_id: str | None
+    leaves_when_static: bool = False
+    """Whether a member with an instance id leaves when it is closed (KIP-1092). Java's stay, for a quick restart."""
 
 
 class Membership:
@@ -244,11 +246,17 @@ class Membership:
 
     def leave_request(self, reason: str) -> LeaveGroupRequest | None:
         """How to leave, or None: we are no member, or a static one, which is gone only after its session timeout."""
-        if not self.member_id or self.settings.group_instance_id is not None:
+        settings = self.settings
+        if settings.group_instance_id is None:
+            is_member = bool(self.member_id)
+        else:
+            # The instance id is enough, also while the JoinGroup that will give us a member id is under way: without
+            # this the broker would wait for a member that is gone.
+            is_member = settings.leaves_when_static and self.phase is not Phase.OUT
+        if not is_member:
             return None
-        return LeaveGroupRequest(
-            group_id=self.settings.group_id, members=[MemberIdentity(member_id=self.member_id, reason=reason)]
-        )
+        identity = MemberIdentity(member_id=self.member_id, group_instance_id=settings.group_instance_id, reason=reason)
+        return LeaveGroupRequest(group_id=settings.group_id, members=[identity])
 
     def on_released(self, partitions: Sequence[TopicPartition], now_ms: int) -> list[Effect]:
         """The application is done with partitions it was asked to release."""

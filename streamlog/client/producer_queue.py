@@ -15,6 +15,9 @@ that they are not in the log, and lose their numbers. Only then the queue starts
 (KIP-360). Waiting for certainty is what Java's client does not do; it may write a batch twice when a lost response
 meets a refusal.
 
+An acknowledgement proves that everything numbered lower is in the log as well. A batch whose own answer was lost is
+then `written`, whatever later attempts say: the broker recognises duplicates only among the last five batches.
+
 A broker that knows nothing of a producer takes any first sequence. So until the first batch under an epoch is
 acknowledged it travels alone; else its retry could come to lie behind its successors, which Java's client allows.
 
@@ -85,6 +88,7 @@ class Batch:
         "ticket",
         "waiters",
         "width",
+        "written",
     )
 
     def __init__(self, created_at_ms: int, order: float, ticket: int) -> None:
@@ -103,6 +107,7 @@ class Batch:
         self.attempts = 0
         self.retry_at_ms = 0
         self.maybe_written = False  # some attempt ended without a word whether it was written
+        self.written = False  # a later sequence was acknowledged, which proves that this one is in the log
         self.resolved = False  # its callers have their answer, though its request may still be under way
         self.waiters: list[tuple[int, int, Waiter]] = []  # record index, its timestamp, and who waits for it
 
@@ -236,9 +241,15 @@ class PartitionQueue:
     def succeed(self, batch: Batch) -> None:
         """The broker has the batch."""
         self.in_flight.remove(batch)
-        if batch.sequence != NO_SEQUENCE and batch.identity == self.identity:
+        if batch.sequence != NO_SEQUENCE and batch.identity == self.identity and not batch.written:
             self.acked_until = (batch.sequence + batch.record_count) & SEQUENCE_MASK
             self.proven = True
+            for other in self.in_flight:
+                other.written = other.written or other.order < batch.order
+            for other in self.waiting:
+                if other.order > batch.order:
+                    break
+                other.written = other.sequence != NO_SEQUENCE
 
     def retry(self, batch: Batch, retry_at_ms: int) -> None:
         """The attempt failed: back to its place among the waiting ones."""
@@ -268,7 +279,7 @@ class PartitionQueue:
             self.open = None
         else:
             self.waiting.remove(batch)
-        if batch.sequence != NO_SEQUENCE:
+        if batch.sequence != NO_SEQUENCE and not batch.written:
             self.broken = True
 
     def replace(self, batch: Batch, parts: list[Batch]) -> None:

@@ -569,7 +569,7 @@ def _encode_position(position: Position) -> bytes:
 
 
 def _encode_source_offset(offset: SourceOffset) -> bytes:
-    return msgspec.msgpack.encode([offset.offset, _encode_id(offset.topic_id), offset.leader_epoch])
+    return msgspec.msgpack.encode([offset.offset, _encode_id(offset.topic_id), offset.leader_epoch, offset.metadata])
 
 
 def _source_key(source: tuple[str, int]) -> bytes:
@@ -586,9 +586,9 @@ def _decode_metadata(rows: Iterable[Row]) -> tuple[dict[str, Position], dict[tup
             name = key[len(_POSITION_PREFIX) :].decode()
             positions[name] = Position(offset, _decode_id(topic_id), leader_epoch, at_ms)
         elif key.startswith(_SOURCE_PREFIX):
-            offset, topic_id, leader_epoch = msgspec.msgpack.decode(value)
+            offset, topic_id, leader_epoch, metadata = msgspec.msgpack.decode(value)
             partition, _, topic = key[len(_SOURCE_PREFIX) :].decode().partition("/")
-            source_offsets[topic, int(partition)] = SourceOffset(offset, _decode_id(topic_id), leader_epoch)
+            source_offsets[topic, int(partition)] = SourceOffset(offset, _decode_id(topic_id), leader_epoch, metadata)
     return positions, source_offsets
 
 

@@ -65,6 +65,8 @@ class SourceOffset:
     """Exclusive end: the next offset to consume."""
     topic_id: UUID | None = None
     leader_epoch: int = -1
+    metadata: str = ""
+    """What the task has to know besides, as in the group's committed offset."""
 
 
 @dataclass(slots=True)

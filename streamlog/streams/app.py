@@ -27,6 +27,7 @@ from streamlog.streams.settings import (
     COMMIT_INTERVAL_MS,
     DATA_DIR_DEFAULT,
     PARTITIONS_DEFAULT,
+    SESSION_TIMEOUT_MS,
     Settings,
 )
 from streamlog.streams.stream import Declared, Step, Stream
@@ -401,6 +402,7 @@ class App:
         broker: str | None = None,
         data_dir: str | None = None,
         extensions: Sequence[Extension] = (),
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
         env: Env | None = None,
     ) -> AsyncIterator[Worker]:
         """Run a worker of this app inside another asyncio program, as long as the block lasts.
@@ -408,6 +410,7 @@ class App:
         Without any broker it uses the embedded log of the data directory, as `streamlog worker` does.
 
         Args: broker, data_dir: go before the app's own settings and the environment.
+              session_timeout_ms: after so long without a sign of this worker, the group gives its tasks to others.
         Raises: UserError: something about the app or its topics is wrong. EnvironmentFailure: the broker does not
                 answer. Whatever made the worker fail, when the block ends.
         """
@@ -419,7 +422,15 @@ class App:
             if broker is None:
                 broker = (await stack.enter_async_context(EmbeddedLog(env, data_dir))).address
             yield await stack.enter_async_context(
-                Worker(self, env=env, broker=broker, data_dir=data_dir, extensions=extensions, embedded=embedded)
+                Worker(
+                    self,
+                    env=env,
+                    broker=broker,
+                    data_dir=data_dir,
+                    extensions=extensions,
+                    embedded=embedded,
+                    session_timeout_ms=session_timeout_ms,
+                )
             )
 
     def topology(self) -> Topology:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from streamlog.client.consumer import Consumer
-from streamlog.client.values import TopicPartition
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
 from streamlog.state.directory import StateDirectory
@@ -27,6 +27,7 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.lane import LaneFailure
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy
+from streamlog.streams.progress import decode_ahead
 from streamlog.streams.pump import Pump
 from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, Settings
 from streamlog.streams.status import RestoreStatus
@@ -174,13 +175,13 @@ class Assignment:
         try:
             partitions = self._partitions(task)
             found = await consumer.committed(partitions)
-            committed = {one.topic: offset.offset for one, offset in found.items() if offset is not None}
+            committed = {one.topic: offset for one, offset in found.items() if offset is not None}
             await self._restore.restore(task, store)
-            positions = await self._positions(partitions, committed, store)
+            positions, ahead = await self._positions(partitions, committed, store)
             ends: dict[str, int] = {}
             if any(table.kind == "source" for table in self._plan.tables):
                 ends = {one.topic: end for one, end in (await consumer.end_offsets(partitions)).items()}
-            task.open(store, positions, ends, self._global_states)
+            task.open(store, positions, ends, self._global_states, ahead)
         except BaseException:
             task.store = None
             await close_stores(self._env, [store])
@@ -193,22 +194,29 @@ class Assignment:
         log.info("task=%d epoch=%d state=running positions=%s", task.number, task.epoch, positions)
 
     async def _positions(
-        self, partitions: Sequence[TopicPartition], committed: Mapping[str, int], store: Store
-    ) -> dict[str, int]:
-        """Where processing begins. The store may be ahead of the group: a crash can come between the two commits."""
-        stored = {topic: one.offset for (topic, _), one in store.source_offsets().items()}
+        self, partitions: Sequence[TopicPartition], committed: Mapping[str, OffsetAndMetadata], store: Store
+    ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        """Where processing begins, and which lanes begin later. The store may be ahead of the group: a crash can come
+        between the two commits."""
+        stored = {topic: one for (topic, _), one in store.source_offsets().items()}
         positions: dict[str, int] = {}
+        ahead: dict[str, dict[str, int]] = {}
         unknown: list[TopicPartition] = []
         for one in partitions:
-            known = [offsets[one.topic] for offsets in (committed, stored) if one.topic in offsets]
+            topic = one.topic
+            known = [offsets[topic] for offsets in (committed, stored) if topic in offsets]
             if known:
-                positions[one.topic] = max(known)
+                positions[topic] = max(commit.offset for commit in known)
+                lanes: dict[str, int] = {}
+                ahead[topic] = lanes
+                for lane, offset in (item for commit in known for item in decode_ahead(commit.metadata).items()):
+                    lanes[lane] = max(offset, lanes.get(lane, offset))
             else:
                 unknown.append(one)
         if unknown:
             begins = await self._need_consumer().beginning_offsets(unknown)
             positions |= {one.topic: begins[one] for one in unknown}
-        return positions
+        return positions, ahead
 
     # --- flow -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Clock, Offload
 from streamlog.state.store import Position
 from streamlog.streams.context import Outbox
+from streamlog.streams.progress import encode_ahead
 from streamlog.streams.task import Task, TaskCommit, TaskState
 
 
@@ -75,7 +76,9 @@ class Committer:
         self._clock = clock
         self._offload = offload
         self._lock = asyncio.Lock()  # a revocation commits too, beside the regular commits
-        self._owed: dict[TopicPartition, tuple[Task, int]] = {}  # in the store, and the group did not take them yet
+        self._owed: dict[
+            TopicPartition, tuple[Task, OffsetAndMetadata]
+        ] = {}  # in the store, and the group did not take them yet
 
     async def commit(self, tasks: Callable[[], Sequence[Task]]) -> None:
         """Commit what `tasks` gives once it is our turn.
@@ -145,7 +148,8 @@ class Committer:
             if error is None:
                 task.committed(commit)
                 for topic, end in commit.offsets.items():
-                    self._owed[TopicPartition(topic, task.number)] = (task, end)
+                    offset = OffsetAndMetadata(end, metadata=encode_ahead(commit.ahead[topic]))
+                    self._owed[TopicPartition(topic, task.number)] = (task, offset)
                 continue
             task.abandon(commit)
             if task.state is not TaskState.CLOSED:  # closed meanwhile, because it was lost: nobody waits for it
@@ -169,7 +173,7 @@ class Committer:
         await self._offload.run(partial(task.store.commit, task.batch_of(commit, ends)))
 
     async def _offsets(self) -> None:
-        owed = {one: end for one, (task, end) in self._owed.items() if task.state is not TaskState.CLOSED}
+        owed = {one: offset for one, (task, offset) in self._owed.items() if task.state is not TaskState.CLOSED}
         if owed:
-            await self._commit_offsets({one: OffsetAndMetadata(end) for one, end in owed.items()})
+            await self._commit_offsets(owed)
         self._owed.clear()

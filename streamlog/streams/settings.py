@@ -10,6 +10,9 @@ costs nothing on a laptop."""
 
 DATA_DIR_DEFAULT = "./streamlog-data"
 
+SESSION_TIMEOUT_MS = 45_000
+"""Kafka's default: survives a pause of the machine, and a dead worker's tasks stand still no longer than that."""
+
 COMMIT_INTERVAL_MS = 100
 """How often a worker commits. What is processed twice after a crash is at most this much; ten commits a second cost a
 few percent."""

@@ -34,6 +34,7 @@ from streamlog.streams.lane import Lane, LaneFailure
 from streamlog.streams.ordering import TableFeed, TableGate
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Stop
+from streamlog.streams.progress import encode_ahead
 from streamlog.streams.pump import Pump
 from streamlog.streams.tables import Table, Unavailable, key_check
 from streamlog.streams.topology import Topology
@@ -77,7 +78,9 @@ class TaskCommit:
 
     task: Task
     offsets: dict[str, int]
-    """Per consumed topic: exclusive end of what is processed. Only topics that moved."""
+    """Per consumed topic: exclusive end of what every lane has processed. Only topics that moved."""
+    ahead: dict[str, dict[str, int]]
+    """Of the same topics: the lanes that have processed more, and how far they are."""
     dirty: list[tuple[Table[Any, Any], State, DirtyRows]]
     followed: dict[str, int]
     """Per table that follows a topic: exclusive end of what is applied. Only tables that moved."""
@@ -121,6 +124,7 @@ class Task:
         self.failures: list[LaneFailure] = []  # of lanes that stopped
         self.stream_time_ms = -1  # highest event time that was fed; for the timestamps of changelog records
         self._committed: dict[str, int] = {}  # offsets that are known to be committed
+        self._ahead: dict[str, dict[str, int]] = {}  # and the lanes ahead of them, by topic
         self._states: list[Any] = [None] * len(plan.tables)
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
         self._gate: TableGate | None = None
@@ -148,8 +152,10 @@ class Task:
         positions: Mapping[str, int],
         end_offsets: Mapping[str, int],
         global_states: Mapping[str, Any],
+        ahead: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends.
+        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends;
+        lanes that are `ahead` of them, per topic and lane, begin there.
 
         A table that follows a topic may lag behind its position, when its store is new: then the topic is consumed from
         where the table stands (`sources` says so), and the lanes begin at the position all the same.
@@ -164,6 +170,7 @@ class Task:
                 partial(self._on_drained, self, name),
             )
         self._committed = dict(positions)
+        self._ahead = {name: dict(lanes) for name, lanes in (ahead or {}).items()}
         for table in self.plan.tables:
             self._states[table.slot] = self._open_table(table, store, global_states)
         feeds = [
@@ -189,7 +196,7 @@ class Task:
                 self.number,
                 sources,
                 topics,
-                [positions[topic.name] for topic in topics],
+                [self._begin_of(lane_plan.name, topic.name) for topic in topics],
                 self._states,
                 pump=self._pump,
                 outbox=self._outbox,
@@ -198,6 +205,10 @@ class Task:
                 gate=self._gate,
             )
             self.lanes.append(lane)
+
+    def _begin_of(self, lane: str, topic: str) -> int:
+        position = self._committed[topic]
+        return max(position, self._ahead.get(topic, {}).get(lane, position))
 
     def _consume_from(self, topic: str, position: int, store: Store) -> int:
         """Where the consumer begins: at the position, or where a table that follows the topic stands."""
@@ -281,12 +292,18 @@ class Task:
 
     def committable(self) -> dict[str, int]:
         """Per topic: exclusive end of what every reader has processed."""
-        ends: dict[str, int] = {}
+        return self._committable(self._progress())
+
+    def _progress(self) -> dict[str, dict[str, int]]:
+        """Per topic and lane: exclusive end of what the lane has processed."""
+        progress: dict[str, dict[str, int]] = {}
         for lane in self.lanes:
             for feed in lane.feeds:
-                end = lane.committable(feed)
-                name = feed.source.topic
-                ends[name] = min(end, ends.get(name, end))
+                progress.setdefault(feed.source.topic, {})[lane.plan.name] = lane.committable(feed)
+        return progress
+
+    def _committable(self, progress: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        ends = {name: min(lanes.values()) for name, lanes in progress.items()}
         if self._gate is not None:
             for table_feed in self._gate.feeds:
                 end, name = max(table_feed.position, table_feed.known_until), table_feed.source.topic
@@ -298,8 +315,16 @@ class Task:
 
         Raises: SerdeError: a row cannot be written. Then nothing was taken.
         """
-        ends = self.committable()
-        offsets = {name: end for name, end in ends.items() if end != self._committed.get(name)}
+        progress = self._progress()
+        ends = self._committable(progress)
+        lanes_ahead = {
+            name: {lane: at for lane, at in progress.get(name, {}).items() if at > end} for name, end in ends.items()
+        }
+        offsets = {
+            name: end
+            for name, end in ends.items()
+            if end != self._committed.get(name) or lanes_ahead[name] != self._ahead.get(name, {})
+        }
         dirty: list[tuple[Table[Any, Any], State, DirtyRows]] = []
         try:
             for table, state in self._durable:
@@ -312,7 +337,7 @@ class Task:
         for feed in self._gate.feeds if self._gate is not None else ():
             if feed.position != feed.committed:
                 followed[feed.table] = feed.position
-        return TaskCommit(self, offsets, dirty, followed)
+        return TaskCommit(self, offsets, {name: lanes_ahead[name] for name in offsets}, dirty, followed)
 
     def batch_of(self, commit: TaskCommit, changelog_ends: Mapping[str, Position]) -> CommitBatch:
         """The store's part of a commit. `changelog_ends`: by table, where its rows ended up."""
@@ -324,7 +349,7 @@ class Task:
             elif table.name in commit.followed:
                 batch.positions[table.name] = Position(commit.followed[table.name], at_ms=self._clock.wall_ms())
         for name, end in commit.offsets.items():
-            batch.source_offsets[(name, self.number)] = SourceOffset(end)
+            batch.source_offsets[(name, self.number)] = SourceOffset(end, metadata=encode_ahead(commit.ahead[name]))
         return batch
 
     def committed(self, commit: TaskCommit) -> None:
@@ -332,6 +357,7 @@ class Task:
         for _, state, rows in commit.dirty:
             state.committed(rows)
         self._committed.update(commit.offsets)
+        self._ahead.update(commit.ahead)
         for feed in self._gate.feeds if self._gate is not None else ():
             feed.committed = commit.followed.get(feed.table, feed.committed)
 

@@ -148,7 +148,7 @@ class Topology:
         return actual
 
     def _table_count(self, table: TableNode, counts: Mapping[str, int], existing: Mapping[str, int]) -> int:
-        if table.kind == "source":
+        if table.changelog in counts:  # it follows a topic
             return counts[table.changelog]
         actual = existing.get(table.changelog)
         if table.kind == "global":

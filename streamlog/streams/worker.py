@@ -41,7 +41,7 @@ from streamlog.streams.provision import provide_topics
 from streamlog.streams.pump import Pump
 from streamlog.streams.replies import Replies
 from streamlog.streams.restoring import TableRestore
-from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, Settings
+from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, SESSION_TIMEOUT_MS, Settings
 from streamlog.streams.status import PartitionStatus, TaskStatus, WorkerStatus
 from streamlog.streams.task import Task, TaskState
 from streamlog.streams.timers import BackgroundTask, Timer, Work, run_task, run_timer
@@ -54,6 +54,9 @@ FETCH_WAIT_MS = 500
 
 LINGER_MS = 5
 """Outputs wait so long for others to share their batch; a commit does not wait for them."""
+
+HEARTBEAT_INTERVAL_MS_MAX = 3_000
+"""Kafka's default. At least three have to be missed before the session ends."""
 
 REMOVE_STALE_S = 60.0
 """How often state of tasks that went elsewhere is looked for."""
@@ -107,8 +110,7 @@ class Worker:
         embedded: bool = False,
         create_topics: bool = False,
         connection: ConnectionSettings | None = None,
-        session_timeout_ms: int = 45_000,
-        heartbeat_interval_ms: int = 3_000,
+        session_timeout_ms: int = SESSION_TIMEOUT_MS,
     ) -> None:
         """A worker that has not started.
 
@@ -138,7 +140,7 @@ class Worker:
         self._create_declared = embedded or create_topics
         self._embedded = embedded
         self._connection = connection or ConnectionSettings(client_id=f"streamlog-{program.id}")
-        self._session_timeout_ms, self._heartbeat_interval_ms = session_timeout_ms, heartbeat_interval_ms
+        self._session_timeout_ms = session_timeout_ms
         self._trouble: str | None = None  # what the fetch or commit loop is struggling with
         self._ended = asyncio.Event()
         self._commit_wanted = asyncio.Event()
@@ -333,11 +335,13 @@ class Worker:
             self.broker,
             env=self.env,
             group_id=self.program.id,
+            group_instance_id=await self.env.offload.run(self._instance_id),
+            leave_when_static=True,
             assignors=[TaskAssignor(self.member_data)],
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             session_timeout_ms=self._session_timeout_ms,
-            heartbeat_interval_ms=self._heartbeat_interval_ms,
+            heartbeat_interval_ms=min(HEARTBEAT_INTERVAL_MS_MAX, self._session_timeout_ms // 3),
             connection=self._connection,
         )
         self.assignment.use(consumer)
@@ -349,6 +353,20 @@ class Worker:
         )
         await consumer.open()
         return consumer
+
+    def _instance_id(self) -> str:
+        """The directory's name in the group: who holds the directory is the member, however often it was killed.
+
+        A restart after a crash replaces its dead self at once, instead of waiting until the session of that has ended
+        (KIP-345). The directory's lock sees to it that no two processes have the name.
+        """
+        assert self._directory is not None, "claimed before the group is joined"
+        path = f"{self._directory.path}/instance"
+        if self.env.storage.exists(path):
+            return self.env.storage.read_bytes(path).decode()
+        instance_id = f"{self.program.id}-{self.env.entropy.uuid4().hex}"
+        self.env.storage.write_atomic(path, instance_id.encode())
+        return instance_id
 
     def member_data(self) -> MemberData:
         """What the group's other members and its clients are told about this worker."""
@@ -381,6 +399,8 @@ class Worker:
             try:
                 batches = await consumer.fetch(timeout_ms=FETCH_WAIT_MS)
             except StreamlogError as error:
+                if self.state == "stopping":
+                    return  # the consumer is being closed
                 self._trouble = f"reading: {error}"
                 log.warning("app=%s cannot read: %s", self.program.id, error)
                 await asyncio.sleep(pause_s)

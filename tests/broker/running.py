@@ -18,7 +18,7 @@ import msgspec
 from streamlog.broker.config import load_config
 from streamlog.broker.node import Node, start_node
 from streamlog.broker.run import RunningBroker
-from streamlog.env import real_env
+from streamlog.env import Env, real_env
 from streamlog.wire.frames import decode_response, encode_request
 from streamlog.wire.message import Request, Response
 from streamlog.wire.messages.create_topics import (
@@ -32,12 +32,12 @@ START_SECONDS_MAX = 20.0
 
 
 @asynccontextmanager
-async def running_node(data_dir: Path, **settings: str) -> AsyncIterator[Node]:
+async def running_node(data_dir: Path, env: Env | None = None, /, **settings: str) -> AsyncIterator[Node]:
     """A broker on the running loop; settings are Kafka's names with `_` for `.`."""
     values = {"listeners": "PLAINTEXT://127.0.0.1:0", "group.initial.rebalance.delay.ms": "0"}
     values |= {name.replace("_", "."): value for name, value in settings.items()}
     config, _ = load_config(values)
-    env = real_env()
+    env = env or real_env()
     node = await start_node(env, config, str(data_dir))
     try:
         yield node

@@ -17,6 +17,7 @@ from streamlog.state.store import Position
 from streamlog.streams.app import App
 from streamlog.streams.lane import LaneFailure
 from streamlog.streams.policies import Policy
+from streamlog.streams.progress import decode_ahead
 from streamlog.streams.pump import Pump
 from streamlog.streams.task import Task, TaskCommit, TaskState
 from streamlog.wire.records import RecordColumns
@@ -93,10 +94,11 @@ class TaskHarness:
     def start(self, positions: Mapping[str, int] | None = None, ends: Mapping[str, int] | None = None) -> None:
         store = self.engine.open("store")
         committed = {name: one.offset for (name, _), one in store.source_offsets().items()}
+        ahead = {name: decode_ahead(one.metadata) for (name, _), one in store.source_offsets().items()}
         begin = {name: (positions or committed).get(name, 0) for name in self.task.topics}
         self.offsets.update(begin)
         self.task.move_to(TaskState.RESTORING)
-        self.task.open(store, begin, ends if ends is not None else begin, {})
+        self.task.open(store, begin, ends if ends is not None else begin, {}, ahead)
         self.task.move_to(TaskState.RUNNING)
         self.task.start()
 

@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-import streamlog
-import streamlog.serde
-from streamlog.client.consumer import Consumer
-from streamlog.client.producer import Producer
-from streamlog.client.values import TopicPartition
-from streamlog.env import real_env
 from tests.streams.live import live_broker
-
-PARTITIONS = 4
-WORDS = [f"word{number}" for number in range(50)]
+from tests.streams.words import PARTITIONS, counts_in, send_lines, until, until_counted, word_count
 
 
 @pytest.fixture
@@ -38,86 +32,6 @@ async def broker(tmp_path: Path) -> AsyncIterator[str]:
 def name(request: pytest.FixtureRequest) -> str:
     """An app id that no other test uses, so that tests can share a broker."""
     return f"words-{os.getpid()}-{random.getrandbits(32):08x}"
-
-
-def word_count(name: str, commit_interval_ms: int = 100) -> streamlog.App:
-    """Lines are split, words are counted on the partition of the word."""
-    app = streamlog.App(name, partitions=PARTITIONS, commit_interval_ms=commit_interval_ms)
-    lines = app.topic(f"{name}-lines", value=str, partitions=PARTITIONS)
-    words = app.topic(f"{name}-words", value=str, partitions=PARTITIONS)
-    counts = app.Table("counts", key=str, value=int, default=int)
-
-    @app.agent(lines)
-    async def split(stream: streamlog.Stream[str, str]) -> None:
-        async for line in stream:
-            for word in line.split():
-                await words.send(word, key=word)
-
-    @app.agent(words)
-    async def count(stream: streamlog.Stream[str, str]) -> None:
-        async for word in stream:
-            counts[word] += 1
-
-    return app
-
-
-async def send_lines(address: str, name: str, count: int, seed: int) -> Counter[str]:
-    """Random lines to the topic, and how often each word is in them."""
-    rng = random.Random(seed)
-    expected: Counter[str] = Counter()
-    env = real_env()
-    async with Producer(address, env=env) as producer:
-        topic_partitions = await producer.partitions(f"{name}-lines")
-        for number in range(count):
-            words = rng.choices(WORDS, k=rng.randrange(1, 6))
-            expected.update(words)
-            value = streamlog.serde.serde_for(str).encode(" ".join(words))
-            # Times of now: the broker deletes what its topics' retention says is old.
-            producer.append(f"{name}-lines", number % topic_partitions, None, value, env.clock.wall_ms())
-    return expected
-
-
-async def changelog(address: str, topic: str) -> dict[bytes, bytes]:
-    """The table, as its changelog says."""
-    rows: dict[bytes, bytes] = {}
-    async with Consumer(address, env=real_env(), auto_offset_reset="earliest") as consumer:
-        partitions = await consumer.partitions_for(topic)
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        positions: dict[TopicPartition, int] = dict.fromkeys(partitions, 0)
-        while any(positions[one] < end for one, end in ends.items()):
-            for batch in await consumer.fetch(timeout_ms=1000):
-                for key, value in zip(batch.columns.keys, batch.columns.values, strict=True):
-                    assert key is not None
-                    if value is None:
-                        rows.pop(key, None)
-                    else:
-                        rows[key] = value
-                positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
-    return rows
-
-
-async def counts_in(address: str, name: str) -> Counter[str]:
-    rows = await changelog(address, f"{name}-counts-changelog")
-    decode = streamlog.serde.table_value_serde_for(int).decode
-    return Counter({key.decode(): decode(value) for key, value in rows.items()})
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-async def until_counted(address: str, name: str, expected: Mapping[str, int], timeout_s: float = 30.0) -> Counter[str]:
-    """The counts once they have reached the expected total; or as they are when the time is up."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    while True:
-        found = await counts_in(address, name)
-        if found.total() >= sum(expected.values()) or loop.time() > deadline:
-            return found
-        await asyncio.sleep(0.1)
 
 
 async def test_word_count_equals_brute_force(broker: str, name: str, tmp_path: Path) -> None:
@@ -140,3 +54,90 @@ async def test_a_clean_restart_in_the_middle_counts_everything_once(broker: str,
             await until(lambda worker=worker: worker.status().commits > 3)  # type: ignore[misc]
     async with word_count(name).running(broker=broker, data_dir=str(tmp_path / "state")):
         assert await until_counted(broker, name, expected) == expected
+
+
+async def test_workers_that_join_and_leave_count_everything_once(broker: str, name: str, tmp_path: Path) -> None:
+    """A second worker takes half of the tasks, the first leaves, the second has all: clean stops repeat nothing."""
+    first = word_count(name).running(broker=broker, data_dir=str(tmp_path / "first"))
+    second = word_count(name).running(broker=broker, data_dir=str(tmp_path / "second"))
+    one = await first.__aenter__()
+    expected = await send_lines(broker, name, 1000, seed=1)
+    two = await second.__aenter__()
+    await until(lambda: len(two.status().tasks) == len(one.status().tasks) == PARTITIONS // 2)
+    expected += await send_lines(broker, name, 1000, seed=2)
+    await until(lambda: all(task.state == "running" for task in two.status().tasks))
+    await first.__aexit__(None, None, None)
+    expected += await send_lines(broker, name, 1000, seed=3)
+    assert await until_counted(broker, name, expected) == expected
+    await until(lambda: len(two.status().tasks) == PARTITIONS)
+    await second.__aexit__(None, None, None)
+    async with word_count(name).running(broker=broker, data_dir=str(tmp_path / "first")):
+        await asyncio.sleep(0.5)
+        assert await counts_in(broker, name) == expected
+
+
+async def test_more_workers_than_partitions_is_a_normal_state(broker: str, name: str, tmp_path: Path) -> None:
+    """The idle ones are members without tasks, and take over when somebody leaves."""
+    async with word_count(name).running(broker=broker, data_dir=str(tmp_path / "0")) as busy:
+        workers = [
+            word_count(name).running(broker=broker, data_dir=str(tmp_path / str(number)))
+            for number in range(1, PARTITIONS + 2)
+        ]
+        others = [await worker.__aenter__() for worker in workers]
+        await until(lambda: sum(len(one.status().tasks) for one in (busy, *others)) == PARTITIONS, 60)
+        expected = await send_lines(broker, name, 500, seed=1)
+        assert await until_counted(broker, name, expected) == expected
+        for worker in workers:
+            await worker.__aexit__(None, None, None)
+        await until(lambda: len(busy.status().tasks) == PARTITIONS)
+        expected += await send_lines(broker, name, 500, seed=2)
+        assert await until_counted(broker, name, expected) == expected
+
+
+async def kill_and_count(broker: str, name: str, data_dir: Path, kills: int) -> tuple[Counter[str], Counter[str]]:
+    """Kill a worker process -9 at random moments while lines arrive; then let it finish. Expected and found counts."""
+    rng = random.Random(name)
+    expected: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    async def keep_sending() -> None:
+        while not done.is_set():
+            expected.update(await send_lines(broker, name, 300, seed=rng.getrandbits(32)))
+            await asyncio.sleep(0.05)
+
+    process = await start_worker(broker, name, data_dir)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_sending())
+        for _ in range(kills):
+            await asyncio.sleep(1.5 * rng.random())
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            process = await start_worker(broker, name, data_dir)
+        done.set()
+    found = await until_counted(broker, name, expected, 60)
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    return expected, found
+
+
+async def start_worker(broker: str, name: str, data_dir: Path) -> asyncio.subprocess.Process:
+    arguments = [sys.executable, "-m", "tests.streams.worker_process", broker, name, str(data_dir)]
+    with (data_dir.parent / "worker.log").open("a") as log:
+        process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE, stderr=log)
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).strip() == b"started"
+    return process
+
+
+async def test_a_killed_worker_loses_nothing(broker: str, name: str, tmp_path: Path) -> None:
+    """At least once: after kill -9 every word is counted, some perhaps twice."""
+    expected, found = await kill_and_count(broker, name, tmp_path / "state", kills=3)
+    assert not expected - found, "no word may be missing"
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(900)
+async def test_a_worker_killed_many_times_loses_nothing(broker: str, name: str, tmp_path: Path) -> None:
+    """The same with 25 kills, so that they hit every step of a commit and of a restore."""
+    expected, found = await kill_and_count(broker, name, tmp_path / "state", kills=25)
+    assert not expected - found, "no word may be missing"

@@ -5,9 +5,22 @@ from __future__ import annotations
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.metadata.topics import create_partitions
-from streamlog.wire.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsResponse
+from streamlog.wire.error_codes import KafkaError
+from streamlog.wire.messages.create_partitions import (
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreatePartitionsTopicResult,
+)
 
 
 async def handle(broker: Broker, context: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse:
     """Cancelling (the client has left) does not stop the creation."""
-    return await broker.controller.write(lambda image: create_partitions(image, request))
+    try:
+        return await broker.controller.write(lambda image: create_partitions(image, request))
+    except KafkaError as error:
+        return CreatePartitionsResponse(
+            results=[
+                CreatePartitionsTopicResult(name=name, error_code=error.code, error_message=error.message)
+                for name in dict.fromkeys(topic.name for topic in request.topics)
+            ]
+        )

@@ -8,10 +8,11 @@ from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.metadata.topic_names import CONSUMER_OFFSETS
 from streamlog.broker.metadata.topics import USE_DEFAULT, create_topics
-from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.create_topics import (
     CreatableTopic,
     CreatableTopicConfig,
+    CreatableTopicResult,
     CreateTopicsRequest,
     CreateTopicsResponse,
 )
@@ -24,7 +25,15 @@ async def handle(broker: Broker, context: RequestContext, request: CreateTopicsR
 
 async def _create(broker: Broker, request: CreateTopicsRequest) -> CreateTopicsResponse:
     new_uuid = broker.env.entropy.uuid4
-    return await broker.controller.write(lambda image: create_topics(image, broker.settings, request, new_uuid))
+    try:
+        return await broker.controller.write(lambda image: create_topics(image, broker.settings, request, new_uuid))
+    except KafkaError as error:
+        return CreateTopicsResponse(
+            topics=[
+                CreatableTopicResult(name=name, error_code=error.code, error_message=error.message)
+                for name in dict.fromkeys(topic.name for topic in request.topics)
+            ]
+        )
 
 
 async def auto_create_topics(broker: Broker, names: Iterable[str]) -> dict[str, ErrorCode]:

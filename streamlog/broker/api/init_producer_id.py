@@ -1,7 +1,7 @@
 """InitProducerId (API 22): an id for an idempotent producer.
 
 A request with a transactional id is refused with UNSUPPORTED_VERSION: there is no transaction coordinator here, and
-the client is to hear that at once, not to retry until its timeout (docs/decisions/0023-no-transactions-yet.md).
+the client is to hear that at once, not to retry until its timeout (docs/decisions/0022-no-transactions-yet.md).
 """
 
 from __future__ import annotations

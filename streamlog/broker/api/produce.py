@@ -16,15 +16,16 @@ from streamlog.broker.broker import Broker
 from streamlog.broker.context import Deferred, RequestContext
 from streamlog.broker.log.refusal import AppendRefused
 from streamlog.broker.metadata.topic_names import INTERNAL_TOPICS
-from streamlog.broker.partition import Acknowledgement, Partition
+from streamlog.broker.partition import Acknowledgement
+from streamlog.env import Buffer
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.produce import (
     BatchIndexAndErrorMessage,
-    PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
+    TopicProduceData,
     TopicProduceResponse,
 )
 from streamlog.wire.records import HEADER_BYTES
@@ -33,6 +34,8 @@ NO_OFFSET: Final = -1
 
 TOPIC_IDS_SINCE: Final = 13
 ZSTD_SINCE: Final = 7
+
+ALL_ACKS: Final = (-1, 0, 1)
 
 ADMIN_CLIENT_ID: Final = "__admin_client"
 """Kafka lets this client, its own tool, write to internal topics."""
@@ -48,90 +51,89 @@ def handle(broker: Broker, context: RequestContext, request: ProduceRequest) -> 
     now_ms = clock.wall_ms()
     acks = request.acks
     acknowledgement: Acknowledgement | None = None
-    response = ProduceResponse(responses=[])
+    responses: list[TopicProduceResponse] = []
     failed = False
     for topic_data in request.topic_data:
-        if context.version >= TOPIC_IDS_SINCE:
-            image = broker.image.topics_by_id.get(topic_data.topic_id)
-            topic = "" if image is None else image.name
-            missing = ErrorCode.UNKNOWN_TOPIC_ID
-            topic_response = TopicProduceResponse(topic_id=topic_data.topic_id, partition_responses=[])
-        else:
-            topic = topic_data.name
-            missing = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            topic_response = TopicProduceResponse(name=topic, partition_responses=[])
-        response.responses.append(topic_response)
+        topic, refusal = _resolve(broker, context, acks, topic_data)
+        answers: list[PartitionProduceResponse] = []
         for data in topic_data.partition_data:
-            answer = PartitionProduceResponse(index=data.index, base_offset=NO_OFFSET)
-            topic_response.partition_responses.append(answer)
             try:
-                partition = _find(broker, context, request, topic, data, missing)
-                end_offset = _append(partition, data, answer, now_ms)
+                if refusal is not None:
+                    raise refusal
+                partition = broker.partitions.lead(topic, data.index)
+                result = partition.append(_checked(data.records, context.version), now_ms)
             except KafkaError as error:
-                _refuse(answer, error)
+                answers.append(_refused(data.index, error))
                 failed = True
                 continue
+            answers.append(
+                PartitionProduceResponse(
+                    index=data.index,
+                    base_offset=result.base_offset,
+                    log_append_time_ms=result.log_append_time_ms,
+                    log_start_offset=result.log_start_offset,
+                )
+            )
+            end_offset = result.last_offset + 1
             if acks and not partition.is_stored(end_offset):
                 if acknowledgement is None:
                     acknowledgement = Acknowledgement(clock.mono_ms() + request.timeout_ms)
                 partition.acknowledge_when_stored(end_offset, acknowledgement)
+        responses.append(
+            TopicProduceResponse(name=topic_data.name, topic_id=topic_data.topic_id, partition_responses=answers)
+        )
     if acks == 0:
         if failed:
             raise RemoteProtocolError("a produce request with acks=0 failed, and this is the only way to say so")
         return None
+    response = ProduceResponse(responses=responses)
     if acknowledgement is None:
         return response
-    return Deferred(acknowledgement.done, partial(_finish, acknowledgement, response))
+    return Deferred(acknowledgement, partial(_finish, acknowledgement, response))
 
 
-def _find(
-    broker: Broker,
-    context: RequestContext,
-    request: ProduceRequest,
-    topic: str,
-    data: PartitionProduceData,
-    missing: ErrorCode,
-) -> Partition:
-    """The partition a batch is for. Raises KafkaError unless this request may append to it."""
-    if request.acks not in (-1, 0, 1):
-        raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is {request.acks}; it can be -1, 0 or 1")
-    if not topic:
-        raise KafkaError(missing, "there is no such topic")
-    partition = broker.partitions.lead(topic, data.index)
+def _resolve(
+    broker: Broker, context: RequestContext, acks: int, topic_data: TopicProduceData
+) -> tuple[str, KafkaError | None]:
+    """The topic's name, and why this request may not append to any of its partitions."""
+    topic = topic_data.name
+    if acks not in ALL_ACKS:
+        return topic, KafkaError(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is {acks}; it can be -1, 0 or 1")
+    if context.version >= TOPIC_IDS_SINCE:
+        image = broker.image.topics_by_id.get(topic_data.topic_id)
+        if image is None:
+            return topic, KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, "there is no topic with this id")
+        topic = image.name
     if topic in INTERNAL_TOPICS and context.client_id != ADMIN_CLIENT_ID:
-        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{topic} is the cluster's own")
-    records = data.records
+        return topic, KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"{topic} is the cluster's own")
+    return topic, None
+
+
+def _checked(records: Buffer | None, version: int) -> memoryview:
+    """The records of one partition, as far as an API's version and this broker's abilities decide about them."""
     if records is None or len(records) < HEADER_BYTES:
         raise KafkaError(ErrorCode.INVALID_RECORD, "there is no whole record batch")
     attributes = records[_ATTRIBUTES_LOW_BYTE]
-    if attributes & _COMPRESSION_MASK == _ZSTD and context.version < ZSTD_SINCE:
+    if attributes & _COMPRESSION_MASK == _ZSTD and version < ZSTD_SINCE:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, "zstd needs version 7 of Produce")
     if attributes & _TRANSACTIONAL:
         # Appending it would block read_committed consumers for ever: there is nobody here to end the transaction.
         raise KafkaError(ErrorCode.INVALID_TXN_STATE, "no transaction is open: this broker has no coordinator for them")
-    return partition
-
-
-def _append(partition: Partition, data: PartitionProduceData, answer: PartitionProduceResponse, now_ms: int) -> int:
-    """Append, and say in `answer` where. Returns the end offset that has to be stored. Raises KafkaError."""
-    records = data.records
     # The receive buffer is a bytearray, so what a request carries can be patched where it lies.
     assert isinstance(records, memoryview), "records are a view of the receive buffer"
-    result = partition.append(records, now_ms)
-    answer.base_offset = result.base_offset
-    answer.log_append_time_ms = result.log_append_time_ms
-    answer.log_start_offset = result.log_start_offset
-    return result.last_offset + 1
+    return records
 
 
-def _refuse(answer: PartitionProduceResponse, error: KafkaError) -> None:
-    answer.error_code = error.code
-    answer.error_message = error.message or None
+def _refused(index: int, error: KafkaError) -> PartitionProduceResponse:
+    answer = PartitionProduceResponse(
+        index=index, error_code=error.code, base_offset=NO_OFFSET, error_message=error.message or None
+    )
     if isinstance(error, AppendRefused) and error.record_indexes:
         answer.record_errors = [
-            BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=error.message)
-            for index in error.record_indexes
+            BatchIndexAndErrorMessage(batch_index=number, batch_index_error_message=error.message)
+            for number in error.record_indexes
         ]
+    return answer
 
 
 def _finish(acknowledgement: Acknowledgement, response: ProduceResponse) -> ProduceResponse:

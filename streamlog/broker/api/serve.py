@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from streamlog.broker.api import (
     alter_configs,
@@ -43,7 +43,7 @@ from streamlog.broker.api import (
 from streamlog.broker.broker import Broker
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
 from streamlog.broker.context import Deferred, RequestContext
-from streamlog.errors import RemoteProtocolError
+from streamlog.errors import LocalProtocolError, RemoteProtocolError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.frames import decode_request_header, encode_response_parts
@@ -84,6 +84,13 @@ Q = TypeVar("Q", bound=Request)
 Reply: TypeAlias = Response | Awaitable[Response | None] | Deferred | None
 Outcome: TypeAlias = Response | RemoteProtocolError | None
 """A reply that is there: a response, a reason to close the connection, or nothing to say."""
+
+
+@runtime_checkable
+class _TellsErrors(Protocol):
+    """A response with an error code of its own, beside those of topics or partitions in it."""
+
+    error_code: int
 
 
 class Service(NamedTuple):
@@ -170,12 +177,11 @@ class ApiDispatcher:
         if isinstance(reply, Deferred):
             finish = reply.finish
             return Waiting(reply.done, lambda: _encode(context, finish()))
-        future: asyncio.Future[Outcome]
         if isinstance(reply, asyncio.Future):
-            future = reply
-        else:
-            future = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
-        return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
+            future: asyncio.Future[Response | None] = reply
+            return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
+        task = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
+        return Waiting(task, lambda: _encode(context, task.result()))
 
 
 async def _settle(service: Service, context: RequestContext, reply: Awaitable[Response | None]) -> Outcome:
@@ -186,7 +192,7 @@ async def _settle(service: Service, context: RequestContext, reply: Awaitable[Re
         return _failed(service, context, error)
 
 
-def _outcome_of(service: Service, context: RequestContext, future: asyncio.Future[Outcome]) -> Outcome:
+def _outcome_of(service: Service, context: RequestContext, future: asyncio.Future[Response | None]) -> Outcome:
     error = future.exception()
     if error is None:
         return future.result()
@@ -205,7 +211,7 @@ def _failed(service: Service, context: RequestContext, error: Exception) -> Outc
         code = ErrorCode.UNKNOWN_SERVER_ERROR
         log.error("%s version %d of %s failed", service.key.name, context.version, context.client_host, exc_info=error)
     response = service.response()
-    if not hasattr(response, "error_code"):
+    if not isinstance(response, _TellsErrors):
         return RemoteProtocolError(f"{service.key.name} failed with {code.name}, and its response cannot say so")
     response.error_code = int(code)
     return response
@@ -216,4 +222,8 @@ def _encode(context: RequestContext, outcome: Outcome) -> Parts | None:
         return None
     if isinstance(outcome, RemoteProtocolError):
         raise outcome
-    return encode_response_parts(context.api_key, context.version, context.correlation_id, outcome)
+    try:
+        return encode_response_parts(context.api_key, context.version, context.correlation_id, outcome)
+    except LocalProtocolError as error:
+        log.error("%s does not fit version %d: %s", type(outcome).__name__, context.version, error)
+        raise RemoteProtocolError("the response does not fit the version that was asked for") from error

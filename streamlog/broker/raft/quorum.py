@@ -19,6 +19,7 @@ from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.partition import Origin, PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.log.retention import delete_old_segments
 from streamlog.broker.log.waiters import OffsetWaiters
 from streamlog.broker.metadata.topic_names import CLUSTER_METADATA
 from streamlog.broker.raft.core import AppendControl, PersistElection, SoleVoter
@@ -241,6 +242,7 @@ class Quorum:
             self._env.storage.remove(f"{self._directory}/{stale.file_name}")
         kept = list_snapshots(self._env, self._directory)[0]
         self.partition.delete_records_before(kept.end_offset)
+        delete_old_segments(self.partition, now_ms)
         log.info("metadata snapshot %s bytes=%d", snapshot_id.file_name, len(data))
 
     def _epoch_at(self, offset: int) -> int:

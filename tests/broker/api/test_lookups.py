@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
@@ -164,6 +165,17 @@ async def test_asking_makes_the_topic_and_the_answer_names_its_leader(client: Ra
     assert [(topic.name, len(topic.partitions)) for topic in answer.topics] == [("made", 1)]
     refused = await metadata(client, MetadataRequestTopic(name="not made"), create=True)
     assert refused.topics[0].error_code == 17
+
+
+async def test_a_topic_is_made_although_the_client_that_asked_has_left(node: Node, client: RawClient) -> None:
+    """librdkafka asks on a connection it drops at once; the commit needs nobody to wait for it."""
+    async with client_of(node) as leaving:
+        leaving.send(MetadataRequest(topics=[MetadataRequestTopic(name="orphan")]), 13)
+        await leaving.writer.drain()
+        while "orphan" not in node.broker.controller.state.topics:
+            await asyncio.sleep(0)
+    answer = await metadata(client, MetadataRequestTopic(name="orphan"), create=True)
+    assert [(topic.error_code, len(topic.partitions)) for topic in answer.topics] == [(0, 1)]
 
 
 async def test_auto_creation_can_be_disabled(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from uuid import UUID
 import pytest
 
 from streamlog.broker.node import Node
+from streamlog.broker.partition import Acknowledgement
+from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from streamlog.wire.messages.produce import (
     PartitionProduceData,
@@ -201,6 +203,18 @@ async def test_one_bad_partition_does_not_stop_the_others(client: RawClient) -> 
     answer = await client.ask(request, 12, ProduceResponse)
     assert isinstance(answer, ProduceResponse)
     assert [p.error_code for p in answer.responses[0].partition_responses] == [0, 3]
+
+
+async def test_a_producer_whose_time_is_up_is_told_so(client: RawClient, node: Node) -> None:
+    """REQUEST_TIMED_OUT when the disk takes longer than the request allows."""
+    partition = node.broker.partitions.find("t", 0)
+    assert partition is not None
+    acknowledgement = Acknowledgement(deadline_ms=100)
+    partition.acknowledge_when_stored(10**6, acknowledgement)
+    partition.expire(99)
+    assert acknowledgement.missing == 1
+    partition.expire(100)
+    assert dict(acknowledgement.failures) == {partition: ErrorCode.REQUEST_TIMED_OUT}
 
 
 async def test_a_waiting_fetch_sees_what_a_producer_without_acks_sent(node: Node, client: RawClient) -> None:

@@ -1,0 +1,90 @@
+"""Apache Kafka's own tool reads our metadata log and its snapshots, every record of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
+from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from tests.broker.running import client_of, make_topic, running_node
+from tests.kafka_node import kafka_libs
+
+pytestmark = pytest.mark.interop_java
+
+
+def dump(file: Path) -> str:
+    """What DumpLogSegments prints about a file of the metadata log."""
+    libs = kafka_libs()
+    if libs is None:
+        pytest.skip("needs Apache Kafka's jars: make interop-java")
+    command = ["java", "-Xmx256m", "-cp", f"{libs}/*", "org.apache.kafka.tools.DumpLogSegments"]
+    result = subprocess.run(
+        [*command, "--cluster-metadata-decoder", "--deep-iteration", "--files", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def record_types(text: str) -> list[str]:
+    return [json.loads(payload)["type"] for payload in re.findall(r"payload: (\{.*\})", text)]
+
+
+async def test_kafka_dumps_our_metadata_log(tmp_path: Path) -> None:
+    """Control records, registrations, topics, configs, producer ids, removals, an unclean restart."""
+    for _ in range(2):
+        async with running_node(tmp_path) as node, client_of(node) as client:
+            if not node.broker.image.topics:
+                await make_topic(client, "t", partitions=2, retention_ms="5")
+                await make_topic(client, "gone")
+                await client.ask(DeleteTopicsRequest(topic_names=["gone"]), 5, DeleteTopicsResponse)
+                await client.ask(InitProducerIdRequest(transactional_id=None), 5, InitProducerIdResponse)
+        (tmp_path / ".kafka_cleanshutdown").unlink()
+    text = dump(tmp_path / "__cluster_metadata-0" / "00000000000000000000.log")
+    assert "isvalid: false" not in text
+    assert text.count("LeaderChange: ") == 2
+    assert text.count("KRaftVersion ") == 1
+    assert text.count("KRaftVoters ") == 1
+    restart = ["REGISTER_BROKER_RECORD", "BROKER_REGISTRATION_CHANGE_RECORD"]
+    assert record_types(text) == [
+        "FEATURE_LEVEL_RECORD",
+        *restart,
+        "TOPIC_RECORD",
+        "CONFIG_RECORD",
+        "PARTITION_RECORD",
+        "PARTITION_RECORD",
+        "TOPIC_RECORD",
+        "PARTITION_RECORD",
+        "REMOVE_TOPIC_RECORD",
+        "PRODUCER_IDS_RECORD",
+        *restart,
+        "PARTITION_CHANGE_RECORD",
+        "PARTITION_CHANGE_RECORD",
+    ]
+
+
+async def test_kafka_dumps_our_snapshots(tmp_path: Path) -> None:
+    """The one a cluster is formatted with, and one of a running cluster."""
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=2, retention_ms="5")
+        node.broker.controller.snapshot()
+    formatted, later = sorted((tmp_path / "__cluster_metadata-0").glob("*.checkpoint"))
+    text = dump(formatted)
+    assert "SnapshotHeader" in text
+    assert "KRaftVoters" in text
+    assert "SnapshotFooter" in text
+    assert record_types(dump(later)) == [
+        "FEATURE_LEVEL_RECORD",
+        "REGISTER_BROKER_RECORD",
+        "TOPIC_RECORD",
+        "PARTITION_RECORD",
+        "PARTITION_RECORD",
+        "CONFIG_RECORD",
+    ]
