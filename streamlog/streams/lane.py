@@ -345,6 +345,7 @@ class Lane:
         best: Feed | None = None
         best_ms = second_ms = NEVER_MS
         for feed in self.feeds:
+            feed.batch()  # lets go of what is used up: the fetching of this partition may wait for that
             head_ms = feed.head_ms()
             if head_ms is None:
                 return None, None  # what comes may be earlier than all we have: wait for it (KIP-695)
