@@ -103,6 +103,9 @@ class WindowedState(Generic[K, V]):
         self._emit_on_close = emit_on_close
         self._tumbles_ms = windows.size_ms if windows.size_ms == windows.step_ms else None
         self._indexes = windows.keep_ms is not None
+        # Both as in `Windows`, computed once: stream time moves with almost every event.
+        self._close_after_ms = -windows.closed_start_ms(0) if self._indexes else 0
+        self._expire_after_ms = -windows.expired_start_ms(0) if self._indexes else 0
         self._closed_start_ms = NEVER_MS  # windows that start here or before are closed
         self._expired_start_ms = NEVER_MS  # windows that start here or before are gone
         self._emit_from = b""  # index key: rows before it have been given out
@@ -129,8 +132,9 @@ class WindowedState(Generic[K, V]):
         """Stream time is at least this. Never goes back."""
         if stream_time_ms > self.stream_time_ms:
             self.stream_time_ms = stream_time_ms
-            self._closed_start_ms = self.windows.closed_start_ms(stream_time_ms)
-            self._expired_start_ms = self.windows.expired_start_ms(stream_time_ms)
+            if self._indexes:  # otherwise nothing ever closes
+                self._closed_start_ms = max(NEVER_MS, stream_time_ms - self._close_after_ms)
+                self._expired_start_ms = max(NEVER_MS, stream_time_ms - self._expire_after_ms)
 
     def admit(self, timestamp_ms: int) -> list[int]:
         """Starts of the windows a record of this time still counts for; the closed ones are reported as late."""
@@ -170,6 +174,17 @@ class WindowedState(Generic[K, V]):
             return False
         self._table.set((key, start_ms), value)
         return True
+
+    def add(self, key: K, timestamp_ms: int, amount: Any, fresh: Callable[[], V]) -> None:
+        """Add `amount` to every window that a record of this time still counts for; absent values begin as `fresh()`.
+
+        The same as admit, get and set for each of them, in one call: this is what a windowed count pays per event.
+        """
+        table = self._table
+        for start_ms in self.admit(timestamp_ms):
+            window = (key, start_ms)
+            value: Any = table.get(window, _NOTHING)
+            table.set(window, (fresh() if value is _NOTHING else value) + amount)
 
     def delete(self, key: K, start_ms: int) -> bool:
         """Delete; late as for `set`."""

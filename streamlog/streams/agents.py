@@ -197,12 +197,12 @@ def compile_sinks(
 
 def _appender(topic: Topic[Any, Any], cursor: Cursor) -> Callable[[Any], None]:
     """Sends values under the key and the time of the event they were made from."""
-    append, encode, name = cursor.lane.outbox.append, topic.value_serde.encode, topic.name
+    append, encode = cursor.lane.outbox.sender(topic.name), topic.value_serde.encode
 
     def send(value: Any) -> None:
-        batch, index = cursor.batch, cursor.index
+        index = cursor.index
         data = None if value is None else encode(value)
-        append(name, None, batch.columns.keys[index], data, cursor.reading.timestamps_ms[index])
+        append(cursor.batch.columns.keys[index], data, cursor.reading.timestamps_ms[index], ())
 
     return send
 

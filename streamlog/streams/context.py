@@ -8,10 +8,13 @@ they share with their App: the only thing that changes in a declaration, set whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from streamlog.errors import UserError
+
+Sender: TypeAlias = Callable[[bytes | None, bytes | None, int, Sequence[tuple[str, bytes | None]]], None]
+"""Key, value, timestamp in ms, headers. The key's hash places the record."""
 
 
 class Outbox(Protocol):
@@ -27,6 +30,10 @@ class Outbox(Protocol):
         headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
         """Take one record; partition None leaves the choice to the key's hash. Raises: the topic does not exist."""
+        ...
+
+    def sender(self, topic: str) -> Sender:
+        """`append` for one topic, its partitions looked up once: for lanes that send an output per event."""
         ...
 
     @property

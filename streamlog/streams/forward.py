@@ -23,7 +23,7 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
     async def forward(cursor: Cursor) -> None:
         lane = cursor.lane
         lane.begin(cursor)
-        append = lane.outbox.append
+        append = lane.outbox.sender(name)
         apply = compile_steps(steps, cursor)
         while True:
             chunk = lane.pull(cursor)
@@ -46,7 +46,7 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
                         continue
                     key = encode_key(selected)
                 data = columns.values[index] if unchanged else None if value is None else encode_value(value)
-                append(name, None, key, data, timestamps_ms[index], columns.headers[index])
+                append(key, data, timestamps_ms[index], columns.headers[index])
             lane.exhausted(cursor)
 
     return forward

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from streamlog.client.partitioner import partition_for_key
 from streamlog.client.producer import Producer
 from streamlog.errors import UserError
+from streamlog.streams.context import Sender
 
 _NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
 
@@ -19,6 +20,7 @@ class ProducerOutbox:
         self._producer = producer
         self._append = producer.append
         self._counts: dict[str, int] = {}  # partitions of known topics
+        self._senders: dict[str, Sender] = {}
 
     async def know_topic(self, topic: str) -> int:
         """Learn how many partitions a topic has. Raises: KafkaError: it does not exist."""
@@ -36,17 +38,31 @@ class ProducerOutbox:
         timestamp_ms: int,
         headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
     ) -> None:
-        if partition is None:
-            try:
-                count = self._counts[topic]
-            except KeyError:
-                raise UserError(
-                    f"topic {topic} was not known when the worker started, so records cannot be placed: declare it "
-                    f"with "
-                    f"app.topic({topic!r}) at module level"
-                ) from None
-            partition = self._producer.partition_for(topic, None) if key is None else partition_for_key(key, count)
-        self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
+        if partition is not None:
+            self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
+        else:
+            self.sender(topic)(key, value, timestamp_ms, headers)
+
+    def sender(self, topic: str) -> Sender:
+        found = self._senders.get(topic)
+        if found is not None:
+            return found
+        count = self._counts.get(topic)
+        if count is None:
+            raise UserError(
+                f"topic {topic} was not known when the worker started, so records cannot be placed: declare it with "
+                f"app.topic({topic!r}) at module level"
+            )
+        append, choose, partitions = self._append, self._producer.partition_for, count
+
+        def send(
+            key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Sequence[tuple[str, bytes | None]]
+        ) -> None:
+            partition = choose(topic, None) if key is None else partition_for_key(key, partitions)
+            append(topic, partition, key, value, timestamp_ms, tuple(headers) if headers else ())
+
+        self._senders[topic] = send
+        return send
 
     @property
     def full(self) -> bool:

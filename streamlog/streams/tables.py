@@ -350,10 +350,10 @@ class WindowSet(Generic[K, V]):
         return self
 
     def __iadd__(self, other: V) -> WindowSet[K, V]:
-        state, key = self._state, self.key
-        for start_ms in self._admitted():
-            value = state.get(key, start_ms, MISSING)
-            state.set(key, start_ms, (self._fresh() if value is MISSING else value) + other)  # type: ignore[operator]  # V is the user's
+        cursor = self._cursor
+        if cursor.index < 0:
+            self._event_ms()
+        self._state.add(self.key, cursor.reading.timestamps_ms[cursor.index], other, self._default or self._fresh)
         return self
 
     def __isub__(self, other: V) -> WindowSet[K, V]:

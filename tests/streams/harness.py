@@ -15,6 +15,7 @@ from streamlog.env import real_env
 from streamlog.state.memory import MemoryEngine
 from streamlog.state.store import Position
 from streamlog.streams.app import App
+from streamlog.streams.context import Sender
 from streamlog.streams.lane import LaneFailure
 from streamlog.streams.policies import Policy
 from streamlog.streams.progress import decode_ahead
@@ -47,6 +48,9 @@ class CollectingOutbox:
             count = self.partitions.get(topic, 1)
             partition = 0 if key is None else partition_for_key(key, count)
         self.logs[topic, partition].append((key, value, timestamp_ms, tuple(headers)))
+
+    def sender(self, topic: str) -> Sender:
+        return lambda key, value, timestamp_ms, headers: self.append(topic, None, key, value, timestamp_ms, headers)
 
     async def room(self) -> None:
         return None
