@@ -88,11 +88,14 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 
 async def until_counted(address: str, name: str, expected: Mapping[str, int], timeout_s: float = 30.0) -> Counter[str]:
-    """The counts once they have reached the expected total; or as they are when the time is up."""
+    """The counts once every word has reached what is expected of it; or as they are when the time is up.
+
+    Not the totals: words that were counted twice would make up for words that are still to come.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
         found = await counts_in(address, name)
-        if found.total() >= sum(expected.values()) or loop.time() > deadline:
+        if not Counter(expected) - found or loop.time() > deadline:
             return found
         await asyncio.sleep(0.1)
