@@ -28,6 +28,9 @@ TICK_MS: Final = 1_000
 REMOVE_MS: Final = 10_000
 """How often files that have waited out their delete delay are removed."""
 
+RELEASE_MS: Final = 60_000
+"""How often files and indexes of old segments that nobody read since the last time are let go."""
+
 COMPACT_PAUSE_MS: Final = 1
 """Requests get at least this much between two slices of compaction."""
 
@@ -44,7 +47,9 @@ class Housekeeping:
         self._every("expire producers' waits", TICK_MS, self.expire)
         self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
         self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
+        self._every("checkpoint what has grown", TICK_MS, self.checkpoint_grown)
         self._every("remove deleted files", REMOVE_MS, self.remove_deleted)
+        self._every("release idle segments", RELEASE_MS, self.release_idle)
         if config.boolean("log.cleaner.enable"):
             self._every("compact", config.integer("log.cleaner.backoff.ms"), self.compact)
 
@@ -112,6 +117,8 @@ class Housekeeping:
                     await broker.env.offload.run(step)
         except StopIteration as finished:
             result: CleanResult = finished.value
+            if result.was_interrupted:
+                return  # retention took segments away meanwhile; the next round starts from what is left
             broker.logs.cleaner_offsets[partition.topic, partition.index] = result.end_offset
             log.info(
                 "partition=%s-%d compacted_end=%d read=%d kept=%d",
@@ -131,6 +138,17 @@ class Housekeeping:
         for opened in list(self._broker.logs.logs.values()):
             if opened.recovery_point < opened.log_end_offset:
                 await self._checkpoint_one(opened)
+        await self._save_checkpoints()
+
+    async def checkpoint_grown(self) -> None:
+        """The same for the partitions that a restart would take long to walk."""
+        grown = [opened for opened in self._broker.logs.logs.values() if opened.is_checkpoint_due]
+        for opened in grown:
+            await self._checkpoint_one(opened)
+        if grown:
+            await self._save_checkpoints()
+
+    async def _save_checkpoints(self) -> None:
         logs = self._broker.logs
         for name, offsets in logs.unsaved().items():
             await self._broker.env.offload.run(partial(logs.write_checkpoint, name, offsets))
@@ -141,6 +159,10 @@ class Housekeeping:
             await self._broker.flusher.checkpoint(opened)
         except PartitionOffline as error:
             log.error("partition=%s state=offline reason=%s", opened.directory, error.message)
+
+    async def release_idle(self) -> None:
+        for opened in self._broker.logs.logs.values():
+            opened.release_idle()
 
     async def remove_deleted(self) -> None:
         logs = self._broker.logs
