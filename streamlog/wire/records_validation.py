@@ -68,8 +68,9 @@ def validate_records(
     problem = validate_header(header)
     if problem is not None:
         return problem
-    low = INT64_MIN if timestamp_ms_min is None else timestamp_ms_min
-    high = INT64_MAX if timestamp_ms_max is None else timestamp_ms_max
+    # Limits are now minus or plus a setting, and the settings go up to 2^63 - 1: no limit, in as many words.
+    low = INT64_MIN if timestamp_ms_min is None else max(INT64_MIN, timestamp_ms_min)
+    high = INT64_MAX if timestamp_ms_max is None else min(INT64_MAX, timestamp_ms_max)
     try:
         section = open_section(data, position, header, False, decompressed_bytes_max)
         consecutive, without_key, outside = codec.scan_records(

@@ -151,3 +151,8 @@ def test_stamped_batch_is_no_longer_a_producers() -> None:
     batch = good_batch()
     set_max_timestamp_and_append_time(batch, 0, 5)
     assert kind_of(validate_records(batch)) == "timestamp"
+
+
+def test_limits_beyond_64_bits_are_no_limits() -> None:
+    """message.timestamp.after.max.ms may be 2^63 - 1, which now plus it exceeds."""
+    assert validate_records(good_batch(), timestamp_ms_min=-(2**63) - 5, timestamp_ms_max=2**63 + 5) is None
