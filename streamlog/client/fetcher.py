@@ -88,13 +88,18 @@ class FetchedBatch:
 class _Node:
     """Fetching from one broker."""
 
-    __slots__ = ("full", "hurried", "session", "under_way")
+    __slots__ = ("changed", "full", "hurried", "session", "under_way")
 
     def __init__(self) -> None:
         self.session = FetchSession()
         self.under_way = False  # a request without its answer, or a connection being made
         self.full: set[TopicPartition] = set()  # partitions left out because their buffers are full
-        self.hurried = False  # the last answer came without waiting and brought nothing, and nothing changed since
+        self.changed = False  # something else is wanted than the last request asks for
+        self.hurried = False  # the last request did not wait, brought nothing, and would bring nothing again
+
+    def on_change(self) -> None:
+        self.changed = True
+        self.hurried = False
 
 
 Committed = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, OffsetAndMetadata | None]]]
@@ -313,7 +318,7 @@ class Fetcher:
         node.full.discard(partition)
         spec = FetchSpec(one.topic_id, one.fetch_offset, one.leader_epoch, self._settings.max_partition_bytes)
         if node.session.want(partition, spec):
-            node.hurried = False
+            node.on_change()
         self._fetch_soon(node_id)
 
     def _node(self, node_id: int) -> _Node:
@@ -335,7 +340,7 @@ class Fetcher:
             node = self._nodes[node_id]
             node.session.unwant(partition)
             node.full.discard(partition)
-            node.hurried = False
+            node.on_change()
             self._fetch_soon(node_id)
 
     def _fetch_soon(self, node_id: int) -> None:
@@ -377,6 +382,7 @@ class Fetcher:
             return
         settings = self._settings
         request = node.session.build()
+        node.changed = False
         # With a full buffer somewhere, a long wait for the others would starve its owner once it has drained.
         request.max_wait_ms = 0 if node.full else settings.max_wait_ms
         request.min_bytes = settings.min_bytes
@@ -459,7 +465,7 @@ class Fetcher:
                 ):
                     brought = self._on_partition(one, data, endpoints) or brought
                     touched.append(partition)
-        node.hurried = not brought and not waited
+        node.hurried = not (brought or waited or node.changed)
         for partition in touched:
             self._update(partition)
         self._fetch(node_id, node)

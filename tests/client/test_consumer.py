@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from random import Random
 
 import confluent_kafka
 import pytest
@@ -279,6 +280,34 @@ async def test_large_fetches_come_whole(bootstrap: str, env: Env, topic: str) ->
                 for offset, value in zip(batch.columns.offsets, batch.columns.values, strict=True):
                     assert value == bytes([offset * 3 + batch.partition]) * 300_000
                     seen += 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_full_buffers_never_stop_the_others(
+    bootstrap: str, env: Env, admin: Admin, name: Callable[[str], str], seed: int
+) -> None:
+    """Many partitions, small limits and a reader of changing appetite: everything arrives without a pause."""
+    random, wide = Random(seed), name("wide")
+    await admin.create_topics([NewTopic(wide, partitions=16, replication_factor=1)])
+    async with Producer(bootstrap, env=env, batch_size_bytes=2_000) as producer:
+        now_ms = env.clock.wall_ms()
+        for number in range(32_000):
+            producer.append(wide, number % 16, None, b"x" * 50, now_ms)
+    async with Consumer(
+        bootstrap,
+        env=env,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=random.choice([5_000, 50_000]),
+        fetch_max_bytes=random.choice([20_000, 1_000_000]),
+        fetch_max_wait_ms=5_000,
+    ) as consumer:
+        consumer.assign([TopicPartition(wide, number) for number in range(16)])
+        seen = 0
+        while seen < 32_000:
+            async with asyncio.timeout(4):
+                batches = await consumer.fetch(timeout_ms=60_000, records_max=random.choice([None, None, 100]))
+            seen += sum(len(batch.columns) for batch in batches)
+        assert seen == 32_000
 
 
 async def test_reading_goes_on_through_broken_connections(bootstrap: str, env: Env, topic: str, proxy: Proxy) -> None:
