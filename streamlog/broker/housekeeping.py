@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 from streamlog.broker.broker import Broker
@@ -138,7 +137,7 @@ class Housekeeping:
         for opened in list(self._broker.logs.logs.values()):
             if opened.recovery_point < opened.log_end_offset:
                 await self._checkpoint_one(opened)
-        await self._save_checkpoints()
+        self._broker.logs.save_checkpoints()
 
     async def checkpoint_grown(self) -> None:
         """The same for the partitions that a restart would take long to walk."""
@@ -146,13 +145,7 @@ class Housekeeping:
         for opened in grown:
             await self._checkpoint_one(opened)
         if grown:
-            await self._save_checkpoints()
-
-    async def _save_checkpoints(self) -> None:
-        logs = self._broker.logs
-        for name, offsets in logs.unsaved().items():
-            await self._broker.env.offload.run(partial(logs.write_checkpoint, name, offsets))
-            logs.note_saved(name, offsets)
+            self._broker.logs.save_recovery_points()
 
     async def _checkpoint_one(self, opened: PartitionLog) -> None:
         try:

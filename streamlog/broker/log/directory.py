@@ -284,7 +284,24 @@ class LogDirectory:
 
     # --- checkpoints ---
 
-    def offsets_to_save(self) -> dict[str, dict[TopicPartition, int]]:
+    # Always written on the event loop, never by a thread: a truncation has to lower a recovery point before it cuts
+    # (`_lower_recovery_point`), and a thread that is about to put an older file in place would undo that. One file
+    # takes a few milliseconds.
+
+    def save_checkpoints(self) -> None:
+        """Write the checkpoint files that have changed. Blocks."""
+        for name, offsets in self.unsaved().items():
+            self._save(name, offsets)
+
+    def save_recovery_points(self) -> None:
+        """Write that one file: the others may be a minute old without harm. Blocks."""
+        self._save(RECOVERY_POINT_FILE, self._offsets_to_save()[RECOVERY_POINT_FILE])
+
+    def unsaved(self) -> dict[str, dict[TopicPartition, int]]:
+        """The checkpoint files whose content has changed since they were written, with what to write."""
+        return {name: offsets for name, offsets in self._offsets_to_save().items() if offsets != self._saved[name]}
+
+    def _offsets_to_save(self) -> dict[str, dict[TopicPartition, int]]:
         """What each checkpoint file should hold now. Partitions that are not open keep their entries."""
         closed = self._present - self.logs.keys()
         offsets = {
@@ -298,25 +315,9 @@ class LogDirectory:
         offsets[CLEANER_FILE].update(self.cleaner_offsets)
         return offsets
 
-    def unsaved(self) -> dict[str, dict[TopicPartition, int]]:
-        """The checkpoint files whose content has changed since they were written, with what to write."""
-        return {name: offsets for name, offsets in self.offsets_to_save().items() if offsets != self._saved[name]}
-
-    def save_checkpoints(self) -> None:
-        """Write the checkpoint files that have changed. Blocks."""
-        for name, offsets in self.unsaved().items():
-            self._save(name, offsets)
-
-    def write_checkpoint(self, name: str, offsets: dict[TopicPartition, int]) -> None:
-        """Write one file; for a thread. `note_saved` has to follow on the event loop."""
-        self._env.storage.write_atomic(f"{self.path}/{name}", encode_offsets(offsets))
-
-    def note_saved(self, name: str, offsets: dict[TopicPartition, int]) -> None:
-        self._saved[name] = offsets
-
     def _save(self, name: str, offsets: dict[TopicPartition, int]) -> None:
-        self.write_checkpoint(name, offsets)
-        self.note_saved(name, offsets)
+        self._env.storage.write_atomic(f"{self.path}/{name}", encode_offsets(offsets))
+        self._saved[name] = offsets
 
     def _forget_offsets(self, key: TopicPartition) -> None:
         """Before a partition is created: what the files say of an earlier one of that name must go."""
