@@ -165,7 +165,7 @@ class AsyncLiveTable(Generic[K, V]):
         self.name = name
         self._live = live
         self._key_type, self._value_type = key, value
-        self._serdes: tuple[Serde[K], Serde[V], Serde[V]] | None = None
+        self._serdes: tuple[Serde[Any], Serde[Any], Serde[Any]] | None = None  # keys, rows, changelog
 
     def __repr__(self) -> str:
         return f"<live table {self.name} of {self._live.app_id}>"

@@ -1,0 +1,113 @@
+"""`streamlog topics`, `configs` and `groups` against a real broker."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.shell import Shell
+
+
+def test_a_topic_is_created_listed_described_altered_and_deleted(on_broker: Shell) -> None:
+    """The life of a topic, as its owner types it."""
+    assert on_broker.ok("topics", "create", "life", "-p", "3", "-c", "retention.ms=1000") == (
+        "Created life with 3 partitions.\n"
+    )
+    listed = {row["name"]: row for row in on_broker.run("topics", "list", "--json").json}
+    assert listed["life"] == {"name": "life", "partitions": 3, "replicas": 1, "offsets": 0}
+    (described,) = on_broker.run("topics", "describe", "life", "--json").json
+    assert described["configs"] == {"retention.ms": "1000"}
+    assert [one["partition"] for one in described["partitions"]] == [0, 1, 2]
+    assert on_broker.ok("topics", "alter", "life", "-p", "4", "--unset", "retention.ms") == (
+        "Changed life: retention.ms back to its default, 4 partitions.\n"
+    )
+    (described,) = on_broker.run("topics", "describe", "life", "--json").json
+    assert described["configs"] == {}
+    assert len(described["partitions"]) == 4
+    assert on_broker.ok("topics", "delete", "life") == "Deleted life.\n"
+    assert "life" not in {row["name"] for row in on_broker.run("topics", "list", "--json").json}
+
+
+def test_listings_are_columns_for_people(on_broker: Shell) -> None:
+    """Headings, numbers to the right, and nothing else."""
+    on_broker.ok("topics", "create", "columns", "-p", "2")
+    on_broker.ok("produce", "columns", "-q", stdin="a\nb\n")
+    lines = on_broker.ok("topics", "list").splitlines()
+    assert lines[0].split() == ["NAME", "PARTITIONS", "REPLICAS", "OFFSETS"]
+    assert ["columns", "2", "1", "2"] in [line.split() for line in lines]
+
+
+def test_what_is_wrong_is_one_sentence_and_exit_code_1(on_broker: Shell) -> None:
+    """A name that is taken, a name that is not there, a setting that nobody knows."""
+    on_broker.ok("topics", "create", "taken")
+    done = on_broker.run("topics", "create", "taken")
+    assert (done.code, done.err) == (1, "streamlog: Topic 'taken' already exists (TOPIC_ALREADY_EXISTS)\n")
+    done = on_broker.run("topics", "describe", "nowhere")
+    assert done.code == 1
+    assert done.err == "streamlog: topic 'nowhere' does not exist; create it first (UNKNOWN_TOPIC_OR_PARTITION)\n"
+    done = on_broker.run("topics", "alter", "taken", "-c", "retention.days=7")
+    assert done.code == 1
+    assert "Unknown topic config name: retention.days" in done.err
+    done = on_broker.run("topics", "alter", "taken", "-c", "retention.ms")
+    assert (done.code, done.err) == (
+        1,
+        "streamlog: 'retention.ms' is not NAME=VALUE; for example: --config retention.ms=86400000\n",
+    )
+
+
+def test_a_wrong_command_line_is_exit_code_2(on_broker: Shell) -> None:
+    """And says how to get help."""
+    done = on_broker.run("topics", "alter", "x")
+    assert done.code == 2
+    assert "nothing to change" in done.err
+    done = on_broker.run("nonsense")
+    assert done.code == 2
+    assert "No such command 'nonsense'" in done.err
+    assert "streamlog -A module:app COMMAND" in done.err
+
+
+def test_a_broker_that_is_not_there_is_exit_code_3(shell: Shell) -> None:
+    """Named with its address, and no traceback."""
+    done = shell.run("topics", "list", "--broker", "kafka://127.0.0.1:1")
+    assert done.code == 3
+    assert "no broker answered at 127.0.0.1:1" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_without_any_broker_the_message_says_how_to_name_one(shell: Shell) -> None:
+    """There is no embedded log in this directory, and reading commands do not make one."""
+    done = shell.run("topics", "list")
+    assert done.code == 1
+    assert "--broker HOST:PORT" in done.err
+    assert "STREAMLOG_BROKER" in done.err
+    assert not (shell.path / "streamlog-data").exists()
+
+
+def test_groups_show_lag_and_their_offsets_can_be_reset(on_broker: Shell) -> None:
+    """From a first read to a group that is gone."""
+    on_broker.ok("topics", "create", "lagging", "-p", "1")
+    on_broker.ok("produce", "lagging", "-q", stdin="".join(f"{number}\n" for number in range(10)))
+    assert on_broker.ok("consume", "lagging", "-g", "readers", "--from-beginning", "-n", "4") == "0\n1\n2\n3\n"
+    (group,) = on_broker.run("groups", "describe", "readers", "--json").json
+    assert [(one["committed"], one["end"], one["lag"]) for one in group["partitions"]] == [(4, 10, 6)]
+    assert "readers" in {row["group"] for row in on_broker.run("groups", "list", "--json").json}
+
+    shown = on_broker.run("groups", "reset-offsets", "readers", "--all-topics", "--to-earliest", "--dry-run", "--json")
+    assert shown.json == [{"topic": "lagging", "partition": 0, "before": 4, "after": 0}]
+    (group,) = on_broker.run("groups", "describe", "readers", "--json").json
+    assert group["partitions"][0]["committed"] == 4, "a dry run changes nothing"
+    moved = on_broker.run("groups", "reset-offsets", "readers", "--topic", "lagging:0", "--shift-by", "-1", "--json")
+    assert moved.json[0]["after"] == 3
+    assert on_broker.ok("consume", "lagging", "-g", "readers", "-n", "1") == "3\n"
+
+    assert on_broker.ok("groups", "delete", "readers") == "Deleted readers.\n"
+    done = on_broker.run("groups", "describe", "readers")
+    assert done.code == 1
+    assert done.err == "streamlog: group 'readers' does not exist; `streamlog groups list` shows those that do\n"
+
+
+def test_broker_settings_are_shown_with_where_they_come_from(on_broker: Shell) -> None:
+    """Only those that were set, unless asked for all."""
+    rows = {row["name"]: row for row in on_broker.run("configs", "describe", "1", "--json").json}
+    assert rows["num.partitions"] == {"name": "num.partitions", "value": "2", "from": "file"}
+    everything = json.loads(on_broker.ok("configs", "describe", "1", "--all", "--json"))
+    assert len(everything) > len(rows)
