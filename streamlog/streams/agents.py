@@ -10,10 +10,11 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from streamlog.errors import UserError
 from streamlog.serde import Serde, serde_for
+from streamlog.streams.channel import Channel
 from streamlog.streams.context import Cell
 from streamlog.streams.lane import Cursor
 from streamlog.streams.planning import Stage, after_last_cut, markers
-from streamlog.streams.policies import Policy
+from streamlog.streams.policies import Policy, Retry
 from streamlog.streams.stream import Form, Root, Step, Stream
 from streamlog.streams.topic import Topic
 from streamlog.streams.walk import walk
@@ -171,8 +172,35 @@ def body_of(
                     send(value)
                 for call in emit_async:
                     await call(value)
+        except Exception as error:  # whatever it is: the lane applies the policy, the asker hears of it
+            if cursor.busy and not isinstance(agent.policy, Retry):
+                headers = dict(cursor.headers)
+                reply(cursor, headers, b"", ((REPLY_ERROR, f"{type(error).__name__}: {error}".encode()),))
+            raise
         finally:
             await running.aclose()
+
+    return body
+
+
+def channel_body(
+    function: Callable[[Stream[Any, Any]], Any], channel: Channel[Any], sinks: Sequence[Sink], name: str
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """What a worker runs for an agent on a channel; it ends with the function."""
+    for sink in sinks:
+        _check_sink(sink, name)
+
+    async def body() -> None:
+        running = function(channel.stream())
+        if not isinstance(running, AsyncGenerator):
+            await running
+            return
+        async for value in running:
+            for sink in sinks:
+                if isinstance(sink, Topic | Agent):
+                    await sink.send(value)
+                elif inspect.isawaitable(result := sink(value)):
+                    await result
 
     return body
 

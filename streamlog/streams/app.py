@@ -16,7 +16,8 @@ from streamlog.embedded import EmbeddedLog
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
 from streamlog.serde import Format, type_name
-from streamlog.streams.agents import Agent, AgentDecorator, OwnTopicDecorator, Sink
+from streamlog.streams.agents import Agent, AgentDecorator, OwnTopicDecorator, Sink, channel_body
+from streamlog.streams.channel import CHANNEL_ITEMS_MAX, Channel
 from streamlog.streams.context import Cell
 from streamlog.streams.durations import milliseconds_of
 from streamlog.streams.plan import Plan, make_plan
@@ -225,6 +226,14 @@ class App:
         self.tables[table.name] = table
         return table
 
+    @overload
+    def channel(self, name: str, *, value: type[V], maxsize: int = ...) -> Channel[V]: ...
+    @overload
+    def channel(self, name: str, *, value: None = ..., maxsize: int = ...) -> Channel[Any]: ...
+    def channel(self, name: str, *, value: Any = None, maxsize: int = CHANNEL_ITEMS_MAX) -> Channel[Any]:
+        """A queue inside this process that agents can read: nothing of it is stored."""
+        return Channel(check_name(name, "channel"), maxsize)
+
     # --- agents ---------------------------------------------------------------------------------------------------
 
     @overload
@@ -237,6 +246,16 @@ class App:
         name: str | None = ...,
         on_error: OnError = ...,
     ) -> AgentDecorator[K, V]: ...
+    @overload
+    def agent(
+        self,
+        source: Channel[V],
+        *,
+        sink: Sequence[Sink] = ...,
+        concurrency: int = ...,
+        name: str | None = ...,
+        on_error: OnError = ...,
+    ) -> Callable[[Callable[[Stream[None, V]], Any]], Callable[[Stream[None, V]], Any]]: ...
     @overload
     def agent(
         self,
@@ -270,7 +289,7 @@ class App:
         if concurrency < 1:
             raise UserError(f"concurrency={concurrency} has to be at least 1")
 
-        def decorate(function: Callable[[Stream[Any, Any]], Any]) -> Agent[Any, Any, Any]:
+        def decorate(function: Callable[[Stream[Any, Any]], Any]) -> Any:
             return self._add_agent(function, source, sink, concurrency, name, on_error)
 
         return decorate
@@ -283,12 +302,15 @@ class App:
         concurrency: int,
         name: str | None,
         on_error: OnError,
-    ) -> Agent[Any, Any, Any]:
+    ) -> Any:
+        """An Agent; or, on a channel, the function itself, which cannot be asked or cast to."""
         name = check_name(name or getattr(function, "__name__", None), "agent")
         if name in self.agents:
             raise UserError(f"agent {name} is declared twice: rename one of the functions, or say name=")
         if not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function):
             raise UserError(f"agent {name} has to be an async function: `async def {name}(stream): ...`")
+        if isinstance(source, Channel):
+            return self._add_channel_agent(function, source, sink, concurrency, name)
         topics, steps = self._source_of(source, name, function)
         agent: Agent[Any, Any, Any] = Agent(
             name,
@@ -302,6 +324,20 @@ class App:
         )
         self.agents[name] = agent
         return agent
+
+    def _add_channel_agent(
+        self,
+        function: Callable[[Stream[Any, Any]], Any],
+        channel: Channel[Any],
+        sinks: Sequence[Sink],
+        concurrency: int,
+        name: str,
+    ) -> Any:
+        """An agent on a channel has no partitions and no offsets: its bodies are background tasks of each worker."""
+        for number in range(concurrency):
+            work = channel_body(function, channel, sinks, name)
+            self.tasks.append(BackgroundTask(f"{name}-{number}", work, on_leader=False))
+        return function
 
     def _source_of(
         self, source: Any, agent: str, function: Callable[..., Any]

@@ -44,6 +44,9 @@ class CommitStats:
     count: int = 0
     rows: int = 0
     took_ms: int = 0
+    """Of the last commit, in all."""
+    work_ms: int = 0
+    """What of that kept the event loop: taking and appending rows."""
     at_ms: int = 0
     failures: int = 0
 
@@ -101,10 +104,12 @@ class Committer:
     async def _acknowledge(self, tasks: Sequence[Task]) -> list[TaskCommit]:
         """Take what is to be committed, and wait until the log has it."""
         commits: list[TaskCommit] = []
+        began_ns = self._clock.mono_ns()
         try:
             for task in tasks:
                 commits.append(task.begin_commit())  # noqa: PERF401  # what was taken has to be known when one raises
             self.stats.rows += self._append(commits)
+            self.stats.work_ms = (self._clock.mono_ns() - began_ns) // 1_000_000
             await self._outbox.flush()
         except BaseException as error:
             for commit in commits:

@@ -37,9 +37,17 @@ async def test_ask_gets_what_the_agent_yields(broker: LiveBroker, tmp_path: Path
         async for number in stream:
             yield 2 * number
 
+    @app.agent(on_error="skip")
+    async def halve(stream: streamlog.Stream[str, int]) -> AsyncIterator[float]:
+        async for number in stream:
+            yield 1 / number
+
     async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")):
         assert await double.ask(21, key="a") == 42
         assert await double.join([1, 2, 3], key="b") == [2, 4, 6]
+        with pytest.raises(streamlog.UserError, match="ZeroDivisionError"):
+            await halve.ask(0, key="a")
+        assert await halve.ask(2, key="a") == 0.5
         with pytest.raises(TimeoutError):
             await double.ask(1, key="a", timeout=0.0001)
 
