@@ -54,6 +54,9 @@ class Serde(Generic[T]):
     """For messages and listings, such as "json Flight"."""
     encode: Callable[[T], bytes]
     decode: Callable[[Data], T]
+    read: Callable[[Data], T] | None = None
+    """`decode` without a word about what went wrong: raises what the codec raises. For batches, whose bad values are
+    decoded once more to learn the reason."""
 
 
 @overload
@@ -247,7 +250,7 @@ def _guarded(kind: Any, encoding: str, write: Callable[[Any], bytes], read: Call
         except (msgspec.MsgspecError, *_UNFIT) as error:
             raise SerdeError(f"not {name}: {error}. {_quote(data)}") from error
 
-    return Serde(kind, name, encode, decode)
+    return Serde(kind, name, encode, decode, read)
 
 
 def _decoder(maker: Any, kind: Any) -> Any:

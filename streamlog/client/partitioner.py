@@ -47,7 +47,7 @@ def key_hash(key: bytes) -> int:
 
 def partition_for_key(key: bytes, partition_count: int) -> int:
     """The partition of `key`, the same that Java's default partitioner picks."""
-    return key_hash(key) % partition_count
+    return key_hash(key) % partition_count if partition_count != 1 else 0
 
 
 class StickyPartitioner:

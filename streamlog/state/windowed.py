@@ -289,6 +289,9 @@ class WindowedState(Generic[K, V]):
         index: list[Change] = []
         for row in inner.rows:
             key, data, _ = row
+            if data is not None and key in self._indexed and key[-START_BYTES:] > gone:
+                rows.append(row)
+                continue
             entry = index_key(key)
             if data is not None and entry < gone:  # written and expired between two commits: the index never knew it
                 row, data = (key, None, timestamp_ms), None

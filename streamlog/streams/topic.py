@@ -12,7 +12,7 @@ from streamlog.serde import Format, Serde, key_serde_for, serde_for
 from streamlog.streams.batches import Reader
 from streamlog.streams.context import Cell
 from streamlog.streams.feed import LaneTopic
-from streamlog.streams.lane import current
+from streamlog.streams.lane import Cursor, current
 from streamlog.streams.record import Selector, allows_none, selector, to_timestamp_ms
 from streamlog.streams.stream import Declared, Stream
 
@@ -75,7 +75,7 @@ class Topic(Generic[K, V]):
             self.timestamp = selector(timestamp, f"topic {name}, timestamp=")
             _check_owner(self.timestamp, value, name)
         take = None if self.timestamp is None else self.timestamp.select
-        self.reader = Reader(self.value_serde.decode, take, allows_none(value))
+        self.reader = Reader(self.value_serde.decode, take, allows_none(value), self.value_serde.read)
         self._cell = cell
         self._encode_key = self.key_serde.encode
         self._encode_value = self.value_serde.encode
@@ -112,7 +112,14 @@ class Topic(Generic[K, V]):
             outbox = cursor.lane.outbox
             if outbox.full:
                 await outbox.room()
-            self.append(value, key, timestamp, headers, partition)
+            outbox.append(  # the lines of `append` once more: this is what an agent pays per output
+                self.name,
+                partition,
+                None if key is None else self._encode_key(key),
+                None if value is None else self._encode_value(value),
+                cursor.timestamp_ms if timestamp is None and cursor.index >= 0 else self._time_ms(timestamp, cursor),
+                encode_headers(headers) if headers else (),
+            )
             return
         runtime = self._cell.get(f"sending to topic {self.name}")
         await runtime.know_topic(self.name)
@@ -129,12 +136,7 @@ class Topic(Generic[K, V]):
     ) -> None:
         """`send` without waiting for anything: inside an agent the same, elsewhere nobody says whether it arrived."""
         cursor = current.get(None)
-        if timestamp is not None:
-            timestamp_ms = to_timestamp_ms(timestamp)
-        elif cursor is not None and cursor.has_event:
-            timestamp_ms = cursor.timestamp_ms
-        else:
-            timestamp_ms = self._cell.get(f"sending to topic {self.name}").wall_ms()
+        timestamp_ms = self._time_ms(timestamp, cursor)
         outbox = self._cell.get(f"sending to topic {self.name}").outbox if cursor is None else cursor.lane.outbox
         outbox.append(
             self.name,
@@ -144,6 +146,13 @@ class Topic(Generic[K, V]):
             timestamp_ms,
             encode_headers(headers) if headers else (),
         )
+
+    def _time_ms(self, timestamp: datetime | float | None, cursor: Cursor | None) -> int:
+        if timestamp is not None:
+            return to_timestamp_ms(timestamp)
+        if cursor is not None and cursor.has_event:
+            return cursor.timestamp_ms
+        return self._cell.get(f"sending to topic {self.name}").wall_ms()
 
     def lane_topic(self) -> LaneTopic:
         """How lanes read this topic."""
