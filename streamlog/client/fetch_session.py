@@ -7,6 +7,7 @@ everything in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from streamlog.wire.messages import FetchRequest
 from streamlog.wire.messages.fetch import FetchPartition, FetchTopic, ForgottenTopic
 from streamlog.wire.schema import ZERO_UUID
 
+NO_SESSION_EPOCH = -1
 NEW_SESSION_EPOCH = 0
 SESSION_EPOCH_MAX = 0x7FFF_FFFF
 
@@ -56,6 +58,10 @@ class FetchSession:
             if one in self._known:
                 self._forgotten[one] = self._known[one].topic_id
 
+    def changes(self) -> dict[TopicPartition, FetchSpec]:
+        """What is wanted and not asked for by the request under way."""
+        return {one: self.wanted[one] for one in self._changed}
+
     def sent(self, one: TopicPartition) -> FetchSpec | None:
         """What the request under way, or the last one, asks for of a partition."""
         return self._known.get(one)
@@ -76,23 +82,8 @@ class FetchSession:
             if before is not None and before.topic_id != self.wanted[one].topic_id:
                 self._forgotten[one] = before.topic_id  # the topic was made again under the same name
         full = self._epoch == NEW_SESSION_EPOCH
-        sent = self.wanted if full else self._changed
-        topics: dict[str, FetchTopic] = {}
-        for one in sorted(sent):
-            spec = self.wanted[one]
-            topic = topics.get(one.topic)
-            if topic is None:
-                topic = topics[one.topic] = FetchTopic(topic=one.topic, topic_id=spec.topic_id, partitions=[])
-            topic.partitions.append(
-                FetchPartition(
-                    partition=one.partition,
-                    current_leader_epoch=spec.leader_epoch,
-                    fetch_offset=spec.offset,
-                    last_fetched_epoch=NO_EPOCH,
-                    partition_max_bytes=spec.size_bytes_max,
-                )
-            )
-            self._known[one] = spec
+        sent = dict(self.wanted) if full else self.changes()
+        self._known.update(sent)
         forgotten: dict[tuple[str, UUID], ForgottenTopic] = {}
         for one, topic_id in sorted(self._forgotten.items()):
             if full or (one in sent and self.wanted[one].topic_id == topic_id):
@@ -108,7 +99,7 @@ class FetchSession:
         return FetchRequest(
             session_id=self._session_id,
             session_epoch=self._epoch,
-            topics=list(topics.values()),
+            topics=_topics(sent),
             forgotten_topics_data=list(forgotten.values()),
         )
 
@@ -127,3 +118,27 @@ class FetchSession:
         self._known.clear()
         self._forgotten.clear()
         self._changed = dict.fromkeys(self.wanted)
+
+
+def fetch_once(wanted: Mapping[TopicPartition, FetchSpec]) -> FetchRequest:
+    """A request outside of any session, without its limits."""
+    return FetchRequest(session_id=0, session_epoch=NO_SESSION_EPOCH, topics=_topics(wanted))
+
+
+def _topics(wanted: Mapping[TopicPartition, FetchSpec]) -> list[FetchTopic]:
+    topics: dict[str, FetchTopic] = {}
+    for one in sorted(wanted):
+        spec = wanted[one]
+        topic = topics.get(one.topic)
+        if topic is None:
+            topic = topics[one.topic] = FetchTopic(topic=one.topic, topic_id=spec.topic_id, partitions=[])
+        topic.partitions.append(
+            FetchPartition(
+                partition=one.partition,
+                current_leader_epoch=spec.leader_epoch,
+                fetch_offset=spec.offset,
+                last_fetched_epoch=NO_EPOCH,
+                partition_max_bytes=spec.size_bytes_max,
+            )
+        )
+    return list(topics.values())

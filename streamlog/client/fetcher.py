@@ -17,9 +17,10 @@ from typing import Literal
 
 from streamlog.client.cluster import Cluster, topic_error
 from streamlog.client.config import Address
+from streamlog.client.connection import Connection
 from streamlog.client.failures import BrokerUnreachable, one_line
 from streamlog.client.fetch_chunk import Chunk
-from streamlog.client.fetch_session import FetchSession, FetchSpec
+from streamlog.client.fetch_session import FetchSession, FetchSpec, fetch_once
 from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker
 from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
@@ -28,9 +29,10 @@ from streamlog.client.values import NO_EPOCH, OffsetAndMetadata, TopicPartition
 from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
-from streamlog.wire.messages import FetchResponse
+from streamlog.wire.messages import FetchRequest, FetchResponse
 from streamlog.wire.messages.fetch import PartitionData
 from streamlog.wire.records import RecordColumns
+from streamlog.wire.schema import ZERO_UUID
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +90,14 @@ class FetchedBatch:
 class _Node:
     """Fetching from one broker."""
 
-    __slots__ = ("changed", "full", "hurried", "session", "under_way")
+    __slots__ = ("aside", "aside_under_way", "changed", "full", "hurried", "session", "under_way", "waiting")
 
     def __init__(self) -> None:
         self.session = FetchSession()
         self.under_way = False  # a request without its answer, or a connection being made
+        self.waiting = False  # the request under way waits at the broker until there is data
+        self.aside: dict[TopicPartition, FetchSpec] = {}  # what was asked aside since that request left
+        self.aside_under_way = False
         self.full: set[TopicPartition] = set()  # partitions left out because their buffers are full
         self.changed = False  # something else is wanted than the last request asks for
         self.hurried = False  # the last request did not wait, brought nothing, and would bring nothing again
@@ -260,6 +265,8 @@ class Fetcher:
     # -- whom to ask for what
 
     def _on_metadata(self) -> None:
+        for partition in self.positions.unsettled:
+            self.positions.by_partition[partition].retry_at_ms = 0  # its leader may be known now
         for partition in list(self.positions.by_partition):
             self._check_leader(partition)
             self._update(partition)
@@ -373,34 +380,100 @@ class Fetcher:
 
     def _fetch(self, node_id: int, node: _Node) -> None:
         """Send the next request to a broker, unless one is under way or there is nothing to ask for."""
-        if node.under_way or node.hurried or not node.session.wanted or self._closed:
+        if self._closed:
+            return
+        if node.under_way:
+            if node.waiting:
+                self._fetch_aside(node_id, node)
+            return
+        if node.hurried or not node.session.wanted:
             return
         connection = self._cluster.open_connection(node_id, Lane.FETCH)
         node.under_way = True
         if connection is None:
             self._cluster.scope.spawn(f"reach {node_id}", self._reach(node_id, node))
             return
-        settings = self._settings
+        # With a full buffer somewhere, a long wait for the others would starve its owner once it has drained.
+        waiting = not node.full
         request = node.session.build()
         node.changed = False
-        # With a full buffer somewhere, a long wait for the others would starve its owner once it has drained.
-        request.max_wait_ms = 0 if node.full else settings.max_wait_ms
+        node.waiting = waiting
+        node.aside.clear()
+        self._send(
+            connection,
+            request,
+            self._settings.max_wait_ms if waiting else 0,
+            lambda answer: self._on_response(node_id, node, waiting, answer),
+            with_ids=not node.session.without_ids,
+        )
+
+    def _fetch_aside(self, node_id: int, node: _Node) -> None:
+        """While a request waits for data, ask on another connection for what became wanted since.
+
+        Else a partition that was just assigned, sought or resumed would stand still until somebody else has data.
+        """
+        if node.aside_under_way:
+            return
+        fresh = {one: spec for one, spec in node.session.changes().items() if node.aside.get(one) != spec}
+        if not fresh:
+            return
+        node.aside_under_way = True
+        connection = self._cluster.open_connection(node_id, Lane.FETCH_ASIDE)
+        if connection is None:
+            self._cluster.scope.spawn(f"reach {node_id} aside", self._reach_aside(node_id, node))
+            return
+        node.aside.update(fresh)
+        self._send(
+            connection,
+            fetch_once(fresh),
+            0,
+            lambda answer: self._on_response_aside(node_id, node, fresh, answer),
+            with_ids=not node.session.without_ids and all(spec.topic_id != ZERO_UUID for spec in fresh.values()),
+        )
+
+    def _send(
+        self,
+        connection: Connection,
+        request: FetchRequest,
+        max_wait_ms: int,
+        on_done: Callable[[FetchResponse | Exception], None],
+        *,
+        with_ids: bool,
+    ) -> None:
+        settings = self._settings
+        request.max_wait_ms = max_wait_ms
         request.min_bytes = settings.min_bytes
         request.max_bytes = settings.max_bytes
         request.isolation_level = 1 if settings.read_committed else 0
         request.rack_id = settings.rack_id
-        waited = not node.full
-        version_max = VERSION_WITHOUT_TOPIC_IDS if node.session.without_ids else None
+        timeout_ms = max_wait_ms + self._cluster.settings.request_timeout_ms
         try:
-            connection.send(
-                request,
-                FetchResponse,
-                lambda answer: self._on_response(node_id, node, waited, answer),
-                version=connection.version_of(ApiKey.FETCH, version_max),
-                timeout_ms=settings.max_wait_ms + self._cluster.settings.request_timeout_ms,
-            )
+            version = connection.version_of(ApiKey.FETCH, None if with_ids else VERSION_WITHOUT_TOPIC_IDS)
+            connection.send(request, FetchResponse, on_done, version=version, timeout_ms=timeout_ms)
         except StreamlogError as failure:
-            self._on_response(node_id, node, waited, failure)
+            on_done(failure)
+
+    async def _reach_aside(self, node_id: int, node: _Node) -> None:
+        try:
+            await self._cluster.connection(node_id, Lane.FETCH_ASIDE)
+        except StreamlogError as failure:
+            log.info("node=%d unreachable for fetching aside: %s", node_id, one_line(failure))
+            node.aside_under_way = False  # the waiting request goes on, or finds out the same
+            return
+        node.aside_under_way = False
+        self._fetch(node_id, node)
+
+    def _on_response_aside(
+        self,
+        node_id: int,
+        node: _Node,
+        asked: Mapping[TopicPartition, FetchSpec],
+        answer: FetchResponse | Exception,
+    ) -> None:
+        node.aside_under_way = False
+        if not self._closed and isinstance(answer, FetchResponse) and not answer.error_code:
+            self._take_in(answer, asked.get)
+            self._fetch(node_id, node)
 
     async def _reach(self, node_id: int, node: _Node) -> None:
         """Connect to a broker; without success its partitions rest for a moment and metadata is asked for."""
@@ -429,7 +502,7 @@ class Fetcher:
         waited: bool,
         answer: FetchResponse | Exception,
     ) -> None:
-        node.under_way = False
+        node.under_way = node.waiting = False
         if self._closed:
             return
         if isinstance(answer, Exception):
@@ -443,6 +516,12 @@ class Fetcher:
             self._fetch(node_id, node)
             return
         node.session.on_response(answer.session_id)
+        brought = self._take_in(answer, node.session.sent)
+        node.hurried = not (brought or waited or node.changed)
+        self._fetch(node_id, node)
+
+    def _take_in(self, answer: FetchResponse, asked: Callable[[TopicPartition], FetchSpec | None]) -> bool:
+        """Give the partitions of an answer what it brought. Whether there is anything new for the application."""
         endpoints = {
             one.node_id: Broker(one.node_id, Address(one.host, one.port), one.rack) for one in answer.node_endpoints
         }
@@ -455,22 +534,21 @@ class Fetcher:
             for data in topic.partitions:
                 partition = TopicPartition(name, data.partition_index)
                 one = self.positions.by_partition.get(partition)
-                sent = node.session.sent(partition)
+                spec = asked(partition)
                 # The same place in the same log: records of it are right, whatever happened to the position since.
                 if (
                     one is not None
-                    and sent is not None
+                    and spec is not None
                     and one.phase is Phase.FETCHING
-                    and (one.topic_id, one.fetch_offset, one.leader_epoch) == sent[:3]
+                    and (one.topic_id, one.fetch_offset, one.leader_epoch) == spec[:3]
                 ):
                     brought = self._on_partition(one, data, endpoints) or brought
                     touched.append(partition)
-        node.hurried = not (brought or waited or node.changed)
         for partition in touched:
             self._update(partition)
-        self._fetch(node_id, node)
         if brought:
             self._news.set()
+        return brought
 
     def _on_partition(self, one: Position, data: PartitionData, endpoints: dict[int, Broker]) -> bool:
         """Whether there is something new for the application."""

@@ -23,6 +23,7 @@ class Lane(Enum):
     CONTROL = "control"  # short requests: metadata, offsets, commits, administration
     PRODUCE = "produce"
     FETCH = "fetch"
+    FETCH_ASIDE = "fetch aside"  # for what cannot wait until a waiting fetch is answered
     GROUP = "group"  # join and sync wait for other members
 
 

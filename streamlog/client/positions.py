@@ -170,7 +170,10 @@ class Positions:
 
     def remove(self, partitions: Iterable[TopicPartition]) -> list[Position]:
         """Give partitions up, with everything that is buffered of them."""
-        return [self.by_partition.pop(one) for one in partitions if one in self.by_partition]
+        removed = [self.by_partition.pop(one) for one in partitions if one in self.by_partition]
+        for one in removed:
+            self.unsettled.pop(one.partition, None)
+        return removed
 
     def get(self, partition: TopicPartition) -> Position:
         """Raises UserError when the partition is not assigned to this consumer."""

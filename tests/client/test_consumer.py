@@ -310,6 +310,27 @@ async def test_full_buffers_never_stop_the_others(
         assert seen == 32_000
 
 
+async def test_who_becomes_wanted_does_not_wait_for_others_without_data(bootstrap: str, env: Env, topic: str) -> None:
+    """While a fetch waits at the broker, partitions that are sought, resumed or assigned are read at once."""
+    await write(bootstrap, env, topic, 10, partition=0)
+    await write(bootstrap, env, topic, 10, partition=1)
+    idle, zero, one = (TopicPartition(topic, number) for number in (2, 0, 1))
+    async with Consumer(bootstrap, env=env, auto_offset_reset="earliest", fetch_max_wait_ms=30_000) as consumer:
+        consumer.assign([idle, zero])
+        async with asyncio.timeout(10):
+            assert await values(consumer, 10) == list(range(10))
+            assert await consumer.fetch(timeout_ms=300) == []
+            consumer.seek(zero, 4)
+            assert await values(consumer, 6) == list(range(4, 10))
+            consumer.assign([idle, zero, one])
+            assert await values(consumer, 10) == list(range(10))
+            consumer.pause([one])
+            consumer.seek(one, 8)
+            assert await consumer.fetch(timeout_ms=50) == []
+            consumer.resume([one])
+            assert await values(consumer, 2) == [8, 9]
+
+
 async def test_reading_goes_on_through_broken_connections(bootstrap: str, env: Env, topic: str, proxy: Proxy) -> None:
     """Connections are reset all the time; every record comes once and in order."""
     await write(bootstrap, env, topic, 20_000, size_bytes=100)
