@@ -119,6 +119,12 @@ async def make_topic(client: RawClient, name: str, partitions: int = 1, **config
     assert [topic.error_code for topic in response.topics] == [0]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a running process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class BrokerProcess:
     """`streamlog broker` as a process of its own."""
 
@@ -134,6 +140,7 @@ class BrokerProcess:
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
         self.ready_seconds = time.monotonic() - self.started_at
+        self.cpu_seconds = cpu_seconds(self.process.pid)
         if "ready on" not in self.line:
             _, error = self.process.communicate(timeout=START_SECONDS_MAX)
             raise AssertionError(f"the broker did not start: {self.line}{error}")

@@ -233,6 +233,11 @@ class ProducerState:
                 first = completed
         self.first_unstable_offset = first
 
+    def note_seen(self, now_ms: int) -> None:
+        """Every producer gets its full time: the log was just read, and does not say when it was written."""
+        for entry in self.entries.values():
+            entry.seen_at_ms = now_ms
+
     def expire(self, now_ms: int) -> int:
         """Forget producers that were silent too long and have nothing open; returns how many."""
         expired = [

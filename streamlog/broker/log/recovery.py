@@ -288,6 +288,7 @@ class _Recovery:
             segment.finish()
         remove_snapshots(self._storage, self._directory, above=self._recovery_point)
         self._rebuild_lost_aborted(first)
+        self._producers.note_seen(self._now_ms)
         return self._producers
 
     def _recover(self, segment: Segment, start: int) -> bool:
@@ -412,8 +413,7 @@ def rebuild_producers(
             if header.base_offset >= stop_offset:
                 break
             producers.apply(header, _marker(batch, header))
-    for entry in producers.entries.values():
-        entry.seen_at_ms = now_ms
+    producers.note_seen(now_ms)
     return producers
 
 

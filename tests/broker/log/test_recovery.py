@@ -287,3 +287,20 @@ def test_half_deleted_files_are_removed(tmp_path: Path) -> None:
     names = {path.name for path in bench.directory.iterdir()}
     assert not [name for name in names if "deleted" in name or "cleaned" in name or "swap" in name or "777" in name]
     log.abandon()
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_producers_of_a_recovered_tail_are_not_expired(tmp_path: Path, checkpointed: bool) -> None:
+    """A batch whose answer a crash took away is sent again; it must still be known when housekeeping has run."""
+    bench = Bench(tmp_path / "t-0")
+    log = bench.open()
+    append(log, batch_of(b"before", producer=(1, 0, 0)))
+    if checkpointed:
+        bench.checkpoint(log)
+    append(log, batch_of(b"a", producer=(1, 0, 1)))
+    append(log, batch_of(b"b", producer=(2, 0, 0)))
+    log = bench.crash(log)
+    assert log.producers.expire(NOW_MS) == 0
+    assert append(log, batch_of(b"b", producer=(2, 0, 0))).is_duplicate
+    assert append(log, batch_of(b"a", producer=(1, 0, 1))).is_duplicate
+    log.close()
