@@ -27,8 +27,10 @@ from streamlog.streams.settings import (
     COMMIT_EVENTS_MAX,
     COMMIT_INTERVAL_MS,
     DATA_DIR_DEFAULT,
+    DRAIN_TIMEOUT_S,
     PARTITIONS_DEFAULT,
     SESSION_TIMEOUT_MS,
+    STOP_TIMEOUT_S,
     Settings,
 )
 from streamlog.streams.stream import Declared, Step, Stream
@@ -56,6 +58,8 @@ class App:
         commit_interval_ms: int = COMMIT_INTERVAL_MS,
         commit_events_max: int = COMMIT_EVENTS_MAX,
         replication_factor: int | None = None,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
     ) -> None:
         """Declare an app.
 
@@ -64,13 +68,22 @@ class App:
               data_dir: where state is kept; default STREAMLOG_DATA_DIR, then ./streamlog-data.
               partitions: of topics that are created and say nothing themselves.
               replication_factor: of topics that are created; default the broker's.
+              drain_timeout_s: how long bodies get to end their event when a partition is given up.
+              stop_timeout_s: how long a worker takes to stop in all.
         """
         self.id = check_name(id, "app id")
         check_partitions(partitions, f"app {id}")
         if commit_interval_ms < 1 or commit_events_max < 1:
             raise UserError(f"app {id}: commit_interval_ms and commit_events_max have to be at least 1")
         self.settings = Settings(
-            broker, data_dir, partitions, commit_interval_ms, commit_events_max, replication_factor
+            broker=broker,
+            data_dir=data_dir,
+            partitions=partitions,
+            commit_interval_ms=commit_interval_ms,
+            commit_events_max=commit_events_max,
+            replication_factor=replication_factor,
+            drain_timeout_s=drain_timeout_s,
+            stop_timeout_s=stop_timeout_s,
         )
         self.agents: dict[str, Agent[Any, Any, Any]] = {}
         self.tables: dict[str, Table[Any, Any]] = {}

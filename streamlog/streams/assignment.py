@@ -238,8 +238,10 @@ class Assignment:
     # --- closing --------------------------------------------------------------------------------------------------
 
     async def _close(self, tasks: Sequence[Task], *, commit: bool) -> None:
-        """Close tasks; with `commit`, after draining and committing them. Takes at most the drain timeout and a
-        commit."""
+        """Close tasks; with `commit`, after draining and committing them. Takes at most the drain timeout and a commit.
+
+        Cancelled meanwhile, it closes them all the same, without the commit: a store that nobody closes stays locked.
+        """
         for task in tasks:
             self.tasks.pop(task.number, None)
             self.errors.pop(task.number, None)
@@ -248,22 +250,31 @@ class Assignment:
         openings = [self._openings.pop(task.number) for task in tasks if task.number in self._openings]
         for opening in openings:
             opening.cancel()
-        if openings:
-            await asyncio.wait(openings)
-        running = [task for task in tasks if task.state is TaskState.RUNNING]
-        if commit and running:
-            for task in running:
-                task.move_to(TaskState.REVOKING)
-            drained = await asyncio.gather(*(task.drain(self._settings.drain_timeout_s) for task in running))
-            for task, clean in zip(running, drained, strict=True):
-                if not clean:
-                    log.warning(
-                        "task=%d state=revoking: a body did not end its event within %g s; the event will be processed "
-                        "again",
-                        task.number,
-                        self._settings.drain_timeout_s,
-                    )
-            await self._last_commit(running)
+        try:
+            if openings:
+                await asyncio.wait(openings)
+            if commit:
+                await self._finish([task for task in tasks if task.state is TaskState.RUNNING])
+        finally:
+            await self._end(tasks)
+
+    async def _finish(self, tasks: Sequence[Task]) -> None:
+        """Drain running tasks and commit them."""
+        for task in tasks:
+            task.move_to(TaskState.REVOKING)
+        drained = await asyncio.gather(*(task.drain(self._settings.drain_timeout_s) for task in tasks))
+        for task, clean in zip(tasks, drained, strict=True):
+            if not clean:
+                log.warning(
+                    "task=%d state=revoking: a body did not end its event within %g s; it will be processed again",
+                    task.number,
+                    self._settings.drain_timeout_s,
+                )
+        if tasks:
+            await self._last_commit(tasks)
+
+    async def _end(self, tasks: Sequence[Task]) -> None:
+        """Cancel the bodies and close the stores, all at once."""
         for task in tasks:
             task.move_to(TaskState.CLOSED)
             await task.stop()

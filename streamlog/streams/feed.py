@@ -71,6 +71,12 @@ class Feed:
         self.batches.append(batch)
         self.buffered += batch.count
 
+    def clear(self) -> None:
+        """Nobody will read on here: let go of what waits."""
+        self.batches.clear()
+        self.buffered = 0
+        self.source.on_used()
+
     def batch(self) -> Batch | None:
         """The batch of the next event; used up ones are dropped on the way."""
         while self.batches:

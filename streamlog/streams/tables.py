@@ -281,9 +281,13 @@ class GlobalTable(Table[K, V]):
         if self.source is not None:
             raise UserError(f"global table {self.name} follows topic {self.source.name}: send to the topic instead")
         cursor = _cursor(None)
-        runtime = self._cell.get(f"writing global table {self.name}")
-        timestamp_ms = cursor.timestamp_ms if cursor is not None and cursor.has_event else runtime.wall_ms()
-        runtime.outbox.append(self.changelog, None, self.key_serde.encode(key), value, timestamp_ms)
+        if cursor is not None:
+            outbox = cursor.lane.outbox
+            timestamp_ms = cursor.timestamp_ms if cursor.has_event else cursor.lane.wall_ms()
+        else:
+            runtime = self._cell.get(f"writing global table {self.name}")
+            outbox, timestamp_ms = runtime.outbox, runtime.wall_ms()
+        outbox.append(self.changelog, None, self.key_serde.encode(key), value, timestamp_ms)
 
 
 class WindowedTable(Generic[K, V]):

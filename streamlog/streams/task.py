@@ -399,7 +399,7 @@ class Task:
                     other.halt()
                 if other is lane:
                     for feed in other.feeds:
-                        feed.batches.clear()
+                        feed.clear()
         self._on_failure(self, failure, policy)
 
 

@@ -62,6 +62,9 @@ that change, commits take at most a fifth of the time, unless a table's cache is
 HEARTBEAT_INTERVAL_MS_MAX = 3_000
 """Kafka's default. At least three have to be missed before the session ends."""
 
+HARD_STOP_S = 1.0
+"""What each thing gets for closing when an orderly stop took too long."""
+
 REMOVE_STALE_S = 60.0
 """How often state of tasks that went elsewhere is looked for."""
 
@@ -191,7 +194,7 @@ class Worker:
                 await self._close()
         except TimeoutError:
             log.warning("app=%s did not stop within %g s; ending hard", self.program.id, self._settings.stop_timeout_s)
-            await self._close()
+            await self._close(HARD_STOP_S)
         self._ended.set()
 
     async def run(self) -> None:
@@ -281,20 +284,21 @@ class Worker:
         self._scope.spawn("commit", self._commit_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
 
-    async def _close(self) -> None:
-        """Close what was opened, in the reverse order; what fails to close does not keep the rest open."""
+    async def _close(self, patience_s: float | None = None) -> None:
+        """Close what was opened, in the reverse order. What fails to close, or takes longer than `patience_s`, does not
+        keep the rest open."""
         await self._beside.close()
         if self._consumer is not None:
-            await self._quietly(self._consumer.close())  # its callbacks drain and commit
+            await self._quietly(self._consumer.close(), patience_s)  # its callbacks drain and commit
             self._consumer = None
         for extension in reversed(self._opened):
-            await self._quietly(extension.close())
+            await self._quietly(extension.close(), patience_s)
         self._opened.clear()
         await self._scope.close()
         while self._closers:
             result = self._closers.pop()()
             if result is not None:
-                await self._quietly(result)
+                await self._quietly(result, patience_s)
         if self.program.cell.runtime is self:
             self.program.cell.runtime = None
         self.state = "stopped"
@@ -312,9 +316,10 @@ class Worker:
         self._closers.append(reader.close)
         return reader
 
-    async def _quietly(self, work: Any) -> None:
+    async def _quietly(self, work: Any, patience_s: float | None = None) -> None:
         try:
-            await work
+            async with asyncio.timeout(patience_s):
+                await work
         except Exception as error:  # closing goes on: what stays open is worse than what was not said
             log.warning("app=%s while stopping: %s", self.program.id, error)
 

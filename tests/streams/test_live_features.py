@@ -100,6 +100,25 @@ async def test_global_tables_are_complete_on_every_worker_before_its_first_event
     assert dict(results) == {"usd": 1, "eur": 2, "chf": 3, "xxx": None}
 
 
+async def test_what_agents_write_to_a_global_table_is_read_for_any_key(broker: LiveBroker, tmp_path: Path) -> None:
+    """Written on one partition, read on all, and from outside agents; a write comes back through the changelog."""
+    app = streamlog.App("shared", partitions=PARTITIONS)
+    rates = app.topic("rates", key=str, value=int, partitions=PARTITIONS)
+    rate = app.GlobalTable("rate", key=str, value=int, default=int)
+
+    @app.agent(rates)
+    async def keep(stream: streamlog.Stream[str, int]) -> None:
+        async for currency, value in stream.items():
+            rate[currency] = value
+
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")):
+        for number in range(20):
+            await rates.send(number, key=f"c{number}")
+        await until(lambda: all(rate[f"c{number}"] == number for number in range(20)))
+        del rate["c0"]
+        await until(lambda: "c0" not in rate)
+
+
 async def test_a_topic_as_table_is_there_again_on_an_empty_disk(broker: LiveBroker, tmp_path: Path) -> None:
     """The table's topic is its changelog: a new worker reads it up to the committed offset before it goes on."""
     results: list[tuple[str, int]] = []
@@ -147,6 +166,35 @@ async def test_a_broker_that_goes_away_and_comes_back_loses_nothing(
         found = await until_counted(broker.address, name, expected, 60)
         assert not expected - found
         assert (found - expected).total() <= expected.total(), "what was in flight may be counted twice, no more"
+
+
+async def test_stopping_without_a_broker_takes_no_longer_than_it_may(
+    broker: LiveBroker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can be flushed or committed; the worker ends all the same, and its directory is free."""
+    caplog.set_level(logging.CRITICAL)
+    app = streamlog.App("cut-off", partitions=2, drain_timeout_s=0.5, stop_timeout_s=2)
+    orders = app.topic("orders", key=str, value=Order, partitions=2)
+    totals = app.Table("totals", key=str, value=int, default=int)
+
+    @app.agent(orders)
+    async def count(stream: streamlog.Stream[str, Order]) -> None:
+        async for order in stream:
+            totals[order.account] += order.amount
+
+    data_dir = str(tmp_path / "state")
+    loop = asyncio.get_running_loop()
+    async with app.running(broker=broker.address, data_dir=data_dir) as worker:
+        await until(lambda: all(task.state == "running" for task in worker.status().tasks) and worker.leader)
+        await orders.send(Order("a", 1), key="a")
+        await until(lambda: rows_of(worker, "totals") == {"a": 1})
+        await broker.stop()
+        began = loop.time()
+    assert loop.time() - began < 15
+    await broker.start()
+    async with app.running(broker=broker.address, data_dir=data_dir) as worker:
+        assert worker.member_data().slot == 0
+        await until(lambda: rows_of(worker, "totals").get("a", 0) in (1, 2))
 
 
 async def test_a_rebalance_during_a_restore_counts_everything_once(broker: LiveBroker, tmp_path: Path) -> None:
