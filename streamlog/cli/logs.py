@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+CHATTY = ("streamlog.client", "streamlog.state")
+"""They log a line for each partition, for those who read logs afterwards. On a terminal the display says it."""
+
 _console: Console | None = None
 
 
@@ -23,7 +26,7 @@ def console() -> Console | None:
 
 
 def set_up_logging(level: str, *, plain: bool) -> None:
-    """Log to standard error. `plain`: for a supervisor, which adds the time's reader's prefix itself."""
+    """Log to standard error. `plain`: for a supervisor, which puts a number before each line."""
     terminal = None if plain else console()
     handler: logging.Handler
     if terminal is None:
@@ -33,6 +36,9 @@ def set_up_logging(level: str, *, plain: bool) -> None:
         handler = _TerminalHandler(terminal)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    if terminal is not None and level == "info":
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _TerminalHandler(logging.Handler):

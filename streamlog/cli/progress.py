@@ -89,11 +89,12 @@ async def _draw(worker: Worker, terminal: Console) -> None:
     with Live(console=terminal, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         while True:
             status = worker.status()
-            live.update(_picture(status, meter.measure(status)), refresh=True)
+            live.update(picture(status, meter.measure(status)), refresh=True)
             await asyncio.sleep(REFRESH_S)
 
 
-def _picture(status: WorkerStatus, pace: Pace) -> Group:
+def picture(status: WorkerStatus, pace: Pace) -> Group:
+    """The display: a bar for each table that restores, and a line about everything."""
     parts: list[Table | Text] = []
     restoring = [(task.number, one) for task in status.tasks for one in task.restoring if one.restored < one.total]
     if restoring:

@@ -21,13 +21,19 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shell, list[Running], str]]:
     """Two workers with a half of the rows each, and the log's address: CARRIERS with delays 1.0 to 8.0."""
     shell = Shell(tmp_path_factory.mktemp("flights"))
+    try:
+        yield from _running(shell)
+    finally:
+        shell.close()
+
+
+def _running(shell: Shell) -> Iterator[tuple[Shell, list[Running], str]]:
     workers = two_workers(shell)
     address = workers[0].wait_for(r"started broker=(\S+)")[1]
     produce_delays(shell)
     yield shell, workers, address
     for worker in workers:
         worker.stop()
-    shell.close()
 
 
 def two_workers(shell: Shell) -> list[Running]:
