@@ -37,11 +37,11 @@ GROUP_RECORDS_MAX = 500
 @click.command()
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
 @click.option("--from-beginning", is_flag=True, help="Begin with the first record instead of the next one written.")
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many records.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after so many records.")
 @click.option("--until-end", is_flag=True, help="From the beginning to what is the end now.")
 @click.option("-g", "--group", metavar="GROUP", help="Share the work with this group, and commit.")
-@click.option("-p", "--partition", type=click.IntRange(0), help="Only this partition (of one topic).")
-@click.option("-o", "--offset", type=click.IntRange(0), help="Begin at this offset (with --partition).")
+@click.option("-p", "--partition", type=click.IntRange(0), metavar="N", help="Only this partition (of one topic).")
+@click.option("-o", "--offset", type=click.IntRange(0), metavar="N", help="Begin at this offset (with --partition).")
 @click.option(
     "-f",
     "--format",

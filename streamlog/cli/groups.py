@@ -128,7 +128,7 @@ def delete(invocation: Invocation, names: Sequence[str]) -> None:
 @click.option("--all-topics", is_flag=True, help="All that the group has committed offsets of.")
 @click.option("--to-earliest", is_flag=True, help="To the first record.")
 @click.option("--to-latest", is_flag=True, help="To the end.")
-@click.option("--to-offset", type=click.IntRange(0), help="To this offset.")
+@click.option("--to-offset", type=click.IntRange(0), metavar="N", help="To this offset.")
 @click.option(
     "--to-datetime", metavar="ISO8601", help="To the first record at or after this time (UTC if it says none)."
 )

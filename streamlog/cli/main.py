@@ -1,13 +1,15 @@
 """The `streamlog` command. Subcommands are imported when they are run, so that each starts as fast as it can.
 
 What goes wrong ends here, as one message and an exit code: 2 the command line is wrong, 1 something the user can change
-(UserError, or the log said no), 3 the machine or the network failed us, 130 Ctrl-C. `--debug` shows the traceback.
+(UserError, or the log said no), 3 the machine or the network failed us, 130 Ctrl-C, 70 a bug. `--debug` shows
+tracebacks.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,8 +121,9 @@ class LazyGroup(click.Group):
             _forget_stdout()
             sys.exit(0)
         except Exception as error:
-            if "--debug" in arguments and not isinstance(error, click.ClickException):
-                raise
+            if "--debug" in arguments and not isinstance(error, click.ClickException | click.exceptions.Exit):
+                traceback.print_exc()
+                sys.exit(_exit_code(error))
             sys.exit(_explain(error))
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
@@ -129,26 +132,34 @@ class LazyGroup(click.Group):
 
 def _explain(error: Exception) -> int:
     """Say what happened in one message; returns the exit code."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        return EXIT_INTERRUPTED
+    code = _exit_code(error)
+    if code == EXIT_INTERNAL:
+        traceback.print_exception(error)
+        click.echo("streamlog: this is a bug in streamlog, or in code that it was given; please report it", err=True)
+    else:
+        click.echo(f"streamlog: {_sentence(error)}", err=True)
+    return code
+
+
+def _exit_code(error: Exception) -> int:
     from streamlog.wire.error_codes import KafkaError
 
     match error:
-        case click.exceptions.Exit():
-            return error.exit_code
-        case click.Abort():
-            return EXIT_INTERRUPTED
-        case click.ClickException():
-            error.show()
-            return error.exit_code
         case UserError():
-            code = EXIT_USER
+            return EXIT_USER
         case KafkaError():
-            code = EXIT_SYSTEM if error.retriable and error.code.name not in _ANSWERS else EXIT_USER
+            return EXIT_SYSTEM if error.retriable and error.code.name not in _ANSWERS else EXIT_USER
         case EnvironmentFailure() | RemoteProtocolError() | OSError():
-            code = EXIT_SYSTEM
+            return EXIT_SYSTEM
         case _:
-            raise error
-    click.echo(f"streamlog: {_sentence(error)}", err=True)
-    return code
+            return EXIT_INTERNAL
 
 
 _ANSWERS = frozenset({"UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"})

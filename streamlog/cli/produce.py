@@ -31,7 +31,7 @@ READ_BYTES = 256 << 10
 @click.option("-k", "--key", metavar="KEY", help="The key of every record.")
 @click.option("--json", "as_json", is_flag=True, help='A line is {"key": ..., "value": ..., "headers": {...}}.')
 @click.option("--null", "null", metavar="TEXT", help="A value that is exactly this is a tombstone.")
-@click.option("-p", "--partition", type=click.IntRange(0), help="Into this partition.")
+@click.option("-p", "--partition", type=click.IntRange(0), metavar="N", help="Into this partition.")
 @click.option(
     "--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none", show_default=True
 )

@@ -96,7 +96,7 @@ def get(
 @click.argument("app_id", metavar="APP")
 @click.argument("table")
 @click.option("--prefix", default="", help="Only keys that begin so.")
-@click.option("-n", "--limit", type=click.IntRange(1), help="Stop after so many rows.")
+@click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="Stop after so many rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
 @broker_option
 @click.pass_obj
@@ -123,7 +123,7 @@ def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: in
 @click.argument("table")
 @click.argument("key", required=False)
 @click.option("--prefix", default="", help="Only keys that begin so.")
-@click.option("-n", "--count", type=click.IntRange(1), help="Stop after so many changes.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after so many changes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a change.")
 @broker_option
 @click.pass_obj

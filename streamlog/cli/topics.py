@@ -80,8 +80,10 @@ async def _record_counts(admin: Admin, infos: Mapping[str, TopicInfo]) -> dict[s
 
 @topics.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("-p", "--partitions", type=click.IntRange(1), help="How many. [the broker's num.partitions]")
-@click.option("-r", "--replication-factor", type=click.IntRange(1), help="Copies of each. [the broker's default]")
+@click.option("-p", "--partitions", type=click.IntRange(1), metavar="N", help="How many. [the broker's num.partitions]")
+@click.option(
+    "-r", "--replication-factor", type=click.IntRange(1), metavar="N", help="Copies of each. [the broker's default]"
+)
 @click.option("-c", "--config", "settings", metavar="NAME=VALUE", multiple=True, help="A setting; may be repeated.")
 @broker_option
 @click.pass_obj
@@ -172,7 +174,9 @@ def delete(invocation: Invocation, names: Sequence[str]) -> None:
 
 @topics.command()
 @click.argument("name")
-@click.option("-p", "--partitions", type=click.IntRange(1), help="Grow to so many. Keys move: think of tables.")
+@click.option(
+    "-p", "--partitions", type=click.IntRange(1), metavar="N", help="Grow to so many. Keys move: think of tables."
+)
 @click.option("-c", "--config", "settings", metavar="NAME=VALUE", multiple=True, help="A setting; may be repeated.")
 @click.option("--unset", metavar="NAME", multiple=True, help="Back to the default; may be repeated.")
 @broker_option

@@ -41,7 +41,14 @@ WEB_DEFAULT = f"127.0.0.1:{PORT_PREFERRED}"
 @click.option(
     "--no-web", is_flag=True, help="Do not answer queries: streamlog.connect will not see this worker's rows."
 )
-@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True, help="Worker processes to run.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Worker processes to run.",
+)
 @click.option("--create-topics", is_flag=True, help="Create missing topics even where the app names no partitions=.")
 @click.option(
     "-l",

@@ -25,6 +25,10 @@ PAUSE_S_FIRST, PAUSE_S_MAX = 0.05, 0.5
 
 ATTEMPT_S_MAX = 10.0
 
+OVERLOADED = 503
+MAP_OF_TWO = b"\x82"
+"""How a packed `Trouble` begins; the HTTP layer's own refusal is plain text."""
+
 HEADERS = (("accept", MSGPACK), ("content-type", MSGPACK), (FORWARDED, "1"))
 
 
@@ -105,6 +109,9 @@ class Asker:
                 continue
             if answer.status == 200:
                 return answer
+            if answer.status == OVERLOADED and not answer.body.startswith(MAP_OF_TWO):
+                why = f"the worker at {endpoint} has too many requests to answer"
+                continue
             trouble = _decode(answer.body, Trouble)
             if trouble.code not in ("not_owner", "not_ready"):
                 raise _error_of(trouble)

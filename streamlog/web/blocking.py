@@ -183,7 +183,7 @@ def connect(
         with streamlog.connect("localhost:9092", app="flights") as live:
             live.table("delay_min")["UA"]
 
-    Args:   broker: "host:port,host:port"; default STREAMLOG_BROKER, then the App's, then the embedded log that runs in
+    Args:   broker: "host:port,host:port"; default the App's, then STREAMLOG_BROKER, then the embedded log that runs in
                     the data directory.
             app: the app's id, or the App itself, whose types then decode keys and values.
             timeout_s: how long one read may follow a partition that moves.

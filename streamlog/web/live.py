@@ -361,7 +361,7 @@ def connect_async(
 ) -> AsyncLive:
     """The live tables of an app: `async with streamlog.connect_async("localhost:9092", app="flights") as live: ...`
 
-    Args:   broker: "host:port,host:port"; default STREAMLOG_BROKER, then the App's, then the embedded log that runs in
+    Args:   broker: "host:port,host:port"; default the App's, then STREAMLOG_BROKER, then the embedded log that runs in
                     the data directory.
             app: the app's id, or the App itself, whose types then decode keys and values.
             timeout_s: how long one read may follow a partition that moves.
@@ -376,7 +376,7 @@ def connect_async(
 
 def find_broker(env: Env, broker: str | None, app: App | None, data_dir: str | None) -> str:
     """Addresses as `connect` looks for them. Raises UserError."""
-    found = broker or os.environ.get("STREAMLOG_BROKER") or (None if app is None else app.settings.broker)
+    found = broker or (None if app is None else app.settings.broker) or os.environ.get("STREAMLOG_BROKER")
     if found:
         return found
     directory = data_dir or os.environ.get("STREAMLOG_DATA_DIR") or DATA_DIR_DEFAULT
