@@ -47,5 +47,12 @@ $(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml
 interop-java: setup $(KAFKA_LIBS)/.stamp ## compare with Apache Kafka's own code (needs a JDK 17 and Maven)
 	@STREAMLOG_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS) $(BIN)/pytest -m interop_java
 
+bench: setup ## measure beside Apache Kafka, Kafka Streams, Faust and Quix (JSON in target/bench)
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then $(MAKE) --no-print-directory $(KAFKA_LIBS)/.stamp; \
+	else echo "make bench: no JDK 17 and Maven on PATH, so the rows against Apache Kafka are missing"; fi
+	@mkdir -p target/bench
+	@for name in codec state wire_messages; do $(BIN)/python -m bench.$$name || exit 1; done
+	@for name in broker streams; do $(BIN)/python -m bench.$$name --json target/bench/$$name.json || exit 1; done
+
 clean: ## remove the environment and build products
 	@rm -rf $(VENV) build target *.egg-info

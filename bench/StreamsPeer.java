@@ -12,6 +12,7 @@ import java.util.concurrent.CountDownLatch;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.Deserializer;
 import org.apache.kafka.common.serialization.Serde;
 import org.apache.kafka.common.serialization.Serdes;
@@ -26,6 +27,7 @@ import org.apache.kafka.streams.kstream.KStream;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
 import org.apache.kafka.streams.kstream.TimeWindows;
+import org.apache.kafka.streams.processor.StateRestoreListener;
 import org.apache.kafka.streams.state.KeyValueStore;
 import org.apache.kafka.streams.state.WindowStore;
 
@@ -65,6 +67,43 @@ public class StreamsPeer {
         return Serdes.serdeFrom(write, read);
     }
 
+    // Counts everything, then starts again with an empty directory and times the restore of the table.
+    static void restore(StreamsBuilder builder, Properties settings, long events) throws Exception {
+        try (KafkaStreams streams = new KafkaStreams(builder.build(), settings)) {
+            streams.start();
+            done.await();
+            streams.close(Duration.ofSeconds(60));
+        }
+        settings.put(StreamsConfig.STATE_DIR_CONFIG, Files.createTempDirectory("bench-streams").toString());
+        CountDownLatch restored = new CountDownLatch(1);
+        long[] began = new long[2];
+        long[] ended = new long[2];
+        try (KafkaStreams streams = new KafkaStreams(builder.build(), settings)) {
+            streams.setGlobalStateRestoreListener(new StateRestoreListener() {
+                public void onRestoreStart(TopicPartition partition, String store, long start, long end) {
+                    began[0] = System.nanoTime();
+                    began[1] = cpuNs();
+                }
+
+                public void onBatchRestored(TopicPartition partition, String store, long end, long count) {}
+
+                public void onRestoreEnd(TopicPartition partition, String store, long count) {
+                    ended[0] = System.nanoTime();
+                    ended[1] = cpuNs();
+                    restored.countDown();
+                }
+            });
+            streams.start();
+            restored.await();
+            long keys = Math.min(events, 1_000_000);
+            double seconds = (ended[0] - began[0]) / 1e9;
+            System.out.printf("{\"events_per_s\": %.1f, \"cpu_us_per_event\": %.3f, \"restore_s\": %.3f}%n",
+                keys / seconds, (ended[1] - began[1]) / 1e3 / keys, seconds);
+            System.out.flush();
+            streams.close(Duration.ofSeconds(10));
+        }
+    }
+
     public static void main(String[] args) throws Exception {
         String row = args[0], bootstrap = args[1], topic = args[2];
         long events = Long.parseLong(args[3]), first = events / 4;
@@ -99,7 +138,7 @@ public class StreamsPeer {
                 sale.amount *= 2;
                 return sale;
             }).to(out, Produced.with(Serdes.String(), sales));
-        } else if (row.equals("count")) {
+        } else if (row.equals("count") || row.equals("restore")) {
             stream.groupByKey(Grouped.with(Serdes.String(), sales)).count(
                 Materialized.<String, Long, KeyValueStore<Bytes, byte[]>>as("counts"));
         } else if (row.equals("tumbling")) {
@@ -108,6 +147,10 @@ public class StreamsPeer {
                 .count(Materialized.<String, Long, WindowStore<Bytes, byte[]>>as("windows"));
         } else {
             throw new IllegalArgumentException(row);
+        }
+        if (row.equals("restore")) {
+            restore(builder, settings, events);
+            System.exit(0);
         }
         KafkaStreams streams = new KafkaStreams(builder.build(), settings);
         streams.setUncaughtExceptionHandler(error -> {

@@ -28,8 +28,10 @@ class Sale(streamlog.Record):
     note: str
 
 
-def make_app(row: str, source: str, commit_ms: int) -> streamlog.App:
-    app = streamlog.App(f"bench-{row}-{time.time_ns()}", commit_interval_ms=commit_ms, commit_events_max=10**9)
+def make_app(row: str, source: str, commit_ms: int, app_id: str = "") -> streamlog.App:
+    app = streamlog.App(
+        app_id or f"bench-{row}-{time.time_ns()}", commit_interval_ms=commit_ms, commit_events_max=10**9
+    )
     sales = app.topic(source, value=Sale, partitions=1)
     if row == "map":
         out = app.topic(f"{app.id}-out", value=Sale, partitions=1)
@@ -93,11 +95,36 @@ async def measure(row: str, bootstrap: str, topic: str, events: int, commit_ms: 
     }
 
 
+async def measure_restore(bootstrap: str, topic: str, events: int, commit_ms: int) -> dict[str, float]:
+    """Seconds from an empty directory to a running task, for the table of all keys that `events` events count."""
+    app_id = f"bench-restore-{time.time_ns()}"
+    took_s = cpu_s = 0.0
+    for restoring in (False, True):
+        app = make_app("count", topic, commit_ms, app_id)
+        with tempfile.TemporaryDirectory(prefix="bench-app-") as directory:
+            async with Worker(app, env=real_env(), broker=bootstrap, data_dir=directory, create_topics=True) as worker:
+                began_s, began_cpu_s = 0.0, 0.0
+                while True:
+                    tasks = worker.status().tasks
+                    if tasks and not began_s:
+                        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+                    if tasks and tasks[0].state == "running":
+                        took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+                        if restoring or tasks[0].partitions[0].committed == events:
+                            break
+                    await asyncio.sleep(0.002 if restoring else 0.2)
+    keys = min(events, 10**6)
+    return {"events_per_s": keys / took_s, "cpu_us_per_event": cpu_s / keys * 1e6, "restore_s": took_s}
+
+
 def main() -> None:
     row, bootstrap, topic, events, commit_ms = sys.argv[1:6]
     import uvloop
 
-    result = uvloop.run(measure(row, bootstrap, topic, int(events), int(commit_ms)))
+    if row == "restore":
+        result = uvloop.run(measure_restore(bootstrap, topic, int(events), int(commit_ms)))
+    else:
+        result = uvloop.run(measure(row, bootstrap, topic, int(events), int(commit_ms)))
     print(json.dumps(result))
 
 
