@@ -61,6 +61,8 @@ class Node:
         await self.broker.groups.close()
         self.broker.partitions.close()
         await self.scope.close()
+        # Beforehand and in threads: thousands of syncs one after the other would take minutes.
+        await self.broker.flusher.checkpoint_all(self.broker.logs.logs.values())
         epoch = self.broker.image.brokers[self.broker.node_id].epoch
         self.broker.logs.close(broker_epoch=epoch)
 

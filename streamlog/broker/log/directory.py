@@ -183,8 +183,6 @@ class LogDirectory:
         if key in self.logs and self.topic_ids[key] == topic_id:
             return self.logs[key]
         try:
-            if self._env.storage.is_directory(self.directory_of(*key)) and not self._belongs(key, topic_id):
-                self.quarantine(topic, partition)
             log = self._open(key, topic_id, config, now_ms)
         except PartitionOffline as error:
             self.offline[key] = error.message
@@ -201,11 +199,15 @@ class LogDirectory:
     def _open(self, key: TopicPartition, topic_id: uuid.UUID, config: LogConfig, now_ms: int) -> PartitionLog:
         path = self.directory_of(*key)
         is_new = not self._env.storage.is_directory(path)
+        found_id = None if is_new else self._topic_id_of(key)
+        if found_id is not None and found_id != topic_id:
+            self.quarantine(*key)
+            is_new, found_id = True, None
         if is_new:
             self._forget_offsets(key)
             self._env.storage.make_directory(path)
             self._present.add(key)
-        if self._topic_id_of(key) is None:
+        if found_id is None:
             self._write_topic_id(path, topic_id)
         return PartitionLog.open(
             self._env,
@@ -237,10 +239,6 @@ class LogDirectory:
             return decode_partition_metadata(data) if data else None
         except DamagedCheckpoint as error:
             raise PartitionOffline(f"{path} is damaged: {error}") from error
-
-    def _belongs(self, key: TopicPartition, topic_id: uuid.UUID) -> bool:
-        found = self._topic_id_of(key)
-        return found is None or found == topic_id
 
     def directory_of(self, topic: str, partition: int) -> str:
         return f"{self.path}/{topic}-{partition}"

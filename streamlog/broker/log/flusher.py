@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 
 from streamlog.broker.log.flush import CheckpointWork, FlushWork
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.waiters import OffsetWaiters
-from streamlog.env import Env, Scope
+from streamlog.env import OFFLOAD_THREADS_MAX, Env, Scope
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,23 @@ class Flusher:
             await self._sync(log, work)
         queue.waiters.advance(log.flushed_offset)
         return log.recovery_point != before
+
+    async def checkpoint_all(self, logs: Iterable[PartitionLog]) -> None:
+        """Checkpoint these, as many at a time as there are threads to wait for the disk.
+
+        A file system makes neighbouring syncs durable together, so several at a time take less than their sum. What
+        fails is offline then, with the reason in its `failure`.
+        """
+        pending = iter(list(logs))
+
+        async def work_off() -> None:
+            for log in pending:  # all of them take from the same iterator
+                with suppress(PartitionOffline):
+                    await self.checkpoint(log)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(OFFLOAD_THREADS_MAX):
+                group.create_task(work_off())
 
     async def _sync(self, log: PartitionLog, work: FlushWork | CheckpointWork | None) -> None:
         if work is None:

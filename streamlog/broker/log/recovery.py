@@ -20,7 +20,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, DamagedCheckpoint, decode_epochs
+from streamlog.broker.log.checkpoint import (
+    LEADER_EPOCH_FILE,
+    PARTITION_METADATA_FILE,
+    DamagedCheckpoint,
+    decode_epochs,
+)
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.epochs import EpochCache
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
@@ -88,6 +93,8 @@ def load(
     Raises: DamagedLog: promised bytes are gone or wrong; nothing was cut. OSError.
     """
     report = RecoveryReport()
+    if recovery_point == 0 and set(storage.list(directory)) <= {PARTITION_METADATA_FILE}:
+        return _begin(storage, directory, config, report, log_start_offset, now_ms)
     finish_interrupted(storage, directory, config, report, now_ms)
     segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
     epochs = _load_epochs(storage, directory, segments, report)
@@ -116,6 +123,19 @@ def load(
         if segment is not segments.active:
             segment.close()
     return LoadedLog(segments, epochs, producers, report, log_start_offset, was_clean and not report.rebuilt)
+
+
+def _begin(
+    storage: Storage, directory: str, config: LogConfig, report: RecoveryReport, log_start_offset: int, now_ms: int
+) -> LoadedLog:
+    """The log of a directory that holds none yet.
+
+    Recovery would come to the same; but topics come with dozens of partitions, and each would cost it five listings.
+    """
+    segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
+    producers = ProducerState()
+    producers.end_offset = log_start_offset
+    return LoadedLog(segments, EpochCache(), producers, report, log_start_offset, was_clean=False)
 
 
 def _open_segments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,3 +225,25 @@ async def test_waiters_learn_that_waiting_is_in_vain() -> None:
         await future
     with pytest.raises(PartitionOffline):
         await waiters.reached(1)
+
+
+async def test_checkpoint_of_many_logs_leaves_nothing_for_their_close(tmp_path: Path) -> None:
+    """Every log is checkpointed, also behind one whose disk fails; that one is offline and keeps its recovery point."""
+    env, faults = faulty_env()
+    logs = [Bench(tmp_path / f"orders-{number}", env=env).open() for number in range(10)]
+    for log in logs:
+        append(log, batch_of(b"1"))
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+
+        def fail_in_one(name: str, path: str) -> None:
+            if name == "fdatasync" and "orders-3" in path:
+                raise OSError(errno.EIO, "broken disk", path)
+
+        faults.before = fail_in_one
+        await flusher.checkpoint_all(logs)
+    assert logs[3].failure is not None
+    assert logs[3].recovery_point == 0
+    assert all(log.begin_checkpoint() is None for log in logs if log is not logs[3])
+    for log in logs:
+        log.abandon()
