@@ -37,19 +37,28 @@ class LocalTables:
     """See the module's essay."""
 
     def __init__(self, worker: Worker) -> None:
+        """Of a worker whose topology is resolved."""
         self._worker = worker
         self._tables: dict[str, Table[Any, Any]] = {table.name: table for table in worker.plan.tables}
         self._values: dict[str, Serde[Any]] = {
             table.name: table_value_serde_for(table.value_type) for table in worker.plan.tables
         }
 
+        self._infos = {name: self._describe(name) for name in sorted(self._tables)}
+
     # --- which tables ---------------------------------------------------------------------------------------------
 
     def infos(self) -> list[TableInfo]:
-        return [self.info(name) for name in sorted(self._tables)]
+        """By name."""
+        return list(self._infos.values())
 
     def info(self, name: str) -> TableInfo:
-        table = self.table(name)
+        """Raises UserError, which lists the tables there are."""
+        self.table(name)
+        return self._infos[name]
+
+    def _describe(self, name: str) -> TableInfo:
+        table = self._tables[name]
         node = self._worker.topology.table(name)
         return TableInfo(
             name=name,

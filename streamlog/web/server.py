@@ -18,13 +18,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -54,6 +56,8 @@ PORT_PREFERRED = 6066
 
 FORWARD_S = 5.0
 """How long a worker asks others for one answer; rebalances are over by then, or the caller should ask again."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 BODY_BYTES_MAX = 16 << 20
 CONNECTIONS_MAX = 1_000
@@ -102,7 +106,7 @@ class WebServer:
         asker = Asker(self._http, routes, worker.env.clock, self._program.id)
         pages = Pages(worker, LocalTables(worker), asker, routes, self._bootstrap, worker.env)
         config = uvicorn.Config(
-            pages.application(),
+            pages.application(self._hosts()),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -130,6 +134,14 @@ class WebServer:
             )
         log.info("app=%s web=http://%s:%d", self._program.id, shown_host, port)
         return self._advertised or f"{shown_host}:{port}"
+
+    def _hosts(self) -> list[str]:
+        """Names for this server. On loopback a web page that somebody looks at could otherwise read the tables, by
+        giving its own name the address 127.0.0.1 (DNS rebinding)."""
+        if self._host not in LOOPBACK:
+            return ["*"]
+        advertised = [] if self._advertised is None else [self._advertised.rpartition(":")[0]]
+        return [*LOOPBACK, *advertised]
 
     async def _listen(self, protocol: Callable[[], asyncio.Protocol]) -> None:
         loop = asyncio.get_running_loop()
@@ -168,7 +180,8 @@ class Pages:
         self._worker, self._tables, self._asker, self._routes = worker, tables, asker, routes
         self._bootstrap, self._env = bootstrap, env
 
-    def application(self) -> Starlette:
+    def application(self, hosts: Sequence[str]) -> Starlette:
+        """Args: hosts: names that requests may be addressed to."""
         routes = [
             ("/", self.index, "GET"),
             ("/health", self.health, "GET"),
@@ -180,7 +193,10 @@ class Pages:
             ("/tables/{table}/rows", self.rows, "POST"),
             ("/tables/{table}/{key:path}", self.row, "GET"),
         ]
-        return Starlette(routes=[Route(path, _guarded(page), methods=[method]) for path, page, method in routes])
+        return Starlette(
+            routes=[Route(path, _guarded(page), methods=[method]) for path, page, method in routes],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        )
 
     # --- this worker ----------------------------------------------------------------------------------------------
 
@@ -348,13 +364,10 @@ class Pages:
         )
 
     def _info(self, request: Request) -> TableInfo:
-        name = request.path_params["table"]
-        if name not in {info.name for info in self._tables.infos()}:
-            try:
-                self._tables.table(name)
-            except UserError as error:
-                raise _NoTable(str(error)) from None
-        return self._tables.info(name)
+        try:
+            return self._tables.info(request.path_params["table"])
+        except UserError as error:
+            raise _NoTable(str(error)) from None
 
 
 class _NoTable(UserError):

@@ -105,6 +105,16 @@ def test_changes_are_streamed_one_a_line(shell: Shell) -> None:
     assert (change["key"], change["value"]) == ("YY", 2.0)
 
 
+def test_a_server_on_loopback_answers_to_its_own_names_only(endpoints: list[str]) -> None:
+    """A web page cannot read tables by pointing a name of its own at 127.0.0.1."""
+    request = urllib.request.Request(f"http://{endpoints[0]}/tables", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value:
+        assert refused.value.code == 400
+    assert _get(endpoints[0].replace("127.0.0.1", "localhost"), "/health")[0] == 200
+
+
 def test_keys_in_urls_are_the_records_own_bytes(endpoints: list[str]) -> None:
     """Percent-encoded text, slashes included, and keys named like pages by query."""
     status, body = _get(endpoints[0], "/tables/delay_min/a%2Fb%20%C3%BC")

@@ -1,0 +1,80 @@
+"""`streamlog tables` against one worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.shell import Shell, flight_line, until
+
+
+@pytest.fixture(scope="module")
+def flying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell with a worker that has seen three flights."""
+    shell = Shell(tmp_path_factory.mktemp("flying"))
+    try:
+        shell.worker()
+        lines = flight_line("UA", 5, hour=3) + flight_line("UA", 7, hour=4) + flight_line("AA", 1, hour=3)
+        shell.ok("produce", "flights", "-s", ":", "-q", stdin=lines)
+        until("processed", lambda: len(shell.ok("tables", "scan", "flights", "departures").splitlines()) == 3)
+        yield shell
+    finally:
+        shell.close()
+
+
+def test_one_value_is_printed_alone(flying: Shell) -> None:
+    """For use in scripts; with --json it says how old it is."""
+    assert flying.ok("tables", "get", "flights", "delay_min", "UA") == "12.0\n"
+    answer = flying.run("tables", "get", "flights", "delay_min", "UA", "--json").json
+    assert (answer["key"], answer["value"], answer["staleness"]["state"]) == ("UA", 12.0, "running")
+    assert json.loads(flying.ok("tables", "get", "flights", "last_flight", "UA"))["delay_min"] == 7.0
+
+
+def test_windows_are_listed_or_picked(flying: Shell) -> None:
+    """All windows of a key, or the one at a time."""
+    lines = flying.ok("tables", "get", "flights", "departures", "UA").splitlines()
+    assert lines[0].split() == ["START", "END", "VALUE"]
+    assert [line.split() for line in lines[1:]] == [
+        ["2013-01-01T03:00:00Z", "2013-01-01T04:00:00Z", "1"],
+        ["2013-01-01T04:00:00Z", "2013-01-01T05:00:00Z", "1"],
+    ]
+    assert flying.ok("tables", "get", "flights", "departures", "UA", "--at", "2013-01-01T03:59") == "1\n"
+
+
+def test_scans_are_lines(flying: Shell) -> None:
+    """Key, window where there is one, and value; or JSON."""
+    assert flying.ok("tables", "scan", "flights", "delay_min", "-n", "2") == "AA\t1.0\nUA\t12.0\n"
+    assert flying.ok("tables", "scan", "flights", "departures", "--prefix", "A") == "AA\t2013-01-01T03:00:00Z\t1\n"
+    lines = flying.ok("tables", "scan", "flights", "delay_min", "--prefix", "U", "--json").splitlines()
+    assert [json.loads(line) for line in lines] == [{"key": "UA", "value": 12.0}]
+
+
+def test_what_is_not_there_is_said_with_exit_code_1(flying: Shell) -> None:
+    """A key, a window, a table, an app."""
+    cases = {
+        ("flights", "delay_min", "XX"): "streamlog: table delay_min of flights has no key 'XX'\n",
+        ("flights", "departures", "XX"): "streamlog: table departures of flights has no windows of 'XX'\n",
+        ("flights", "nothing", "XX"): (
+            "streamlog: app flights has no table 'nothing'; its tables: delay_min, departures, last_flight\n"
+        ),
+        ("flight", "delay_min", "XX"): "streamlog: there is no app 'flight' on these brokers; groups there: flights\n",
+    }
+    for arguments, said in cases.items():
+        done = flying.run("tables", "get", *arguments)
+        assert (done.code, done.err) == (1, said)
+
+
+def test_changes_are_printed_as_they_are_committed(flying: Shell) -> None:
+    """Until enough were seen."""
+    watching = flying.start("tables", "watch", "flights", "last_flight", "ZZ", "-n", "1", "--json")
+
+    def seen() -> bool:
+        flying.ok("produce", "flights", "-s", ":", "-q", stdin=flight_line("ZZ", 9))  # again: it may not watch yet
+        return watching.process.poll() is not None
+
+    until("one change was printed", seen)
+    assert watching.ends() == 0
+    change = json.loads(watching.text)
+    assert (change["key"], change["value"]["delay_min"]) == ("ZZ", 9.0)
