@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types imports test demo crash interop-java interop-kafka bench ci clean
@@ -10,10 +11,22 @@ STAMP  := $(VENV)/.stamp
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml setup.py streamlog/wire/records_compiled.py
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev,demo]'
+# What an installation depends on: the codec is compiled while installing, where a C compiler is.
+INSTALLED := pyproject.toml setup.py streamlog/wire/records_compiled.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "streamlog needs Python 3.11 or later; say which: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+
+$(STAMP): $(INSTALLED) | $(BIN)/python
+	@echo "installing streamlog and the tools of its tests into $(VENV)"
+	@$(PIP) install --quiet -e '.[test,dev,demo]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.demo: $(INSTALLED) | $(BIN)/python
+	@echo "installing streamlog, pandas and the flights into $(VENV)"
+	@$(PIP) install --quiet -e '.[demo]'
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything the other targets need
@@ -30,6 +43,9 @@ types: setup ## mypy strict and pyright
 imports: setup ## check that imports point down
 	@$(BIN)/lint-imports
 
+demo: $(VENV)/.demo ## a year of flights through workers on an embedded log, checked against pandas
+	@$(BIN)/python -m examples.flights_demo
+
 test: setup ## run the tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
@@ -39,10 +55,13 @@ crash: setup ## kill brokers with -9 under load, many times
 KAFKA_LIBS := target/kafka-libs
 
 $(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml
-	@command -v java >/dev/null || { echo "make interop-java: no java on PATH; install a JDK 17"; exit 1; }
-	@command -v mvn >/dev/null || { echo "make interop-java: no mvn on PATH; install Maven, it fetches Apache Kafka's jars"; exit 1; }
+	@command -v java >/dev/null || { echo "no java on PATH; install a JDK 17"; exit 1; }
+	@command -v mvn >/dev/null || { echo "no mvn on PATH; install Maven, it fetches Apache Kafka's jars"; exit 1; }
 	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
+
+.PHONY: kafka-libs
+kafka-libs: $(KAFKA_LIBS)/.stamp ## fetch Apache Kafka's jars from Maven Central into target/
 
 interop-java: setup $(KAFKA_LIBS)/.stamp ## compare with Apache Kafka's own code (needs a JDK 17 and Maven)
 	@STREAMLOG_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS) $(BIN)/pytest -m interop_java
@@ -53,6 +72,9 @@ bench: setup ## measure beside Apache Kafka, Kafka Streams, Faust and Quix (JSON
 	@mkdir -p target/bench
 	@for name in codec state wire_messages; do $(BIN)/python -m bench.$$name || exit 1; done
 	@for name in broker streams; do $(BIN)/python -m bench.$$name --json target/bench/$$name.json || exit 1; done
+
+ci: ## everything that has to pass, as .ci/run calls it
+	@.ci/run
 
 clean: ## remove the environment and build products
 	@rm -rf $(VENV) build target *.egg-info
