@@ -54,8 +54,18 @@ def run_java(libs: Path, main_class: str, arguments: Sequence[str], *, stdin: st
 class KafkaNode:
     """A running Apache Kafka. `stop` and `start` again keep the directory and the ports; `close` removes it."""
 
-    def __init__(self, libs: Path, *, port: int | None = None, properties: Mapping[str, str] | None = None) -> None:
-        """Properties override ours; `%controller%` in a value stands for the controller's port."""
+    def __init__(
+        self,
+        libs: Path,
+        *,
+        port: int | None = None,
+        properties: Mapping[str, str] | None = None,
+        features: Mapping[str, int] | None = None,
+    ) -> None:
+        """Properties override ours; `%controller%` in a value stands for the controller's port.
+
+        Features are finalized at these levels instead of the release's.
+        """
         self.libs = libs
         self.port, self.controller_port = port or free_port(), free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="streamlog-kafka-")
@@ -87,7 +97,8 @@ class KafkaNode:
         config = self.path / "server.properties"
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())
         config.write_text(lines.replace("%controller%", str(self.controller_port)))
-        run_java(libs, "kafka.tools.StorageTool", ["format", "-t", CLUSTER_ID, "-c", str(config)])
+        levels = [word for name, level in (features or {}).items() for word in ("--feature", f"{name}={level}")]
+        run_java(libs, "kafka.tools.StorageTool", ["format", "-t", CLUSTER_ID, "-c", str(config), *levels])
         self.start()
 
     @property

@@ -43,6 +43,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         if self.refusing:
             writer.transport.abort()
             return
@@ -51,7 +52,6 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        number = self.connections
         self._writers[2 * number], self._writers[2 * number + 1] = writer, far_writer
         pumps = [
             asyncio.create_task(self._pump(reader, far_writer, answers=False)),

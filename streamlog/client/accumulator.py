@@ -51,10 +51,15 @@ DEFINITE = frozenset(
         ErrorCode.UNKNOWN_TOPIC_ID,
         ErrorCode.INCONSISTENT_TOPIC_ID,
         ErrorCode.TRANSACTION_ABORTABLE,
+        ErrorCode.CONCURRENT_TRANSACTIONS,
     }
 )
 """A broker answers these before it appends. NOT_LEADER_OR_FOLLOWER is not among them: a leader that is deposed
 while followers copy the batch says it too."""
+
+CONCURRENT_TRANSACTIONS_BACKOFF_MS = 10
+"""The markers of the transaction before are still being written, which takes milliseconds; a usual back-off of a
+hundred would be the price of every commit."""
 
 GONE_SEQUENCES = frozenset({ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.UNKNOWN_PRODUCER_ID})
 
@@ -87,6 +92,7 @@ class Limits:
     idempotent: bool
     compression: Compression
     compression_level: int | None
+    transactional: bool = False
 
 
 class Port(Protocol):
@@ -108,6 +114,14 @@ class Port(Protocol):
         """Uniform in [0, 1), for jitter."""
         ...
 
+    def may_send(self, key: PartitionKey) -> bool:
+        """In a transaction: whether a partition is part of it. If not, the driver sees to it and wakes up."""
+        ...
+
+    def on_gap(self, key: PartitionKey) -> None:
+        """In a transaction: sequences of a partition are broken, so the transaction cannot be completed."""
+        ...
+
 
 class Accumulator:
     """See the module's essay. Everything here is synchronous and owned by one event loop."""
@@ -123,6 +137,7 @@ class Accumulator:
         self._lingering: deque[tuple[PartitionQueue, Batch]] = deque()  # by age; closed batches stay until they surface
         self._aging: deque[tuple[PartitionQueue, Batch]] = deque()  # by age; resolved batches stay until they surface
         self._retry_at_ms: int | None = None  # earliest retry among waiting batches, or too early; None: no retries
+        self.final = False  # what fails now is not sent again: the transaction is being aborted
         self._ticket = 0  # raised by every flush
         self._unresolved: dict[int, int] = {}  # ticket -> batches without an answer; ascending
 
@@ -155,7 +170,9 @@ class Accumulator:
         return batch
 
     def _add_queue(self, key: PartitionKey) -> PartitionQueue:
-        queue = self.queues[key] = PartitionQueue(key, idempotent=self.limits.idempotent)
+        queue = self.queues[key] = PartitionQueue(
+            key, idempotent=self.limits.idempotent, transactional=self.limits.transactional
+        )
         queue.leader = self._port.leader(key)
         return queue
 
@@ -242,8 +259,13 @@ class Accumulator:
             if drained and size_bytes > self.limits.request_size_bytes_max:
                 break
             if queue.needs_new_epoch() and queue.identity == self.identity:
+                if self.limits.transactional:
+                    self._port.on_gap(queue.key)  # only the transaction's coordinator may raise its epoch
+                    continue
                 self._start_new_epoch()
             if self.limits.idempotent and self.identity == NO_IDENTITY and batch.sequence == NO_SEQUENCE:
+                continue
+            if self.limits.transactional and not self._port.may_send(queue.key):
                 continue
             queue.start(batch, self.identity, self.limits.compression, self.limits.compression_level)
             drained.append((queue.key, batch))
@@ -296,19 +318,23 @@ class Accumulator:
             queue.give_up(batch)
             self._after(queue)
             return None
-        if self.limits.idempotent and error_code in GONE_SEQUENCES:
+        if self.limits.idempotent and error_code in GONE_SEQUENCES and not self.final:
             queue.out_of_order(batch, self._retry_time(batch, now_ms))
             self._expect_retry(batch)
             self._after(queue)
             return None
-        if error_code == ErrorCode.MESSAGE_TOO_LARGE and batch.record_count > 1:
+        if error_code == ErrorCode.MESSAGE_TOO_LARGE and batch.record_count > 1 and not batch.maybe_written:
             self._split(queue, batch)
             self._after(queue)
             return None
-        if error_code == ErrorCode.INVALID_PRODUCER_EPOCH:
+        if error_code == ErrorCode.INVALID_PRODUCER_EPOCH and not self.limits.transactional:
             self.identity = NO_IDENTITY  # somebody writes under our id: take another
-        if retriable and now_ms < batch.created_at_ms + self.limits.delivery_timeout_ms:
-            queue.retry(batch, 0 if at_once else self._retry_time(batch, now_ms))
+        if retriable and not self.final and now_ms < batch.created_at_ms + self.limits.delivery_timeout_ms:
+            if error_code == ErrorCode.CONCURRENT_TRANSACTIONS:
+                at_ms = now_ms + CONCURRENT_TRANSACTIONS_BACKOFF_MS
+            else:
+                at_ms = 0 if at_once else self._retry_time(batch, now_ms)
+            queue.retry(batch, at_ms)
             self._expect_retry(batch)
             self._after(queue)
             return None
@@ -350,6 +376,19 @@ class Accumulator:
                 verdicts.append(self._resolve(Verdict(key, batch, error_code, definite, message=message)))
         if not queue.waiting:
             self.leaderless.pop(key, None)
+        return verdicts
+
+    def drop_waiting(self, message: str) -> list[Verdict]:
+        """Give up everything that is not in flight: the transaction is being aborted."""
+        verdicts = []
+        for queue in self.queues.values():
+            queue.close_open()
+            for batch in list(queue.waiting):
+                queue.give_up(batch)
+                code = ErrorCode.TRANSACTION_ABORTABLE
+                verdicts.append(
+                    self._resolve(Verdict(queue.key, batch, code, not batch.maybe_written, message=message))
+                )
         return verdicts
 
     def abandon(self) -> list[Verdict]:

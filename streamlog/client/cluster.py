@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 GROUP_COORDINATOR = 0
 TRANSACTION_COORDINATOR = 1
 
+CONCURRENT_TRANSACTIONS_PAUSE_S = 0.01
+"""The transaction before is being completed, which takes milliseconds."""
+
 BOOTSTRAP_NODE_ID = -1
 """Node ids from here downwards stand for the addresses of the bootstrap list, whose ids are not known."""
 
@@ -372,6 +375,9 @@ class Cluster:
             except (BrokerUnreachable, RemoteProtocolError) as error:
                 failure = error
                 self.refresh_nowait()
+            if isinstance(failure, KafkaError) and failure.code is ErrorCode.CONCURRENT_TRANSACTIONS:
+                await asyncio.sleep(CONCURRENT_TRANSACTIONS_PAUSE_S)
+                continue
             attempts += 1
             await self._pause(attempts)
         if isinstance(failure, KafkaError):

@@ -102,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.address = address
         self.closed: Exception | None = None  # why no more requests are taken
         self.in_flight = 0  # unanswered requests; kept equal to len(_pending)
+        self.features: dict[str, int] = {}  # finalized features of the cluster, by name
         self._settings = settings
         self._clock = clock
         self._on_lost = on_lost
@@ -194,6 +195,7 @@ class Connection(asyncio.BufferedProtocol):
             answer = await self.request(message, ApiVersionsResponse, version_max=max(highest, 0))
         if answer.error_code:
             raise KafkaError(ErrorCode.of(answer.error_code), f"the broker at {self.address} refused ApiVersions")
+        self.features = {one.name: one.max_version_level for one in answer.finalized_features}
         self._versions = {}
         for theirs in answer.api_keys:
             ours = API_TABLE.get(theirs.api_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamlog.errors import EnvironmentFailure
+from streamlog.wire.error_codes import KafkaError
 
 
 class BrokerUnreachable(EnvironmentFailure):
@@ -22,6 +23,10 @@ class NotDelivered(EnvironmentFailure):
 
 class DeliveryUnknown(EnvironmentFailure):
     """Nobody knows whether the record was written: it was sent, and no answer came in time."""
+
+
+class ProducerFenced(KafkaError):
+    """Another producer has the transactional id: this one can do nothing any more but close."""
 
 
 def one_line(error: BaseException) -> str:

@@ -7,9 +7,10 @@ sleeps until a batch, an answer, new metadata or a deadline wakes it. Answers ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -22,7 +23,8 @@ from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker
 from streamlog.client.partitioner import StickyPartitioner, partition_for_key
 from streamlog.client.producer_queue import Batch, PartitionKey, ProducerIdentity
-from streamlog.client.values import Headers, RecordMetadata, TopicPartition
+from streamlog.client.transactions import PRODUCE_VERSION_1_MAX, VERSION_2, Transactions
+from streamlog.client.values import GroupMetadata, Headers, OffsetAndMetadata, RecordMetadata, TopicPartition
 from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
 from streamlog.wire.apis import ApiKey
@@ -47,6 +49,8 @@ BUFFER_BYTES_MAX = 32 << 20
 
 IN_FLIGHT_REQUESTS_MAX = 5
 """Per broker, as in Java."""
+
+PRODUCE_VERSION_WITHOUT_IDS = 12
 
 TRANSACTION_TIMEOUT_NONE_MS = 0x7FFF_FFFF
 
@@ -78,8 +82,18 @@ class Producer:
         delivery_timeout_ms: int = 120_000,
         max_block_ms: int = 60_000,
         auto_create_topics: bool = True,
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = 60_000,
         connection: ConnectionSettings | None = None,
     ) -> None:
+        """
+        Args:    linger_ms: how long a batch waits for more records. delivery_timeout_ms: after this long a record has
+        its
+                     answer, whatever happens. max_block_ms: how long `send` waits for a topic to appear.
+                 transactional_id: send in transactions only. The id is this producer's alone: a newer producer
+                     with the same id fences an older one.
+                 transaction_timeout_ms: the broker aborts a transaction that takes longer.
+        """
         if compression.upper() not in Compression.__members__:
             raise UserError(f"compression '{compression}' is unknown; use none, gzip, snappy, lz4 or zstd")
         if acks not in ("all", -1, 0, 1):
@@ -87,6 +101,8 @@ class Producer:
         self._acks = -1 if acks == "all" else acks
         if idempotent and self._acks != -1:
             raise UserError("an idempotent producer needs acks='all'; pass idempotent=False for less")
+        if transactional_id is not None and not idempotent:
+            raise UserError("a transactional producer is idempotent; leave idempotent alone")
         settings = connection or ConnectionSettings(client_id=client_id)
         self._env = env
         self._settings = settings
@@ -105,11 +121,17 @@ class Producer:
                 idempotent,
                 Compression[compression.upper()],
                 compression_level,
+                transactional_id is not None,
             ),
             self,
         )
         self._sticky = StickyPartitioner(batch_size_bytes, env.entropy.randrange)
         self._wake = asyncio.Event()
+        self._transactions: Transactions | None = None
+        if transactional_id is not None:
+            self._transactions = Transactions(
+                self._cluster, self._accumulator, transactional_id, transaction_timeout_ms, self._wake.set
+            )
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight: dict[int, int] = {}  # node id -> unanswered requests
         self._connecting: set[int] = set()  # brokers that a task is connecting to
@@ -141,12 +163,16 @@ class Producer:
     async def close(self) -> None:
         """Send what is buffered, wait for the answers (the delivery timeout bounds it), disconnect.
 
-        Raises what `flush` raises. Cancelled, it answers what is left and disconnects at once.
+        An open transaction is aborted. Raises what `flush` raises. Cancelled, it answers what is left and disconnects
+        at once.
         """
         if self._state != "open":
             return
         try:
-            await self.flush()
+            if self._transactions is not None and self._transactions.unfinished:
+                await self.abort_transaction()
+            else:
+                await self.flush()
         finally:
             self._state = "closed"
             self._settle(self._accumulator.abandon())
@@ -278,6 +304,83 @@ class Producer:
         """Exclusive end of what this producer wrote to a partition, as acknowledged; None when no answer said it."""
         return self._acked.get((partition.topic, partition.partition))
 
+    # -- transactions
+
+    async def init_transactions(self) -> None:
+        """Take over the transactional id: older producers with it are fenced, their open transaction is aborted.
+
+        Raises: KafkaError when the id is refused; BrokerUnreachable.
+        """
+        self._check_open()
+        await self._need_transactions().init()
+
+    def begin_transaction(self) -> None:
+        """From here on, what is sent becomes visible to read_committed consumers together, or never."""
+        self._check_open()
+        self._need_transactions().begin()
+
+    async def send_offsets(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: GroupMetadata) -> None:
+        """Commit a consumer group's offsets with the transaction (`consumer.group_metadata()`, KIP-447).
+
+        Raises: KafkaError: the group went on without that member, or another refusal; the transaction must be aborted.
+        """
+        self._check_open()
+        await self._need_transactions().send_offsets(offsets, group)
+
+    async def commit_transaction(self) -> None:
+        """Flush, then make records and offsets visible.
+
+        Raises: KafkaError TRANSACTION_ABORTABLE: something failed, nothing will be visible; abort. ProducerFenced.
+                BrokerUnreachable: nobody knows yet; call it again.
+        """
+        self._check_open()
+        await self._need_transactions().commit(self._flush_all)
+
+    async def abort_transaction(self) -> None:
+        """Nothing of the transaction becomes visible. Raises ProducerFenced; BrokerUnreachable: call it again."""
+        self._check_open()
+        await self._need_transactions().abort(self._drop_all)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Begin; commit at the end of the block, or abort when it raises."""
+        self.begin_transaction()
+        try:
+            yield self
+        except BaseException:
+            with contextlib.suppress(StreamlogError):
+                await self.abort_transaction()
+            raise
+        try:
+            await self.commit_transaction()
+        except KafkaError as refusal:
+            if refusal.code is ErrorCode.TRANSACTION_ABORTABLE:
+                await self.abort_transaction()
+            raise
+
+    async def _flush_all(self) -> None:
+        """Flush; a record that failed, with or without a future, fails the transaction (see _settle_failure)."""
+        with contextlib.suppress(KafkaError, EnvironmentFailure):
+            await self.flush()
+
+    async def _drop_all(self) -> None:
+        """Give up what was not sent, and wait for the answers to what was."""
+        accumulator = self._accumulator
+        why = NotDelivered("the transaction was aborted before the record was sent")
+        self._fail_unrouted(None, why)
+        accumulator.final = True
+        try:
+            self._settle(accumulator.drop_waiting(one_line(why)))
+            with contextlib.suppress(KafkaError, EnvironmentFailure):
+                await self.flush()
+        finally:
+            accumulator.final = False
+
+    def _need_transactions(self) -> Transactions:
+        if self._transactions is None:
+            raise UserError("this producer has no transactional_id")
+        return self._transactions
+
     # -- partitions
 
     async def partitions(self, topic: str) -> int:
@@ -311,7 +414,7 @@ class Producer:
         except StreamlogError as failure:
             self._fail_unrouted(topic, failure)
             return
-        for done, record in self._unrouted.pop(topic):
+        for done, record in self._unrouted.pop(topic, ()):  # empty when all was given up meanwhile
             try:
                 self._append_with_waiter((topic, self._choose(topic, record)), record, done)
             except StreamlogError as failure:
@@ -319,7 +422,7 @@ class Producer:
 
     def _fail_unrouted(self, topic: str | None, failure: StreamlogError) -> None:
         for name in [topic] if topic is not None else list(self._unrouted):
-            for done, _ in self._unrouted.pop(name):
+            for done, _ in self._unrouted.pop(name, ()):
                 if not done.done():
                     done.set_exception(failure)
 
@@ -334,6 +437,8 @@ class Producer:
 
     def opening_batch(self) -> int:
         self._check_open()
+        if self._transactions is not None:
+            self._transactions.check_may_send()
         if self._accumulator.limits.linger_ms == 0:
             self._wake.set()
         elif self._timer is None:
@@ -350,6 +455,13 @@ class Producer:
 
     def draw(self) -> float:
         return self._env.entropy.random()
+
+    def may_send(self, key: PartitionKey) -> bool:
+        return self._transactions is None or self._transactions.may_send(key)
+
+    def on_gap(self, key: PartitionKey) -> None:
+        assert self._transactions is not None, "only asked in transactions"
+        self._transactions.fail(DeliveryUnknown(f"records for {key[0]}-{key[1]} may have been lost"))
 
     # -- the pump
 
@@ -395,7 +507,7 @@ class Producer:
         if accumulator.leaderless:
             self._find_leaders()
         nodes = accumulator.nodes_with_work()
-        if nodes and accumulator.needs_identity and not self._acquiring:
+        if nodes and accumulator.needs_identity and not self._acquiring and self._transactions is None:
             self._acquiring = True
             self._cluster.scope.spawn("producer id", self._acquire_identity())
         for node_id in nodes:
@@ -483,10 +595,16 @@ class Producer:
                 data = topics[topic] = TopicProduceData(name=topic, topic_id=topic_id, partition_data=[])
             data.partition_data.append(PartitionProduceData(index=partition, records=batch.encoded))
         request = ProduceRequest(
-            acks=self._acks, timeout_ms=self._settings.request_timeout_ms, topic_data=list(topics.values())
+            transactional_id=self._transactions.transactional_id if self._transactions is not None else None,
+            acks=self._acks,
+            timeout_ms=self._settings.request_timeout_ms,
+            topic_data=list(topics.values()),
         )
+        version_max = None if with_ids else PRODUCE_VERSION_WITHOUT_IDS
+        if self._transactions is not None and self._transactions.version < VERSION_2:
+            version_max = PRODUCE_VERSION_1_MAX
         try:
-            version = connection.version_of(ApiKey.PRODUCE, None if with_ids else 12)
+            version = connection.version_of(ApiKey.PRODUCE, version_max)
             if self._acks == 0:
                 connection.send(request, ProduceResponse, None, version=version)
                 self._answer_all(batches, ErrorCode.NONE)
@@ -607,7 +725,9 @@ class Producer:
 
     def _settle_failure(self, verdict: Verdict) -> None:
         failure = self._failure(verdict)
-        log.warning("%s", one_line(failure))
+        log.log(logging.DEBUG if self._accumulator.final else logging.WARNING, "%s", one_line(failure))
+        if self._transactions is not None:
+            self._transactions.fail(failure)
         batch = verdict.batch
         if len(batch.waiters) < (batch.record_count or 1) and self._append_failure is None:
             self._append_failure = failure

@@ -111,7 +111,15 @@ class Batch:
         self.resolved = False  # its callers have their answer, though its request may still be under way
         self.waiters: list[tuple[int, int, Waiter]] = []  # record index, its timestamp, and who waits for it
 
-    def encode(self, compression: Compression, level: int | None, identity: ProducerIdentity, sequence: int) -> None:
+    def encode(
+        self,
+        compression: Compression,
+        level: int | None,
+        identity: ProducerIdentity,
+        sequence: int,
+        *,
+        transactional: bool = False,
+    ) -> None:
         """Turn records into wire bytes under `identity` and `sequence`; later calls only renumber."""
         if self.builder is not None:
             self.encoded = self.builder.build(
@@ -120,6 +128,7 @@ class Batch:
                 producer_id=identity.producer_id,
                 producer_epoch=identity.producer_epoch,
                 base_sequence=sequence,
+                is_transactional=transactional,
             )
             self.builder = None
         elif (self.identity, self.sequence) != (identity, sequence):
@@ -130,7 +139,7 @@ class Batch:
         self.identity, self.sequence = identity, sequence
 
     def split(self) -> list[Batch]:
-        """Two halves, unnumbered, in this batch's place: for a broker that finds it too large."""
+        """Two halves with this batch's numbers, in its place: for a broker that finds it too large."""
         assert self.encoded is not None, "only sent batches are split"
         assert self.record_count > 1, "one record has no halves"
         columns = decode_records(self.encoded)
@@ -144,6 +153,8 @@ class Batch:
                     columns.keys[index], columns.values[index], columns.timestamps_ms[index], columns.headers[index]
                 )
             half.record_count = end - start
+            if self.sequence != NO_SEQUENCE:
+                half.identity, half.sequence = self.identity, (self.sequence + start) & SEQUENCE_MASK
             half.waiters = [(index - start, at, who) for index, at, who in self.waiters if start <= index < end]
             halves.append(half)
         return halves
@@ -164,12 +175,14 @@ class PartitionQueue:
         "next_sequence",
         "open",
         "proven",
+        "transactional",
         "waiting",
     )
 
-    def __init__(self, key: PartitionKey, *, idempotent: bool) -> None:
+    def __init__(self, key: PartitionKey, *, idempotent: bool, transactional: bool = False) -> None:
         self.key = key
         self.idempotent = idempotent
+        self.transactional = transactional
         self.leader: int | None = None  # broker that takes our requests, as far as we know
         self.open: Batch | None = None
         self.waiting: deque[Batch] = deque()  # ordered by Batch.order
@@ -223,15 +236,15 @@ class PartitionQueue:
             self.waiting.popleft()
         else:
             self.waiting.remove(batch)
-        if not self.idempotent:
-            batch.encode(compression, level, NO_IDENTITY, NO_SEQUENCE)
-        elif batch.sequence == NO_SEQUENCE:
+        numbers = (batch.identity, batch.sequence)
+        if self.idempotent and batch.sequence == NO_SEQUENCE:
             if self.identity != identity and not self.in_flight:
                 self.identity, self.next_sequence, self.acked_until = identity, 0, 0
                 self.broken = self.proven = False
             assert not self.broken, "a broken queue got no new epoch"
-            batch.encode(compression, level, self.identity, self.next_sequence)
+            numbers = (self.identity, self.next_sequence)
             self.next_sequence = (self.next_sequence + batch.record_count) & SEQUENCE_MASK
+        batch.encode(compression, level, *numbers, transactional=self.transactional)
         batch.attempts += 1
         index = len(self.in_flight)
         while index and self.in_flight[index - 1].order > batch.order:
@@ -283,8 +296,8 @@ class PartitionQueue:
             self.broken = True
 
     def replace(self, batch: Batch, parts: list[Batch]) -> None:
-        """Put `parts` in the place of a batch in flight that will not be written as it is."""
-        self.give_up(batch)
+        """Put `parts`, which have its numbers, in the place of a batch in flight that is not written as it is."""
+        self.in_flight.remove(batch)
         self._insert(parts)
 
     def _insert(self, batches: list[Batch]) -> None:

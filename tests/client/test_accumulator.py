@@ -38,6 +38,12 @@ class Driver:
     def draw(self) -> float:
         return 0.5
 
+    def may_send(self, key: PartitionKey) -> bool:
+        return True
+
+    def on_gap(self, key: PartitionKey) -> None:
+        raise AssertionError("there are no transactions here")
+
 
 def made(driver: Driver, *, idempotent: bool = True, batch_size_bytes: int = 300, linger_ms: int = 5) -> Accumulator:
     accumulator = Accumulator(
