@@ -41,13 +41,16 @@ class Server:
         self._per_ip: dict[str, int] = {}
         self._accepted = 0
         self._listeners: list[asyncio.Server] = []
+        self._started = False
         self._scope = Scope("server")
         self._drained = asyncio.Event()
         self.shared = Shared(dispatcher, request_bytes_max, self._admit, self._forget, env.clock.mono_ms())
 
     async def listen(self, listener: str, host: str, port: int) -> int:
-        """Bind one listener; port 0 picks a free one. Returns the port. Nobody is accepted before `start`.
+        """Bind one listener; port 0 picks a free one. Returns the port. Who connects before `start` is disconnected.
 
+        It listens from here on: a port that is only bound can be bound by another process as well, and uvloop does not
+        tell who of the two then listens in vain.
         Raises EnvironmentFailure when the address cannot be had, saying what to do about it.
         """
         try:
@@ -57,7 +60,6 @@ class Server:
                 port,
                 backlog=limits.LISTEN_BACKLOG,
                 reuse_address=True,
-                start_serving=False,
             )
         except OSError as error:
             raise EnvironmentFailure(_explain_listen(host, port, error)) from error
@@ -68,8 +70,7 @@ class Server:
 
     async def start(self) -> None:
         """Begin to accept."""
-        for listener in self._listeners:
-            await listener.start_serving()
+        self._started = True
         self._scope.spawn("sweep", self._sweep_forever())
 
     async def close(self) -> None:
@@ -89,7 +90,9 @@ class Server:
 
     # -- coming and going -------------------------------------------------------------------------------------
 
-    def _connect(self, listener: str) -> Connection:
+    def _connect(self, listener: str) -> asyncio.BaseProtocol:
+        if not self._started:
+            return _TooEarly()
         self._accepted += 1
         return Connection(self.shared, self._accepted, listener)
 
@@ -167,6 +170,13 @@ class Server:
             unwritten_bytes -= victim.unwritten_bytes
             log.warning("connection closed peer=%s: it does not read its responses", victim.peer_host)
             victim.abort()
+
+
+class _TooEarly(asyncio.Protocol):
+    """A connection to a broker that is not ready: as if nobody listened."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _explain_listen(host: str, port: int, error: OSError) -> str:
