@@ -21,12 +21,12 @@ $(BIN)/python:
 
 $(STAMP): $(INSTALLED) | $(BIN)/python
 	@echo "installing streamlog and the tools of its tests into $(VENV)"
-	@$(PIP) install --quiet -e '.[test,dev,demo]'
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet -e '.[test,dev,demo]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: $(INSTALLED) | $(BIN)/python
 	@echo "installing streamlog, pandas and the flights into $(VENV)"
-	@$(PIP) install --quiet -e '.[demo]'
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet -e '.[demo]'
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything the other targets need
