@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -264,6 +264,11 @@ class Producer:
         For who sends much: no future, no check of the buffer. Await `room()` every so many records.
         """
         self._accumulator.append((topic, partition), key, value, timestamp_ms, headers)
+
+    @property
+    def appender(self) -> Callable[[PartitionKey, bytes | None, bytes | None, int, RecordHeaders], object]:
+        """`append` with topic and partition as one pair, for callers that make each pair once and send millions."""
+        return self._accumulator.append
 
     @property
     def full(self) -> bool:

@@ -53,13 +53,14 @@ class ProducerOutbox:
                 f"topic {topic} was not known when the worker started, so records cannot be placed: declare it with "
                 f"app.topic({topic!r}) at module level"
             )
-        append, choose, partitions = self._append, self._producer.partition_for, count
+        append, choose = self._producer.appender, self._producer.partition_for
+        pairs = [(topic, partition) for partition in range(count)]
 
         def send(
             key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Sequence[tuple[str, bytes | None]]
         ) -> None:
-            partition = choose(topic, None) if key is None else partition_for_key(key, partitions)
-            append(topic, partition, key, value, timestamp_ms, tuple(headers) if headers else ())
+            partition = choose(topic, None) if key is None else partition_for_key(key, count)
+            append(pairs[partition], key, value, timestamp_ms, tuple(headers) if headers else ())
 
         self._senders[topic] = send
         return send

@@ -112,12 +112,13 @@ class Topic(Generic[K, V]):
             outbox = cursor.lane.outbox
             if outbox.full:
                 await outbox.room()
-            outbox.append(  # the lines of `append` once more: this is what an agent pays per output
-                self.name,
-                partition,
+            if partition is not None or timestamp is not None or cursor.index < 0:
+                self.append(value, key, timestamp, headers, partition)
+                return
+            outbox.sender(self.name)(  # the same in fewer calls: this is what an agent pays per output
                 None if key is None else self._encode_key(key),
                 None if value is None else self._encode_value(value),
-                cursor.timestamp_ms if timestamp is None and cursor.index >= 0 else self._time_ms(timestamp, cursor),
+                cursor.reading.timestamps_ms[cursor.index],
                 encode_headers(headers) if headers else (),
             )
             return
