@@ -111,8 +111,10 @@ class TableState(Generic[K, V]):
         "_recent",
         "_store",
         "_turn_at_bytes",
+        "absent",
         "loads",
         "name",
+        "on_leave",
         "on_new_key",
     )
 
@@ -140,6 +142,10 @@ class TableState(Generic[K, V]):
             )
         self.name = name
         self.on_new_key = on_new_key
+        self.absent: Callable[[K], bool] | None = None
+        """Whether a key that is not in memory is not in the store either, if its owner can tell without asking it."""
+        self.on_leave: Callable[[bool], None] | None = None
+        """Called before rows that the store has may leave memory; True: somebody else wrote rows to the store."""
         self.loads = 0
         """Rows asked of the store: cache misses."""
         self._store = store
@@ -188,7 +194,9 @@ class TableState(Generic[K, V]):
     def _load(self, key: K) -> V | _Mark:
         """Bring an entry into `recent`, from the old generation or from the store."""
         value = self._old.get(key, _UNKNOWN)
-        if value is _UNKNOWN:
+        if value is _UNKNOWN and self.absent is not None and self.absent(key):
+            value = _ABSENT
+        elif value is _UNKNOWN:
             self.loads += 1
             data = self._store.get(self.name, self._encode_key(key))
             if data is None:
@@ -306,6 +314,8 @@ class TableState(Generic[K, V]):
     def forget(self, changes: Sequence[Change] | None = None) -> None:
         """Somebody else wrote these rows to the store (None: all of them): read them from there again."""
         assert not self._dirty, f"table {self.name} has changes of its own"
+        if self.on_leave is not None:
+            self.on_leave(True)
         if changes is None:
             self._recent.clear()
             self._old.clear()
@@ -399,6 +409,8 @@ class TableState(Generic[K, V]):
 
         Measured from what had to stay, not from zero: were everything dirty, a fixed bound would turn at every write.
         """
+        if self.on_leave is not None:
+            self.on_leave(False)
         kept = {key: self._recent[key] for key in (*(self._in_commit or ()), *self._dirty)}
         self._old, self._recent = self._recent, kept
         self._large = {key: size_bytes for key, size_bytes in self._large.items() if key in kept}

@@ -29,6 +29,7 @@ from streamlog.state.windows import (
     TIME_MS_MIN,
     Windows,
     clamp_ms,
+    decode_start,
     encode_start,
     index_key,
     row_key,
@@ -122,6 +123,12 @@ class WindowedState(Generic[K, V]):
             on_new_key=None if on_new_key is None else lambda data: on_new_key(data[:-START_BYTES]),
             cache_bytes_max=cache_bytes_max,
         )
+        # Most rows are born when their window is the newest, and asking the store for them costs more than counting.
+        # Windows that start later have no row outside of memory:
+        self._stored_start_ms = self._newest_stored_ms()
+        self._set_start_ms = NEVER_MS  # newest start that `set` was called with: it may be ahead of stream time
+        self._table.absent = self._is_new
+        self._table.on_leave = self._on_leave
         self._encode_key = key.encode
         self._dirty: tuple[DirtyRows, DirtyRows] | None = None  # what the inner table gave, and what we made of it
         self._load_mark()
@@ -172,6 +179,8 @@ class WindowedState(Generic[K, V]):
         """Write, unless the window is closed: then the write is reported as late, dropped, and False comes back."""
         if start_ms <= self._closed_start_ms and self._is_late(start_ms):
             return False
+        if start_ms > self._set_start_ms:
+            self._set_start_ms = start_ms
         self._table.set((key, start_ms), value)
         return True
 
@@ -350,6 +359,22 @@ class WindowedState(Generic[K, V]):
             return b""
         gone = encode_start(self._expired_start_ms + 1)
         return min(gone, self._emit_from) if self._emit_on_close else gone
+
+    def _is_new(self, window: tuple[K, int]) -> bool:
+        return window[1] > self._stored_start_ms
+
+    def _on_leave(self, changed: bool) -> None:
+        self._stored_start_ms = TIME_MS_MAX if changed else max(self.stream_time_ms, self._set_start_ms)
+
+    def _newest_stored_ms(self) -> int:
+        """Newest start in the store: the end of its index; without an index nobody knows, unless there are no rows."""
+        if self._indexes:
+            for entry, _ in self._store.scan(index_name(self.name), reverse=True, limit=1):
+                return decode_start(entry[:START_BYTES])
+            return NEVER_MS
+        for _ in self._store.scan(self.name, limit=1):
+            return TIME_MS_MAX
+        return NEVER_MS
 
     def _load_mark(self) -> None:
         data = self._store.get(self.name, MARK_KEY) if self._indexes else None

@@ -390,3 +390,26 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
 
 TestWindowsAgainstHistory = WindowsAgainstHistory.TestCase
 TestWindowsAgainstHistory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("grace_ms", [None, 1_000])
+@pytest.mark.parametrize("cache_rows", [4, 10_000])
+def test_rows_of_new_windows_are_not_looked_for_and_older_ones_are_found(
+    store: MemoryStore, grace_ms: int | None, cache_rows: int
+) -> None:
+    """Rows that left memory, and rows of an earlier life, come from the store; what is newer than both cannot."""
+    windows = Windows(10, 10, grace_ms)
+    table = counts(store, windows, cache_bytes_max=cache_rows * ENTRY_BYTES)
+    for number in range(200):
+        table.add(f"key{number % 20}", number, 1, int)
+        if number % 10 == 7:
+            commit(table, store)
+    commit(table, store)
+    if cache_rows > 200:
+        assert table.table.loads == 0
+    reopened = counts(store, windows)
+    for reader in (table, reopened):
+        for number in range(200):
+            reader.add(f"key{number % 20}", number, 1, int)
+        assert sum(1 for _ in reader.items()) == 200
+        assert {value for _, _, value in reader.items()} == {2}
