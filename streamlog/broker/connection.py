@@ -53,9 +53,9 @@ class Completion(Protocol):
     def add_done_callback(self, callback: Callable[[object], object], /) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiting:
-    """An answer that is not there yet."""
+    """An answer that is not there yet. Not changed after, and not frozen: that would triple what making one costs."""
 
     done: Completion
     """Completes when the answer can be given. Cancelled when the peer goes away."""

@@ -128,9 +128,14 @@ def _finish(message: Message, version: int, first: bytearray) -> list[Buffer]:
     """Add the body to `first` and write the size into its start."""
     parts: list[Buffer] = []
     rest = message.encoders[version](message, first, parts)
-    if rest:
+    if not parts:
+        # Nothing but what was written behind `first`: every response that carries no records.
         parts.append(rest)
-    size = sum(map(len, parts)) - 4
+        size = len(rest) - 4
+    else:
+        if rest:
+            parts.append(rest)
+        size = sum(map(len, parts)) - 4
     if size > SIZE_MAX:
         raise LocalProtocolError(f"{type(message).__name__} of {size} bytes does not fit a frame")
     _INT32.pack_into(first, 0, size)

@@ -53,6 +53,7 @@ from streamlog.wire.records_header import (
     set_leader_epoch,
     set_max_timestamp,
     set_max_timestamp_and_append_time,
+    set_place,
     set_producer,
     verify_crc,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "set_leader_epoch",
     "set_max_timestamp",
     "set_max_timestamp_and_append_time",
+    "set_place",
     "set_producer",
     "validate_header",
     "validate_records",

@@ -76,6 +76,7 @@ _I16 = Struct(">h")
 _I32 = Struct(">i")
 _U32 = Struct(">I")
 _I64 = Struct(">q")
+_PLACE = Struct(">qii")
 _PRODUCER = Struct(">qhi")
 
 
@@ -229,6 +230,14 @@ def set_base_offset(buffer: WritableBuffer, position: int, offset: int) -> None:
 def set_leader_epoch(buffer: WritableBuffer, position: int, leader_epoch: int) -> None:
     """Stamp the epoch of the appending leader (KIP-101). Not covered by the checksum."""
     _I32.pack_into(buffer, position + _AT_LEADER_EPOCH, leader_epoch)
+
+
+def set_place(buffer: WritableBuffer, base_offset: int, batch_length_bytes: int, leader_epoch: int) -> None:
+    """`set_base_offset` and `set_leader_epoch` at once, on the batch at the start of `buffer`.
+
+    The length, which stands between the two, is written as it was: one call costs half of what two do.
+    """
+    _PLACE.pack_into(buffer, 0, base_offset, batch_length_bytes, leader_epoch)
 
 
 def set_max_timestamp_and_append_time(buffer: WritableBuffer, position: int, timestamp_ms: int) -> None:

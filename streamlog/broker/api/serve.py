@@ -172,11 +172,11 @@ class ApiDispatcher:
             reply = service.handle(self._broker, context, frame, position)
         except Exception as error:
             return _encode(context, _failed(service, context, error))
-        if reply is None or isinstance(reply, Response):
-            return _encode(context, reply)
         if isinstance(reply, Deferred):
             finish = reply.finish
             return Waiting(reply.done, lambda: _encode(context, finish()))
+        if reply is None or isinstance(reply, Response):
+            return _encode(context, reply)
         if isinstance(reply, asyncio.Future):
             future: asyncio.Future[Response | None] = reply
             return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))

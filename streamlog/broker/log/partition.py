@@ -69,6 +69,7 @@ from streamlog.wire.records import (
     set_base_offset,
     set_leader_epoch,
     set_max_timestamp_and_append_time,
+    set_place,
 )
 
 __all__ = ["AppendResult", "Origin", "PartitionLog", "ReadResult", "TimestampOffset"]
@@ -336,8 +337,7 @@ class PartitionLog:
         if self.config.log_append_time:
             append_time_ms = max_timestamp_ms = now_ms
             set_max_timestamp_and_append_time(batch, 0, now_ms)
-        set_base_offset(batch, 0, base_offset)
-        set_leader_epoch(batch, 0, leader_epoch)
+        set_place(batch, base_offset, header.batch_length_bytes, leader_epoch)
         segment = self._segment_for(size_bytes, last_offset, max_timestamp_ms, now_ms)
         self._write(segment, batch)
         self._reader.note(segment.size_bytes, last_offset)

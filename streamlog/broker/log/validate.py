@@ -58,7 +58,8 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
     size_bytes = header.size_bytes
     if size_bytes != len(batches):
         raise AppendRefused(ErrorCode.INVALID_RECORD, "a produce request carries one batch for each partition")
-    check_size(size_bytes, config)
+    if size_bytes > config.max_message_bytes or size_bytes > config.segment_bytes:
+        check_size(size_bytes, config)
     problem = validate_header(header)
     if problem is not None:
         raise _refusal(problem)
