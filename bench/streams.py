@@ -119,7 +119,11 @@ def measure(works: list[Work], peers: list[str], nodes: list[Node], events: int,
     for work in works:
         topic = TOPIC_OF_KEYS.get(work.name, "sales")
         for number in range(rounds):
-            ours = {node.name: run_side("ours", work, node, topic, events) for node in nodes}
+            try:
+                ours = {node.name: run_side("ours", work, node, topic, events) for node in nodes}
+            except RuntimeError as error:
+                report.remarks.append(str(error))
+                continue
             for peer in peers:
                 if work.row not in ROWS_OF_PEER[peer]:
                     continue
