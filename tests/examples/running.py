@@ -60,6 +60,7 @@ async def running(app: streamlog.App, module: str, data_dir: Path) -> AsyncItera
         async with opened(address) as (admin, producer):
             progress = Progress(app, admin, workers)
             await progress.topics_made()
+            await progress.until_members(1)
             yield Running(app, address, admin, producer, progress)
             await workers.stop("A")
     finally:

@@ -31,13 +31,9 @@ async def test_prices_every_order_with_a_rate(tmp_path: Path) -> None:
         await run.send(orders, [(order.customer, order, 1_000 + order.number) for order in placed])
         await run.progress.until_done()
         found = await run.table("turnover")
-    frame = pd.DataFrame(
-        [(one.customer, one.currency, one.cents) for one in placed], columns=["id", "currency", "cents"]
-    )
-    frame["cents"] = [
-        round(cents * RATES.get(one, 0)) for cents, one in zip(frame["cents"], frame["currency"], strict=True)
-    ]
-    frame = frame[frame["currency"].isin(list(RATES))]
+    rows = [(one.customer, one.cents, RATES[one.currency]) for one in placed if one.currency in RATES]
+    frame = pd.DataFrame(rows, columns=["id", "cents", "rate"])
+    frame["euro_cents"] = (frame["cents"] * frame["rate"]).round().astype(int)
     where = pd.DataFrame([(key, person.country) for key, person in people.items()], columns=["id", "country"])
     merged = frame.merge(where, on="id", how="left").fillna({"country": "unknown"})
-    assert found == merged.groupby("country")["cents"].sum().to_dict()
+    assert found == merged.groupby("country")["euro_cents"].sum().to_dict()

@@ -15,11 +15,11 @@ WINDOW_S = 600
 
 
 def some_logins() -> list[Login]:
-    """A day of twenty users, a minute or two out of order, which is within the grace."""
+    """A day of six users, a minute or two out of order, which is within the grace."""
     draw = random.Random(7)
     seconds = [number * 20 + draw.uniform(-100, 100) for number in range(4_000)]
     return [
-        Login(f"user{draw.randrange(20)}", draw.random() < 0.3, BEGIN + timedelta(seconds=round(second)))
+        Login(f"user{draw.randrange(6)}", draw.random() < 0.4, BEGIN + timedelta(seconds=round(second)))
         for second in seconds
     ]
 
