@@ -76,5 +76,8 @@ bench: setup ## measure beside Apache Kafka, Kafka Streams, Faust and Quix (JSON
 ci: ## everything that has to pass, as .ci/run calls it
 	@.ci/run
 
+interop-kafka: setup $(KAFKA_LIBS)/.stamp ## run client, streams and flights on a real Apache Kafka, and compare brokers
+	@STREAMLOG_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS) $(BIN)/pytest -m interop_kafka
+
 clean: ## remove the environment and build products
 	@rm -rf $(VENV) build target *.egg-info

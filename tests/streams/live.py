@@ -1,4 +1,5 @@
-"""A real broker for end-to-end tests: `streamlog broker` in a process of its own."""
+"""A real broker for end-to-end tests: `streamlog broker` in a process of its own, or whatever already runs at
+STREAMLOG_TEST_BOOTSTRAP, an Apache Kafka for instance."""
 
 from __future__ import annotations
 
@@ -8,8 +9,13 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+import pytest
+
+from streamlog.client.admin import Admin, SomeFailed
+from streamlog.env import real_env
 
 START_TIMEOUT_S = 30.0
 
@@ -49,8 +55,28 @@ class LiveBroker:
             await self._process.wait()
 
 
+class RunningBroker(LiveBroker):
+    """Somebody else's: its topics are deleted before each test, and tests that stop it are skipped."""
+
+    async def start(self) -> None:
+        self.address = os.environ["STREAMLOG_TEST_BOOTSTRAP"]
+        async with Admin(self.address, env=real_env()) as admin, asyncio.timeout(START_TIMEOUT_S):
+            while left := [name for name in await admin.list_topics() if not name.startswith("__")]:
+                with suppress(SomeFailed):  # some are gone, and Kafka has not told all of itself yet
+                    await admin.delete_topics(left)
+                await asyncio.sleep(0.05)
+
+    async def stop(self, how: int = signal.SIGTERM) -> None:
+        pytest.skip("the broker under test is not ours to stop")
+
+
 @asynccontextmanager
 async def live_broker(data_dir: Path) -> AsyncIterator[LiveBroker]:
+    if os.environ.get("STREAMLOG_TEST_BOOTSTRAP"):
+        running = RunningBroker(data_dir)
+        await running.start()
+        yield running
+        return
     broker = LiveBroker(data_dir)
     await broker.start()
     try:

@@ -174,7 +174,7 @@ async def test_stopping_without_a_broker_takes_no_longer_than_it_may(
     """Nothing can be flushed or committed; the worker ends all the same, and its directory is free."""
     caplog.set_level(logging.CRITICAL)
     app = streamlog.App("cut-off", partitions=2, drain_timeout_s=0.5, stop_timeout_s=2)
-    orders = app.topic("orders", key=str, value=Order, partitions=2)
+    orders = app.topic("cut-off-orders", key=str, value=Order, partitions=2)
     totals = app.Table("totals", key=str, value=int, default=int)
 
     @app.agent(orders)

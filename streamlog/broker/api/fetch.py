@@ -172,7 +172,9 @@ class _Fetch:
     def _diverges(self, state: FetchState, partition: Partition, data: PartitionData) -> bool:
         """Whether the reader's past is not ours (KIP-320, KIP-595); then it learns where they part."""
         epoch, end_offset = partition.log.end_offset_for_epoch(state.last_fetched_epoch)
-        if epoch < 0 or (epoch == state.last_fetched_epoch and end_offset >= state.fetch_offset):
+        if epoch < 0:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"epoch {state.last_fetched_epoch} never was")
+        if epoch == state.last_fetched_epoch and end_offset >= state.fetch_offset:
             return False
         data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end_offset)
         self.is_complete = True

@@ -30,6 +30,8 @@ from streamlog.wire.records import (
     verify_crc,
 )
 
+MAGIC_POSITION, MAGIC = 16, 2
+
 _CODES = {
     "corrupt": ErrorCode.CORRUPT_MESSAGE,
     "invalid": ErrorCode.INVALID_RECORD,
@@ -43,7 +45,9 @@ def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
     try:
         header = decode_batch_header(batches, position)
     except UnsupportedMagic as error:
-        raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
+        # Formats of the past are known and refused; one of the future cannot be told from damage.
+        is_old = batches[position + MAGIC_POSITION] < MAGIC
+        raise AppendRefused(ErrorCode.INVALID_RECORD if is_old else ErrorCode.CORRUPT_MESSAGE, str(error)) from None
     except (CorruptBatch, NeedMoreData) as error:
         raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
     if position + header.size_bytes > len(batches):
@@ -60,6 +64,8 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
         raise AppendRefused(ErrorCode.INVALID_RECORD, "a produce request carries one batch for each partition")
     if size_bytes > config.max_message_bytes or size_bytes > config.segment_bytes:
         check_size(size_bytes, config)
+    if header.base_offset != 0:
+        raise AppendRefused(ErrorCode.INVALID_RECORD, f"a producer's batch starts at 0, not at {header.base_offset}")
     problem = validate_header(header)
     if problem is not None:
         raise _refusal(problem)

@@ -176,7 +176,7 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
     if name and not (name.isascii() and name.isdigit()):
         raise refuse(ErrorCode.INVALID_REQUEST, f"{name!r} is no broker's number")
     if name and int(name) not in image.brokers:
-        raise refuse(ErrorCode.BROKER_ID_NOT_REGISTERED, f"there is no broker {name}")
+        raise refuse(ErrorCode.INVALID_REQUEST, f"there is no broker {name}")
     for key, value in after.items():
         if key not in DYNAMIC_BROKER_CONFIGS:
             raise refuse(

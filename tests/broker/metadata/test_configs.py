@@ -75,7 +75,7 @@ def test_validate_only_changes_nothing(cluster: Cluster) -> None:
 def test_resources_that_do_not_exist_are_refused(cluster: Cluster) -> None:
     """Topic, broker, kind."""
     assert alter(cluster, name="absent") == E.UNKNOWN_TOPIC_OR_PARTITION
-    assert alter(cluster, kind=RESOURCE_BROKER, name="9") == E.BROKER_ID_NOT_REGISTERED
+    assert alter(cluster, kind=RESOURCE_BROKER, name="9") == E.INVALID_REQUEST
     assert alter(cluster, kind=RESOURCE_BROKER, name="one") == E.INVALID_REQUEST
     assert alter(cluster, kind=77) == E.INVALID_REQUEST
 
