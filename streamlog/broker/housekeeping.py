@@ -22,7 +22,7 @@ from streamlog.broker.partition import Partition
 log = logging.getLogger(__name__)
 
 TICK_MS: Final = 1_000
-"""Producers' timeouts are kept this exactly."""
+"""Producers' timeouts and `flush.ms` are kept this exactly."""
 
 REMOVE_MS: Final = 10_000
 """How often files that have waited out their delete delay are removed."""
@@ -44,6 +44,7 @@ class Housekeeping:
     def start(self) -> None:
         config = self._broker.config
         self._every("expire producers' waits", TICK_MS, self.expire)
+        self._every("flush what is overdue", TICK_MS, self.flush_overdue)
         self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
         self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
         self._every("checkpoint what has grown", TICK_MS, self.checkpoint_grown)
@@ -65,6 +66,9 @@ class Housekeeping:
 
     async def expire(self) -> None:
         self._broker.partitions.expire_acknowledgements(self._broker.env.clock.mono_ms())
+
+    async def flush_overdue(self) -> None:
+        self._broker.partitions.flush_overdue(self._broker.env.clock.mono_ms())
 
     async def apply_retention(self) -> None:
         """Delete segments that are too old or too many, and whatever lies below a log start."""

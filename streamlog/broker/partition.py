@@ -91,7 +91,9 @@ class Partition:
     __slots__ = (
         "_flush_task_runs",
         "_flusher",
+        "_is_overdue",
         "_scope",
+        "_unflushed_since_ms",
         "_unseen_bytes",
         "_waiting",
         "closed",
@@ -132,6 +134,8 @@ class Partition:
         self._scope = scope
         self._waiting: deque[tuple[int, Acknowledgement]] = deque()  # rising end offsets
         self._flush_task_runs = False
+        self._is_overdue = False  # flush.ms has passed since something was appended
+        self._unflushed_since_ms: int | None = None  # monotonic time of the tick that saw it first; None: nothing is
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
         # What recovery left behind is what there is: with one replica nobody else could still disagree.
         log.high_watermark = log.log_end_offset
@@ -153,6 +157,8 @@ class Partition:
                 self._start_flushing()
             else:
                 self._advance(log.log_end_offset)
+                if log.log_end_offset - log.flushed_offset >= log.config.flush_messages:
+                    self._start_flushing()
         return result
 
     def is_stored(self, end_offset: int) -> bool:
@@ -179,7 +185,8 @@ class Partition:
     async def _flush_while_needed(self) -> None:
         log = self.log
         try:
-            while not self.closed and log.flushed_offset < log.log_end_offset:
+            while not self.closed and self._must_flush():
+                self._is_overdue = False
                 await self._flusher.flushed(log, log.log_end_offset)
                 self._on_flushed()
         except PartitionOffline:
@@ -187,9 +194,29 @@ class Partition:
         finally:
             self._flush_task_runs = False
 
+    def _must_flush(self) -> bool:
+        log = self.log
+        unflushed = log.log_end_offset - log.flushed_offset
+        somebody_waits = self.flush_before_ack or bool(self._waiting)
+        return unflushed > 0 and (somebody_waits or self._is_overdue or unflushed >= log.config.flush_messages)
+
+    def flush_overdue(self, now_ms: int) -> None:
+        """Honour `flush.ms`, as exactly as this is called; nobody waits for it."""
+        log = self.log
+        if log.flushed_offset >= log.log_end_offset:
+            self._unflushed_since_ms = None
+        elif self._unflushed_since_ms is None:
+            self._unflushed_since_ms = now_ms
+        elif now_ms - self._unflushed_since_ms >= log.config.flush_ms:
+            self._unflushed_since_ms = None
+            self._is_overdue = True
+            self._start_flushing()
+
     def _on_flushed(self) -> None:
         flushed_offset = self.log.flushed_offset
-        self._advance(flushed_offset)
+        if flushed_offset > self.log.high_watermark:
+            # Where the high watermark follows the append it is ahead of the disk, and must not go back.
+            self._advance(flushed_offset)
         waiting = self._waiting
         while waiting and waiting[0][0] <= flushed_offset:
             waiting.popleft()[1].settle(self, ErrorCode.NONE)

@@ -162,6 +162,11 @@ class Partitions:
         for partition in self:
             partition.expire(now_ms)
 
+    def flush_overdue(self, now_ms: int) -> None:
+        """Flush what has been waiting for longer than its topic's `flush.ms`."""
+        for partition in self:
+            partition.flush_overdue(now_ms)
+
     def close(self) -> None:
         for partition in self:
             partition.close()

@@ -227,3 +227,44 @@ async def test_a_waiting_fetch_sees_what_a_producer_without_acks_sent(node: Node
             answer = await reader.answer(12, FetchResponse)
         assert isinstance(answer, FetchResponse)
         assert answer.responses[0].partitions[0].high_watermark == 1
+
+
+async def flushed_to(node: Node, topic: str, offset: int) -> None:
+    """Return when the log up to `offset` is synced."""
+    partition = node.broker.partitions.find(topic, 0)
+    assert partition is not None
+    async with asyncio.timeout(10):
+        while partition.log.flushed_offset < offset:
+            await asyncio.sleep(0.005)
+
+
+async def test_every_so_many_records_are_flushed_where_acknowledgements_do_not_wait(
+    node: Node, client: RawClient
+) -> None:
+    """flush.messages: nothing is synced below the number, everything once it is reached, and readers never wait."""
+    await make_topic(client, "counted", 1, **{"streamlog.flush": "os", "flush.messages": "3"})
+    partition = node.broker.partitions.find("counted", 0)
+    assert partition is not None
+    for number in range(1, 4):
+        assert partition.log.flushed_offset == 0
+        await produce(client, produce_request("counted", new_batch(b"x")))
+        assert partition.log.high_watermark == number
+    await flushed_to(node, "counted", 3)
+    assert partition.log.high_watermark == 3
+
+
+async def test_what_was_appended_is_flushed_after_a_while_where_acknowledgements_do_not_wait(
+    node: Node, client: RawClient
+) -> None:
+    """flush.ms counts from the first look that found something unflushed."""
+    await make_topic(client, "timed", 1, **{"streamlog.flush": "os", "flush.ms": "5000"})
+    partition = node.broker.partitions.find("timed", 0)
+    assert partition is not None
+    await produce(client, produce_request("timed", new_batch(b"x")))
+    now_ms = node.env.clock.mono_ms()
+    partition.flush_overdue(now_ms)
+    partition.flush_overdue(now_ms + 3000)
+    await asyncio.sleep(0)
+    assert partition.log.flushed_offset == 0
+    partition.flush_overdue(now_ms + 5000)
+    await flushed_to(node, "timed", 1)
