@@ -7,6 +7,8 @@ Everything else happens beside the application: fetching ahead, heartbeats, reba
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
@@ -33,13 +35,20 @@ from streamlog.env import Env
 from streamlog.errors import StreamlogError, UserError
 from streamlog.wire.schema import ZERO_UUID
 
+log = logging.getLogger(__name__)
+
 FETCH_BYTES_MAX = 50 << 20
+"""Of one answer, and of what is buffered over all partitions; two answers' worth may be held for a moment."""
+
 PARTITION_FETCH_BYTES_MAX = 1 << 20
 
 ITERATION_RECORDS_MAX = 500
 """Records per fetch of `async for`, as in Java: a rebalance waits until those in hand are done."""
 
 AUTO_COMMIT_INTERVAL_MS = 5_000
+
+CLOSE_TIMEOUT_MS = 30_000
+"""Java's default as well."""
 
 
 class Consumer:
@@ -159,14 +168,20 @@ class Consumer:
             self._fetcher.release(list(self._fetcher.positions.by_partition))
 
     async def close(self) -> None:
-        """Give partitions up (callbacks run, auto commit commits), leave the group, disconnect. Idempotent."""
+        """Give partitions up (callbacks run, auto commit commits), leave the group, disconnect. Idempotent.
+
+        Bounded by CLOSE_TIMEOUT_MS: who cannot reach its coordinator is removed from the group by its session.
+        """
         if self._state != "open":
             return
         self._state = "closed"
         try:
             if self._group is not None:
                 self._fetcher.mark_processed()
-                await self._group.close()
+                async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
+                    await self._group.close()
+        except TimeoutError:
+            log.warning("closing took longer than %d ms; partitions were not given up in order", CLOSE_TIMEOUT_MS)
         finally:
             self._fetcher.close()
             await self._cluster.close()

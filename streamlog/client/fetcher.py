@@ -125,6 +125,7 @@ class Fetcher:
         self._news = asyncio.Event()  # there is something to hand out, or an error
         self._unsettled = asyncio.Event()  # the settling task has to look
         self._backing_off: dict[TopicPartition, None] = {}  # FETCHING with retry_at_ms in the future
+        self._too_full: dict[int, None] = {}  # brokers not asked because the buffers of all partitions are full
         self._due: dict[int, None] = {}  # brokers to look at in the next turn of the loop
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -159,6 +160,7 @@ class Fetcher:
             self._unwant(one.partition)
             self._ready.pop(one.partition, None)
             self._backing_off.pop(one.partition, None)
+        self._unblock()
 
     def hold(self, partitions: Iterable[TopicPartition], held: bool = True) -> None:
         """Hand nothing out of these partitions for now, or again: they are about to be revoked."""
@@ -172,17 +174,18 @@ class Fetcher:
         for partition in partitions:
             self.positions.get(partition).paused = paused
             self._update(partition)
+        self._unblock()
 
     def seek(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
         self.positions.place(self.positions.get(partition), offset, leader_epoch)
-        self._ready.pop(partition, None)
+        self._drop_from_ready(partition)
         self._check_leader(partition)
         self._update(partition)
 
     def seek_to_end_of_time(self, partition: TopicPartition, timestamp: int) -> None:
         """Go to the beginning or to the end of a partition, wherever that is when the broker is asked."""
         self.positions.lose(self.positions.get(partition), timestamp)
-        self._ready.pop(partition, None)
+        self._drop_from_ready(partition)
         self._update(partition)
         self._unsettled.set()
 
@@ -231,6 +234,7 @@ class Fetcher:
             return None
         self.positions.advance(one, chunk, next_offset)
         self._refresh_ready(one)
+        self._unblock()
         self._update(one.partition)
         return FetchedBatch(
             one.partition.topic,
@@ -242,6 +246,18 @@ class Fetcher:
             one.high_watermark,
             one.epoch,
         )
+
+    def _drop_from_ready(self, partition: TopicPartition) -> None:
+        """What was buffered of a partition is gone."""
+        self._ready.pop(partition, None)
+        self._unblock()
+
+    def _unblock(self) -> None:
+        """Ask the brokers again that were not asked while the buffers were full."""
+        if self._too_full and self._buffered_bytes() < self._settings.max_bytes:
+            blocked, self._too_full = self._too_full, {}
+            for node_id in blocked:
+                self._fetch_soon(node_id)
 
     def _refresh_ready(self, one: Position) -> None:
         """After a turn: to the end of the line, or out of it."""
@@ -287,7 +303,7 @@ class Fetcher:
             log.warning("partition=%s was made again (topic id %s): its offsets start over", partition, topic_id)
             one.topic_id = topic_id
             self.positions.lose(one)
-            self._ready.pop(partition, None)
+            self._drop_from_ready(partition)
             self._unsettled.set()
             return
         if one.leader_epoch != info.leader_epoch:
@@ -388,6 +404,9 @@ class Fetcher:
             return
         if node.hurried or not node.session.wanted:
             return
+        if self._buffered_bytes() >= self._settings.max_bytes:
+            self._too_full[node_id] = None
+            return
         connection = self._cluster.open_connection(node_id, Lane.FETCH)
         node.under_way = True
         if connection is None:
@@ -406,6 +425,14 @@ class Fetcher:
             lambda answer: self._on_response(node_id, node, waiting, answer),
             with_ids=not node.session.without_ids,
         )
+
+    def _buffered_bytes(self) -> int:
+        """What waits to be taken, over all partitions; bounded, however many there are.
+
+        Paused partitions do not count: their buffers would stop the others until they are resumed.
+        """
+        ready = [self.positions.by_partition[one] for one in self._ready]
+        return sum(one.buffered_bytes for one in ready if not one.paused)
 
     def _fetch_aside(self, node_id: int, node: _Node) -> None:
         """While a request waits for data, ask on another connection for what became wanted since.
@@ -515,8 +542,8 @@ class Fetcher:
                 self._cluster.refresh_nowait()
             self._fetch(node_id, node)
             return
-        node.session.on_response(answer.session_id)
         brought = self._take_in(answer, node.session.sent)
+        node.session.on_response(answer.session_id)
         node.hurried = not (brought or waited or node.changed)
         self._fetch(node_id, node)
 
@@ -674,7 +701,7 @@ class Fetcher:
 
     def _place(self, one: Position, offset: int, leader_epoch: int) -> None:
         self.positions.place(one, offset, leader_epoch)
-        self._ready.pop(one.partition, None)
+        self._drop_from_ready(one.partition)
         self._check_leader(one.partition)
         self._update(one.partition)
         self._news.set()
@@ -730,7 +757,7 @@ class Fetcher:
         if answer.offset >= one.position:
             one.drop_chunks()
             one.fetch_offset = one.position
-            self._ready.pop(partition, None)
+            self._drop_from_ready(partition)
             one.phase = Phase.FETCHING
             self._update(partition)
         elif self._settings.offset_reset == "none":

@@ -742,7 +742,8 @@ class Producer:
 
     def _failure(self, verdict: Verdict) -> StreamlogError:
         topic, partition = verdict.key
-        what = f"{verdict.batch.record_count} records for {topic}-{partition}"
+        count = verdict.batch.record_count
+        what = f"{count} record{'s' if count != 1 else ''} for {topic}-{partition}"
         why = f": {verdict.message}" if verdict.message else ""
         if self._fatal is not None:
             why = f": {one_line(self._fatal)}"

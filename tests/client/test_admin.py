@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streamlog.client.admin import Admin, NewTopic, SomeFailed
+from streamlog.client.admin import Admin, ConfigEntry, NewTopic, SomeFailed
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.consumer import Consumer
 from streamlog.client.failures import BrokerUnreachable
@@ -82,16 +82,26 @@ async def test_validating_creates_nothing(admin: Admin, name: Callable[[str], st
 async def test_configs_are_described_and_altered(admin: Admin, topic: str) -> None:
     """Set one, add to a list, go back to the default; what is refused says why."""
     await admin.incremental_alter_configs(topic, set={"retention.ms": "1000", "cleanup.policy": "delete"})
-    entries = await admin.describe_configs(topic, names=["retention.ms", "cleanup.policy", "segment.bytes"])
+    entries = await described(admin, topic, "retention.ms", "1000")
     assert (entries["retention.ms"].value, entries["retention.ms"].is_default) == ("1000", False)
     assert entries["segment.bytes"].is_default
     await admin.incremental_alter_configs(topic, append={"cleanup.policy": "compact"}, delete=["retention.ms"])
-    entries = await admin.describe_configs(topic)
+    entries = await described(admin, topic, "cleanup.policy", "delete,compact")
     assert entries["cleanup.policy"].value == "delete,compact"
     assert entries["retention.ms"].is_default
     with pytest.raises(KafkaError) as refused:
         await admin.incremental_alter_configs(topic, set={"retention.ms": "soon"})
     assert refused.value.code is ErrorCode.INVALID_CONFIG
+
+
+async def described(admin: Admin, topic: str, name: str, value: str) -> dict[str, ConfigEntry]:
+    """The topic's settings, once the broker asked has heard of the change."""
+    async with asyncio.timeout(20):
+        while True:
+            entries = await admin.describe_configs(topic)
+            if entries[name].value == value:
+                return entries
+            await asyncio.sleep(0.02)
 
 
 async def test_records_are_deleted_up_to_an_offset(bootstrap: str, env: Env, admin: Admin, topic: str) -> None:
