@@ -34,6 +34,8 @@ from streamlog.errors import StreamlogError
 
 BEFORE_ALL_MS = 1_356_998_400_000  # 2013-01-01T00:00Z: airlines and planes are known before the first flight
 AHEAD = 40_000  # flights sent and not yet processed: enough to keep workers busy, few enough to stop one in the middle
+AT_ONCE = 2_000
+FLIGHTS_MIN = 100
 DIFFERENCES_SHOWN = 40
 
 console = Console(highlight=False, soft_wrap=True)
@@ -81,9 +83,10 @@ class Act:
 
     async def send(self, producer: Producer, records: list[SendRecord]) -> None:
         """Send flights, never far ahead of the workers, so that they keep coming for as long as the act lasts."""
-        for start in range(0, len(records), 2_000):
-            await self._progress.until(lambda: self.sent - self.processed < AHEAD)
-            self.sent += await send_all(producer, flights, records[start : start + 2_000])
+        ahead = min(AHEAD, len(records) // 4)
+        for start in range(0, len(records), min(AT_ONCE, ahead)):
+            await self._progress.until(lambda: self.sent - self.processed < ahead)
+            self.sent += await send_all(producer, flights, records[start : start + min(AT_ONCE, ahead)])
 
 
 async def play(workers: Workers, data: flights_pandas.Data) -> str:
@@ -111,8 +114,8 @@ async def play_acts(
     half = len(records) // 2
     console.print(f"[bold]Act 1[/]  {half:,} flights for one worker, stopped and started again in the middle")
     async with asyncio.TaskGroup() as group:
-        sending = group.create_task(act.send(producer, records[:half]))
-        await progress.until(lambda: act.processed > half // 2 or sending.done())
+        group.create_task(act.send(producer, records[:half]))
+        await progress.until(lambda: act.processed > half // 2)
         await workers.stop("A")
         console.print(f"  worker A stopped cleanly after {act.processed:,} flights, and starts again")
         workers.start("A")
@@ -121,8 +124,8 @@ async def play_acts(
     workers.start("B")
     await progress.until_members(2)
     async with asyncio.TaskGroup() as group:
-        sending = group.create_task(act.send(producer, records[half:]))
-        await progress.until(lambda: act.processed > half + half // 2 or sending.done())
+        group.create_task(act.send(producer, records[half:]))
+        await progress.until(lambda: act.processed > half + half // 2)
         await workers.stop("A")
         console.print(f"  worker A left after {act.processed:,} flights; worker B goes on alone")
     await progress.until_done()
@@ -167,6 +170,8 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, help="an empty directory; default a temporary one")
     parser.add_argument("--flights", type=int, metavar="N", help="send only about so many, from the whole year")
     arguments = parser.parse_args()
+    if arguments.flights is not None and arguments.flights < FLIGHTS_MIN:
+        parser.error(f"--flights {arguments.flights}: at least {FLIGHTS_MIN}, so that there is a middle to stop in")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     data_dir = arguments.data_dir or Path(tempfile.mkdtemp(prefix="streamlog-demo-"))
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def _largest(windows: dict[tuple[str, int], int], origin: str) -> tuple[int, int
 
 
 def _worst(console: Console, windows: dict[tuple[str, int], Mean]) -> None:
-    table = _table("Worst three hours (of 20 flights and more)", "origin", "from (UTC)", "flights", "mean delay")
+    table = _table("Worst three hours (20 departures and more)", "origin", "from (UTC)", "flights", "mean delay")
     busy = [(key, mean) for key, mean in windows.items() if mean.departed >= 20]
     for (origin, start_ms), mean in sorted(busy, key=lambda row: -(row[1].mean_min or 0))[:5]:
         table.add_row(origin, f"{_at(start_ms):%d %b %H:%M}", f"{mean.flights:,}", _minutes(mean))
@@ -90,7 +90,7 @@ def _worst(console: Console, windows: dict[tuple[str, int], Mean]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=f"\n{title}", title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     return table
