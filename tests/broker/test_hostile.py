@@ -7,13 +7,21 @@ import random
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import confluent_kafka as ck
 import pytest
+import zstandard
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from streamlog.wire.crc import crc32c
+from streamlog.wire.frames import decode_response, encode_request
+from streamlog.wire.messages.produce import ProduceResponse
+from tests.broker.batches import new_batch, produce_request
 from tests.broker.running import BrokerProcess
 
 MEMORY_GROWTH_KB_MAX = 120_000
@@ -200,3 +208,125 @@ def test_idle_connections_are_closed(tmp_path: Path) -> None:
     """Row 10: connections.max.idle.ms."""
     with BrokerProcess(tmp_path, "connections.max.idle.ms=500") as limited, closing(connect(limited)) as peer:
         assert is_closed(peer)
+
+
+def unsigned_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def header(api_key: int, version: int) -> bytes:
+    return struct.pack(">hhih", api_key, version, 1, -1) + b"\x00"
+
+
+def repeated(element: bytes, total_bytes: int = 4_000_000) -> bytes:
+    """A compact array that really has as many elements as it announces."""
+    count = total_bytes // len(element)
+    return unsigned_varint(count + 1) + element * count
+
+
+ONE_TOPIC = unsigned_varint(2) + b"\x02a"
+
+SWARMS: dict[str, Callable[[], bytes]] = {
+    "Metadata": lambda: header(3, 9) + repeated(b"\x02a\x00") + b"\x01\x00\x00\x00",
+    "FindCoordinator": lambda: header(10, 4) + b"\x00" + repeated(b"\x02a") + b"\x00",
+    "DescribeGroups": lambda: header(15, 5) + repeated(b"\x02a") + b"\x00\x00",
+    "DeleteGroups": lambda: header(42, 2) + repeated(b"\x02a") + b"\x00",
+    "DeleteTopics": lambda: header(20, 5) + repeated(b"\x02a") + struct.pack(">i", 100) + b"\x00",
+    "DescribeConfigs": lambda: header(32, 4) + repeated(b"\x02\x02a\x00\x00") + b"\x00\x00\x00",
+    "ListOffsets": lambda: (
+        header(2, 7) + struct.pack(">ib", -1, 0) + ONE_TOPIC + repeated(struct.pack(">iiqb", 0, -1, -1, 0)) + bytes(2)
+    ),
+    "OffsetFetch": lambda: header(9, 8) + b"\x02\x02g" + ONE_TOPIC + repeated(struct.pack(">i", 0)) + bytes(4),
+    "Produce": lambda: (
+        PRODUCE_V9 + b"\x00" + struct.pack(">hi", 1, 1000) + ONE_TOPIC + repeated(bytes(4) + b"\x01\x00") + bytes(2)
+    ),
+    "JoinGroup": lambda: (
+        header(11, 7)
+        + (b"\x02g" + struct.pack(">ii", 10000, 10000) + b"\x01\x00" + b"\x02c")
+        + (repeated(b"\x02a\x01\x00") + b"\x00")
+    ),
+    "OffsetCommit": lambda: (
+        header(8, 8)
+        + (b"\x02g" + struct.pack(">i", -1) + b"\x01\x00" + ONE_TOPIC)
+        + (repeated(struct.pack(">iqi", 0, 1, -1) + b"\x01\x00") + bytes(2))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SWARMS)
+def test_millions_of_tiny_elements_cost_what_their_bytes_are_worth(broker: BrokerProcess, kind: str) -> None:
+    """Row 8, CVE-2026-111108 and -111115: whether it is answered or closed, memory stays in proportion."""
+    healthy = Healthy(broker)
+    healthy.work()
+    before_kb = broker.memory_kb
+    for _ in range(3):
+        with closing(connect(broker)) as peer:
+            peer.sendall(framed(SWARMS[kind]()))
+            peer.shutdown(socket.SHUT_WR)
+            assert is_closed(peer)
+        healthy.work()
+    assert broker.memory_kb - before_kb < MEMORY_GROWTH_KB_MAX
+    assert healthy.slowest_seconds < 10
+
+
+BOMB_BYTES = 1_000_000_000
+
+
+def gzip_bomb() -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join([*(packer.compress(bytes(10_000_000)) for _ in range(BOMB_BYTES // 10_000_000)), packer.flush()])
+
+
+def zstd_bomb() -> bytes:
+    packer = zstandard.ZstdCompressor().compressobj()
+    return b"".join([*(packer.compress(bytes(10_000_000)) for _ in range(BOMB_BYTES // 10_000_000)), packer.flush()])
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {"gzip": gzip_bomb, "zstd": zstd_bomb}
+
+
+@pytest.mark.parametrize("codec", BOMBS)
+def test_a_decompression_bomb_is_refused_where_records_are_read(broker: BrokerProcess, codec: str) -> None:
+    """Row 21: a compacted topic's keys are looked at, so its batches are opened; a gigabyte of zeros is not."""
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    topic = f"bombed-{codec}"
+    configs = {"cleanup.policy": "compact", "max.message.bytes": "10000000"}
+    admin.create_topics([NewTopic(topic, 1, 1, config=configs)])[topic].result(10)
+    healthy = Healthy(broker)
+    healthy.work()
+    batch = bytearray(new_batch(b"x", key=b"k")[:61] + BOMBS[codec]())
+    batch[8:12] = struct.pack(">i", len(batch) - 12)
+    batch[21:23] = struct.pack(">h", {"gzip": 1, "zstd": 4}[codec])
+    batch[17:21] = crc32c(bytes(batch[21:])).to_bytes(4, "big")
+    before_kb = broker.memory_kb
+    with closing(connect(broker)) as peer:
+        peer.sendall(encode_request(produce_request(topic, bytes(batch)), 9, 1, "bomber"))
+        size = struct.unpack(">i", peer.recv(4, socket.MSG_WAITALL))[0]
+        _, answer = decode_response(ProduceResponse, 9, peer.recv(size, socket.MSG_WAITALL))
+    healthy.work()
+    assert answer.responses[0].partition_responses[0].error_code in (2, 10, 87)
+    assert broker.memory_kb - before_kb < MEMORY_GROWTH_KB_MAX
+    assert healthy.slowest_seconds < 10
+
+
+def test_frames_that_trickle_in_are_cut_off(broker: BrokerProcess) -> None:
+    """Row 10: a byte now and then keeps no connection; whoever sends whole frames keeps his."""
+    healthy = Healthy(broker)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(closing(connect(broker))) for _ in range(50)]
+        for peer in peers:
+            peer.sendall(struct.pack(">i", 1000))
+        deadline = time.monotonic() + 30
+        while peers:
+            assert time.monotonic() < deadline, "half frames are kept for ever"
+            healthy.work()
+            time.sleep(0.2)
+            for peer in list(peers):
+                try:
+                    peer.sendall(b"\x00")
+                except ConnectionError:
+                    peers.remove(peer)
