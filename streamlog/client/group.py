@@ -59,6 +59,8 @@ from streamlog.wire.messages.offset_fetch import (
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopic,
     OffsetFetchRequestTopics,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions,
 )
 
 log = logging.getLogger(__name__)
@@ -453,21 +455,22 @@ class Group:
     def _offsets_found(
         self, partitions: Sequence[TopicPartition], response: OffsetFetchResponse, *, batched: bool
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
-        error_code, topics = response.error_code, list(response.topics)
+        error_code = response.error_code
         found: dict[TopicPartition, OffsetAndMetadata | None] = dict.fromkeys(partitions)
-        answers = [(topic.name, one) for topic in topics for one in topic.partitions]
+        answers: list[tuple[str, OffsetFetchResponsePartition | OffsetFetchResponsePartitions]]
+        answers = [(topic.name, one) for topic in response.topics for one in topic.partitions]
         if batched:
             group = next((one for one in response.groups if one.group_id == self._group_id), None)
             if group is None:
                 raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker's answer does not mention the group")
             error_code = group.error_code
-            batched_answers = [(topic.name, one) for topic in group.topics for one in topic.partitions]
+            answers = [(topic.name, one) for topic in group.topics for one in topic.partitions]
         code = ErrorCode.of(error_code)
         if code in LOST_COORDINATOR:
             self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
         if code:
             raise KafkaError(code, f"offsets of group '{self._group_id}'")
-        for name, one in batched_answers if batched else answers:
+        for name, one in answers:
             if one.error_code:
                 raise _offset_error(name, one.partition_index, ErrorCode.of(one.error_code))
             if one.committed_offset >= 0:
