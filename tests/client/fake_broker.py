@@ -59,7 +59,7 @@ class FakeBroker:
         self.leader_epoch = 0
         self.batches: dict[int, bytes] = {}  # fetch offset -> what is answered there
         self.error_code = ErrorCode.NONE  # of the next fetches
-        self.epoch_end = (0, 0)  # answer of OffsetForLeaderEpoch: epoch, end offset
+        self.epoch_end: tuple[int, int] = (0, 0)  # answer of OffsetForLeaderEpoch: epoch, end offset
         self.fetches = 0
         self._transports: list[asyncio.Transport] = []
 
