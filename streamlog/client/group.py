@@ -128,7 +128,8 @@ class Group:
         """The application comes for records: it is done with those it had."""
         self._at_fetch = True
         self._open_gate()
-        if self._started and self.membership.phase is Phase.OUT and not self._closing:
+        out = self.membership.phase is Phase.OUT and self._callbacks_done.is_set()
+        if self._started and out and not self._closing:
             self._do(self.membership.resume(self._clock.mono_ms()))
 
     def leave_fetch(self) -> None:

@@ -264,14 +264,14 @@ class Membership:
         self.owned = tuple(one for one in self.owned if one not in gone)
         if self.phase is Phase.RELEASING:
             return self._release_more_or_join(now_ms)
-        if self.phase is Phase.ADOPTING:
+        if self.phase is Phase.ADOPTING and self._assigned is not None:
             return self._adopt(now_ms)
-        return self._drop_rest()
+        return self._drop_rest() if self.phase in (Phase.OUT, Phase.FAILED) else []
 
     def on_adopted(self, now_ms: int) -> list[Effect]:
         """The application has its new partitions."""
         if self.phase is not Phase.ADOPTING:
-            return self._drop_rest()
+            return self._drop_rest() if self.phase in (Phase.OUT, Phase.FAILED) else []
         self.phase = Phase.STABLE
         if self._lost:
             return self._lose_everything(now_ms)

@@ -363,3 +363,14 @@ def test_the_application_is_told_of_every_partition_in_turn(
             assert having == set()
         if core.phase in (Phase.RELEASING, Phase.ADOPTING):
             assert callbacks, "the core waits for a callback that nobody runs"
+
+
+def test_closing_while_partitions_are_adopted_asks_for_nothing_more() -> None:
+    """Everything is released at once; a second word about it changes nothing."""
+    core = member()
+    stable(core, *SIX[:4])
+    request = join_request(core.on_heartbeat(heartbeat(core, 3_000), ErrorCode.REBALANCE_IN_PROGRESS, 3_000))
+    core.on_sync(sync_request(core.on_join(request, joined(2), 3_000)), synced(*SIX[:2], SIX[5]), 3_000)
+    assert core.on_released(SIX[2:4], 3_001) == [Adopt((SIX[5],))]
+    assert core.on_released(SIX, 3_002) == []
+    assert core.owned == ()
