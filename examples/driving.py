@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 0.25
 STALLED_S = 60.0  # without any progress we give up and show what the workers said
 STOP_S = 30.0
+LOG_START_S = 3.0
 LINES_SHOWN = 15  # of a worker's log
 
 SendRecord: TypeAlias = tuple[Any, Any, int]
@@ -122,9 +123,11 @@ class Workers:
 
     def _stop_log(self) -> None:
         """The embedded log ends by itself half a minute after its last client. Nobody should wait for that here."""
-        found = self._announced()
-        if found is None:
-            return
+        deadline_s = time.monotonic() + LOG_START_S
+        while (found := self._announced()) is None:
+            if not (self.data_dir / "log").exists() or time.monotonic() > deadline_s:
+                return
+            time.sleep(0.05)  # interrupted while the log was starting: it has not said yet where it is
         deadline_s = time.monotonic() + STOP_S
         number = signal.SIGTERM
         try:

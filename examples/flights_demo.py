@@ -189,6 +189,7 @@ def main() -> int:
         console.print("\nStopping the workers.")
         code = 130
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ending takes a moment, and a bounded one
         workers.stop_all()
         if code in (0, 130):
             shutil.rmtree(data_dir, ignore_errors=True)
