@@ -20,6 +20,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 from kafka import admin as kp_admin
+from kafka.structs import TopicPartition as KafkaPythonPartition
 
 from tests.broker.running import BrokerProcess
 
@@ -113,7 +114,7 @@ def test_a_topic_with_a_compression_of_its_own_recompresses(
     consumer = kafka.KafkaConsumer(
         bootstrap_servers=broker.address, auto_offset_reset="earliest", consumer_timeout_ms=5000
     )
-    consumer.assign([kafka.TopicPartition(topic, 0)])
+    consumer.assign([KafkaPythonPartition(topic, 0)])
     read = []
     for one in consumer:
         read.append((one.key, one.value, one.timestamp))
@@ -211,9 +212,9 @@ def test_kafka_pythons_admin_client_does_the_rest(broker: BrokerProcess, topic: 
         for _ in range(6):
             producer.send(topic, b"x", partition=0).get(20)
         producer.close()
-        client.delete_records({kafka.TopicPartition(topic, 0): 4})
+        client.delete_records({KafkaPythonPartition(topic, 0): 4})
         consumer = kafka.KafkaConsumer(bootstrap_servers=broker.address, group_id=topic)
-        first = kafka.TopicPartition(topic, 0)
+        first = KafkaPythonPartition(topic, 0)
         assert consumer.beginning_offsets([first]) == {first: 4}
         consumer.assign([first])
         consumer.seek(first, 5)
