@@ -18,7 +18,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.load import create_topic, delete_topic
-from bench.nodes import ApacheKafka, Node, Streamlog, cpu_s, have_kafka, resident_mb
+from bench.nodes import Node, apache_kafka, cpu_s, have_kafka, resident_mb, streamlog
 from bench.report import Report, Row, percentile, say
 
 PRODUCE_BATCH = 10_000
@@ -218,7 +218,7 @@ def bench_start(sides: Sides) -> None:
     memory = sides.row("memory when idle", "MB", ASKED_START, smaller_is_better=True)
     idle = sides.row("CPU when idle", "ms/s", None, smaller_is_better=True)
     for _ in range(sides.rounds):
-        for make in (Streamlog, ApacheKafka) if have_kafka() else (Streamlog,):
+        for make in (streamlog, apache_kafka) if have_kafka() else (streamlog,):
             with make() as node:
                 sides.put(ready, node, node.ready_s)
                 before_s = cpu_s(node.pid)
@@ -242,9 +242,9 @@ def main() -> None:
     if "start" in rows:
         bench_start(Sides(report, (), arguments.rounds))
     with contextlib.ExitStack() as stack:
-        nodes: list[Node] = [stack.enter_context(Streamlog())]
+        nodes: list[Node] = [stack.enter_context(streamlog())]
         if have_kafka():
-            nodes.append(stack.enter_context(ApacheKafka()))
+            nodes.append(stack.enter_context(apache_kafka()))
         sides = Sides(report, nodes, arguments.rounds)
         for name, bench in (
             ("produce", bench_produce),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import write_events
-from bench.nodes import ApacheKafka, Node, Streamlog, have_kafka
+from bench.nodes import Node, apache_kafka, have_kafka, streamlog
 from bench.report import Report, Row, say
 from tests.kafka_node import REPOSITORY, kafka_libs
 
@@ -163,9 +163,9 @@ def main() -> None:
         report.remarks.append("no Apache Kafka here (make interop-java fetches it): its rows are missing")
         peers = [peer for peer in peers if peer != "java"]
     with contextlib.ExitStack() as stack:
-        nodes: list[Node] = [stack.enter_context(Streamlog({"group.initial.rebalance.delay.ms": "0"}))]
+        nodes: list[Node] = [stack.enter_context(streamlog({"group.initial.rebalance.delay.ms": "0"}))]
         if have_kafka():
-            nodes.append(stack.enter_context(ApacheKafka()))
+            nodes.append(stack.enter_context(apache_kafka()))
         for node in nodes:
             say(f"writing {arguments.events:,} events to {node.name}")
             if any(work.name not in TOPIC_OF_KEYS for work in works):
