@@ -117,6 +117,7 @@ class Connection(asyncio.BufferedProtocol):
         self.peer_host = ""
         self.closed = False
         self.software_name = self.software_version = ""  # what the client says it is (KIP-511)
+        self.transactions_refused = False  # said so in the log once
         self.active_at_ms = shared.tick_ms
         """Tick of the last bytes in or the last answer out: what idleness is counted from."""
         self._transport: asyncio.Transport | None = None

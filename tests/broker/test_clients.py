@@ -16,6 +16,7 @@ from confluent_kafka import admin as ck_admin
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kafka import admin as kp_admin
+from kafka.errors import TransactionalIdAuthorizationFailedError
 from kafka.structs import TopicPartition as KafkaPythonPartition
 
 from tests.broker.running import BrokerProcess
@@ -270,3 +271,23 @@ def test_kafka_python_administers(broker: BrokerProcess, topic: str) -> None:
         assert topic not in admin.list_topics()
     finally:
         admin.close()
+
+
+def test_librdkafka_is_told_at_once_that_there_are_no_transactions(broker: BrokerProcess) -> None:
+    """A fatal error, not silence until the timeout."""
+    producer = ck.Producer({"bootstrap.servers": broker.address, "transactional.id": "mine"})
+    with pytest.raises(ck.KafkaException) as refused:
+        producer.init_transactions(20)
+    error = refused.value.args[0]
+    assert error.code() != ck.KafkaError._TIMED_OUT
+    assert error.fatal()
+
+
+def test_kafka_python_is_told_at_once_that_there_are_no_transactions(broker: BrokerProcess) -> None:
+    """The same for a client that retries on its own terms."""
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.address, transactional_id="mine")
+    try:
+        with pytest.raises(TransactionalIdAuthorizationFailedError):
+            producer.init_transactions()
+    finally:
+        producer.close(timeout=1)

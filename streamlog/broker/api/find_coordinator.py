@@ -8,6 +8,7 @@ from __future__ import annotations
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.coordinator.groups import TOPIC
+from streamlog.broker.no_transactions import refuse_transactions
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 
@@ -33,8 +34,10 @@ async def handle(broker: Broker, context: RequestContext, request: FindCoordinat
 
 async def _find(broker: Broker, context: RequestContext, key_type: int, key: str) -> Coordinator:
     try:
+        if key_type == TRANSACTION:
+            raise refuse_transactions(context, key)
         if key_type != GROUP:
-            raise KafkaError(ErrorCode.INVALID_REQUEST, _no_coordinator(key_type))
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"This broker has no coordinator of type {key_type}.")
         partition = await broker.groups.find_partition(key)
         registration = broker.image.partition(TOPIC, partition)
         leader = None if registration is None else broker.image.brokers.get(registration.leader)
@@ -46,9 +49,3 @@ async def _find(broker: Broker, context: RequestContext, key_type: int, key: str
             key=key, node_id=NO_NODE, port=NO_NODE, error_code=error.code, error_message=error.message or None
         )
     return Coordinator(key=key, node_id=leader.id, host=endpoint.host, port=endpoint.port, error_message=None)
-
-
-def _no_coordinator(key_type: int) -> str:
-    if key_type == TRANSACTION:
-        return "This broker has no transaction coordinator: transactional producers are not supported yet."
-    return f"This broker has no coordinator of type {key_type}."

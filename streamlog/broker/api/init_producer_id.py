@@ -1,7 +1,6 @@
 """InitProducerId (API 22): an id for an idempotent producer.
 
-A request with a transactional id is refused with UNSUPPORTED_VERSION: there is no transaction coordinator here, and
-the client is to hear that at once, not to retry until its timeout (docs/decisions/0022-no-transactions-yet.md).
+A request with a transactional id is refused for good: there is no transaction coordinator here (no_transactions.py).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Awaitable
 
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
+from streamlog.broker.no_transactions import refuse_transactions
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
@@ -18,7 +18,10 @@ def handle(
     broker: Broker, context: RequestContext, request: InitProducerIdRequest
 ) -> InitProducerIdResponse | Awaitable[InitProducerIdResponse]:
     if request.transactional_id is not None:
-        return InitProducerIdResponse(error_code=_refusal(request.transactional_id), producer_epoch=-1)
+        refusal = ErrorCode.INVALID_REQUEST  # Kafka's answer to an empty id
+        if request.transactional_id:
+            refusal = refuse_transactions(context, request.transactional_id).code
+        return InitProducerIdResponse(error_code=refusal, producer_epoch=-1)
     if (request.producer_id < 0) != (request.producer_epoch < 0):
         return InitProducerIdResponse(error_code=ErrorCode.INVALID_REQUEST, producer_epoch=-1)
     producer_id = broker.producer_ids.next_nowait()
@@ -29,7 +32,3 @@ def handle(
 
 async def _answer_later(broker: Broker) -> InitProducerIdResponse:
     return InitProducerIdResponse(producer_id=await broker.producer_ids.next(), producer_epoch=0)
-
-
-def _refusal(transactional_id: str) -> ErrorCode:
-    return ErrorCode.INVALID_REQUEST if not transactional_id else ErrorCode.UNSUPPORTED_VERSION

@@ -231,10 +231,23 @@ async def test_configs_of_what_exists_are_described(client: RawClient, kind: int
 
 async def test_a_transactional_id_is_refused_for_good(client: RawClient) -> None:
     """There is no transaction coordinator: not a code that clients retry."""
-    for name, code in ((None, 0), ("mine", 35), ("", 42)):
+    for name, code in ((None, 0), ("mine", 53), ("", 42)):
         answer = await client.ask(InitProducerIdRequest(transactional_id=name), 5, InitProducerIdResponse)
         assert isinstance(answer, InitProducerIdResponse)
         assert answer.error_code == code
+
+
+async def test_a_transactional_client_is_named_in_the_log_once(
+    client: RawClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The code that clients take as final does not say what is the matter; and a client that insists fills no log."""
+    for name in ("mine", "other"):
+        client.send(InitProducerIdRequest(transactional_id=name), 5, client_id="app")
+        await client.answer(5, InitProducerIdResponse)
+    lines = [line for line in caplog.messages if "transaction" in line]
+    assert len(lines) == 1
+    assert "'mine' of client 'app'" in lines[0]
+    assert "not supported yet" in lines[0]
 
 
 async def test_producer_ids_are_never_given_twice(tmp_path: Path) -> None:

@@ -133,9 +133,11 @@ async def test_find_coordinator(node: Node, version: int) -> None:
     assert len(node.broker.image.topics["__consumer_offsets"].partitions) == 2
     if version >= 1:
         refused = await find(peer, version, "t", key_type=1)
-        assert refused.error_code == ErrorCode.INVALID_REQUEST
+        assert refused.error_code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         assert refused.error_message is not None
         assert "transaction" in refused.error_message
+        refused = await find(peer, version, "t", key_type=2)
+        assert refused.error_code == ErrorCode.INVALID_REQUEST
     peer.close()
 
 
