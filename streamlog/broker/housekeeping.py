@@ -44,6 +44,7 @@ class Housekeeping:
     def start(self) -> None:
         config = self._broker.config
         self._every("expire producers' waits", TICK_MS, self.expire)
+        self._every("watch the disk", TICK_MS, self.watch_disk)
         self._every("flush what is overdue", TICK_MS, self.flush_overdue)
         self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
         self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
@@ -66,6 +67,9 @@ class Housekeeping:
 
     async def expire(self) -> None:
         self._broker.partitions.expire_acknowledgements(self._broker.env.clock.mono_ms())
+
+    async def watch_disk(self) -> None:
+        self._broker.partitions.disk_watch.tick()
 
     async def flush_overdue(self) -> None:
         self._broker.partitions.flush_overdue(self._broker.env.clock.mono_ms())

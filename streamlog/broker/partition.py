@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+from streamlog.broker.disk_watch import DiskWatch
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.partition import AppendResult, Origin, PartitionLog
@@ -96,6 +97,7 @@ class Partition:
         "_unflushed_since_ms",
         "_unseen_bytes",
         "_waiting",
+        "_watch",
         "closed",
         "flush_before_ack",
         "growth_waits",
@@ -115,6 +117,7 @@ class Partition:
         log: PartitionLog,
         flusher: Flusher,
         scope: Scope,
+        watch: DiskWatch,
         *,
         leader_epoch: int,
         replica_count: int,
@@ -132,6 +135,7 @@ class Partition:
         """In the order they came."""
         self._flusher = flusher
         self._scope = scope
+        self._watch = watch
         self._waiting: deque[tuple[int, Acknowledgement]] = deque()  # rising end offsets
         self._flush_task_runs = False
         self._is_overdue = False  # flush.ms has passed since something was appended
@@ -150,7 +154,14 @@ class Partition:
         `batches` is patched in place and may be reused afterwards.
         """
         log = self.log
-        result = log.append(batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin)
+        try:
+            result = log.append(batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin)
+        except PartitionOffline as error:
+            if log.failure is None:
+                self._watch.refused(f"{self.topic}-{self.index}", error.message)
+            raise
+        if self._watch.is_refusing:
+            self._watch.accepted()
         if not result.is_duplicate:
             self._unseen_bytes += len(batches)
             if self.flush_before_ack:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from uuid import UUID
 
+from streamlog.broker.disk_watch import DiskWatch
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
@@ -37,6 +38,7 @@ class Partitions:
         self._flusher = flusher
         self._scope = scope
         self._static_defaults = dict(defaults)
+        self.disk_watch = DiskWatch(env.clock)
         self._by_topic: dict[str, dict[int, Partition]] = {}
 
     def find(self, topic: str, index: int) -> Partition | None:
@@ -129,6 +131,7 @@ class Partitions:
             opened,
             self._flusher,
             self._scope,
+            self.disk_watch,
             leader_epoch=leader_epoch,
             replica_count=replica_count,
         )

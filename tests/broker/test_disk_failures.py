@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from pathlib import Path
+
+import pytest
 
 from streamlog.broker.config import load_config
 from streamlog.broker.node import start_node
@@ -50,6 +53,35 @@ async def test_a_full_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> No
         faults.write_bytes_left = None
         assert (await produce(client, "t", b"c")).base_offset == 1
         await make_topic(client, "n")
+
+
+async def test_a_full_disk_is_told_to_the_operator_once_at_each_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many writes are refused; and small ones that still fit do not end it."""
+    caplog.set_level(logging.WARNING, "streamlog.broker")
+
+    def lines(state: str) -> list[str]:
+        return [line for line in caplog.messages if f"state={state}" in line]
+
+    env, faults = faulty_env()
+    async with running_node(tmp_path, env) as node, client_of(node) as client:
+        await make_topic(client, "t")
+        await make_topic(client, "u")
+        faults.write_bytes_left = 200
+        for topic in ("t", "t", "u"):
+            assert (await produce(client, topic, b"b" * 1000)).error_code == 56
+        node.broker.partitions.disk_watch.tick()
+        assert len(lines("refusing-writes")) == 1
+        assert "t-0" in lines("refusing-writes")[0]
+        assert "No space left on device" in lines("refusing-writes")[0]
+        faults.write_bytes_left = None
+        assert (await produce(client, "t", b"b" * 1000)).error_code == 0
+        async with asyncio.timeout(10):
+            while not lines("accepting-writes"):
+                await asyncio.sleep(0.05)
+    assert len(lines("refusing-writes")) == len(lines("accepting-writes")) == 1
+    assert "3 were refused" in lines("accepting-writes")[0]
 
 
 async def test_a_failed_sync_takes_its_partition_offline_and_no_other(tmp_path: Path) -> None:
