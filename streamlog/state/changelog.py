@@ -21,6 +21,13 @@ store that was away for longer may have missed deletions, and is rebuilt."""
 TIMESTAMP_DISTANCE_MS_MAX = 2**62
 """No bound at all, and still no overflow when a broker adds it to the time of day."""
 
+ANY_TIME = {
+    "message.timestamp.after.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
+    "message.timestamp.before.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
+}
+"""Configuration of topics whose records carry event time, which may be any time. A broker's default refuses what is
+more than an hour ahead of its clock, and a refused output is a commit that fails."""
+
 IndexOf: TypeAlias = Callable[[Change], Change | None]
 
 
@@ -50,9 +57,7 @@ def changelog_configs() -> dict[str, str]:
     return {
         "cleanup.policy": "compact",
         "delete.retention.ms": str(DELETE_RETENTION_MS),
-        # Event time may be any time; the broker's default would refuse what is more than an hour ahead of its clock.
-        "message.timestamp.after.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
-        "message.timestamp.before.max.ms": str(TIMESTAMP_DISTANCE_MS_MAX),
+        **ANY_TIME,
     }
 
 

@@ -29,7 +29,10 @@ class Outbox(Protocol):
         timestamp_ms: int,
         headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
-        """Take one record; partition None leaves the choice to the key's hash. Raises: the topic does not exist."""
+        """Take one record; partition None leaves the choice to the key's hash.
+
+        Raises: UserError: the topic is not known, or no record can have this timestamp.
+        """
         ...
 
     def sender(self, topic: str) -> Sender:

@@ -569,7 +569,7 @@ class Lane:
                 None,
                 columns.keys[index],
                 columns.values[index],
-                columns.timestamps_ms[index],
+                max(columns.timestamps_ms[index], 0),  # a record without a time has -1, and no new one may
                 [*columns.headers[index], *headers, place],
             )
 

@@ -12,6 +12,21 @@ from streamlog.streams.context import Sender
 
 _NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
 
+TIMESTAMP_MS_MAX = 2**63 - 1
+"""What a record's timestamp has room for."""
+
+
+def refused_time(topic: str, timestamp_ms: int) -> UserError:
+    """Why no record of this time is sent. Said to the body that wants to send it: its agent's policy decides about the
+    one event. Were it found out when the batch is built, every output of the worker would suffer."""
+    if timestamp_ms > TIMESTAMP_MS_MAX:
+        return UserError(f"topic {topic}: no record can have the timestamp {timestamp_ms}: the log has 64 bits for it")
+    return UserError(
+        f"topic {topic}: a record's timestamp cannot be negative, and this one is {timestamp_ms} ms: before 1970. "
+        f"Send it with a time of its own, as in send(value, timestamp=...); before a group_by, leave such events out "
+        f"with filter(), or choose on_error= for the agent"
+    )
+
 
 class ProducerOutbox:
     """An `Outbox` over a producer. Topics have to be known before records are placed by key."""
@@ -39,6 +54,8 @@ class ProducerOutbox:
         headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
     ) -> None:
         if partition is not None:
+            if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
+                raise refused_time(topic, timestamp_ms)
             self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
         else:
             self.sender(topic)(key, value, timestamp_ms, headers)
@@ -59,6 +76,8 @@ class ProducerOutbox:
         def send(
             key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Sequence[tuple[str, bytes | None]]
         ) -> None:
+            if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
+                raise refused_time(topic, timestamp_ms)
             partition = choose(topic, None) if key is None else partition_for_key(key, count)
             append(pairs[partition], key, value, timestamp_ms, tuple(headers) if headers else ())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamlog.errors import UserError
-from streamlog.state.changelog import changelog_configs
+from streamlog.state.changelog import ANY_TIME, changelog_configs
 from streamlog.streams.agents import Agent, body_of
 from streamlog.streams.context import Cell
 from streamlog.streams.forward import forward_body
@@ -23,8 +23,8 @@ from streamlog.streams.tables import Table, WindowedTable
 from streamlog.streams.topic import Topic
 from streamlog.streams.topology import JoinNode, LaneNode, TableNode, TopicNode, Topology
 
-REPARTITION_CONFIGS = {"cleanup.policy": "delete", "retention.ms": "-1"}
-"""Nothing may expire before it was processed, however long the worker was away."""
+REPARTITION_CONFIGS = {"cleanup.policy": "delete", "retention.ms": "-1", **ANY_TIME}
+"""Nothing may expire before it was processed, however long the worker was away, nor be refused for its time."""
 
 Body = Callable[[Cursor], Coroutine[Any, Any, None]]
 

@@ -8,6 +8,7 @@ field that `group_by`, `join` and `timestamp=` accept. Type checkers see the att
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 import types
 import typing
@@ -95,12 +96,16 @@ def allows_none(annotation: Any) -> bool:
     )
 
 
+TIME_MS_MAX = 2**62 - 1
+"""Largest distance of a time from 1970: 146 million years, and still no overflow when a window is added."""
+
+
 def to_timestamp_ms(moment: object) -> int:
-    """Milliseconds since the epoch of what a `timestamp=` gave.
+    """Milliseconds since the epoch of what a `timestamp=` gave; negative before 1970.
 
     A datetime without a zone counts as UTC, so that a program means the same on every machine; an int is milliseconds
     already, a float is seconds as time.time() counts them.
-    Raises: TypeError: anything else.
+    Raises: TypeError: anything else. ValueError: no time there is.
     """
     if isinstance(moment, datetime):
         aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -108,10 +113,16 @@ def to_timestamp_ms(moment: object) -> int:
     if isinstance(moment, bool):
         raise TypeError("a timestamp cannot be a bool")
     if isinstance(moment, int):
-        return moment
-    if isinstance(moment, float):
-        return round(moment * 1000)
-    raise TypeError(f"a timestamp is a datetime, an int (ms) or a float (s), not {type(moment).__name__}")
+        time_ms = moment
+    elif isinstance(moment, float):
+        if not math.isfinite(moment):
+            raise ValueError(f"{moment} is no timestamp")
+        time_ms = round(moment * 1000)
+    else:
+        raise TypeError(f"a timestamp is a datetime, an int (ms) or a float (s), not {type(moment).__name__}")
+    if not -TIME_MS_MAX <= time_ms <= TIME_MS_MAX:
+        raise ValueError(f"{moment} is no timestamp: more than {TIME_MS_MAX} ms away from 1970")
+    return time_ms
 
 
 def _hints(owner: type, what: str) -> dict[str, Any]:

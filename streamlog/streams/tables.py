@@ -283,7 +283,7 @@ class GlobalTable(Table[K, V]):
         cursor = _cursor(None)
         if cursor is not None:
             outbox = cursor.lane.outbox
-            timestamp_ms = cursor.timestamp_ms if cursor.has_event else cursor.lane.wall_ms()
+            timestamp_ms = max(cursor.timestamp_ms, 0) if cursor.has_event else cursor.lane.wall_ms()
         else:
             runtime = self._cell.get(f"writing global table {self.name}")
             outbox, timestamp_ms = runtime.outbox, runtime.wall_ms()

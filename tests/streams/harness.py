@@ -17,6 +17,7 @@ from streamlog.state.store import Position
 from streamlog.streams.app import App
 from streamlog.streams.context import Sender
 from streamlog.streams.lane import LaneFailure
+from streamlog.streams.outbox import TIMESTAMP_MS_MAX, refused_time
 from streamlog.streams.policies import Policy
 from streamlog.streams.progress import decode_ahead
 from streamlog.streams.pump import Pump
@@ -44,6 +45,8 @@ class CollectingOutbox:
         timestamp_ms: int,
         headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
+        if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
+            raise refused_time(topic, timestamp_ms)
         if partition is None:
             count = self.partitions.get(topic, 1)
             partition = 0 if key is None else partition_for_key(key, count)

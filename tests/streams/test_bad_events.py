@@ -1,0 +1,164 @@
+"""Events that cannot be processed: the agent's policy decides about each of them, and nobody else notices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import streamlog
+from streamlog.streams.policies import DeadLetter, OnError
+from streamlog.streams.record import to_timestamp_ms
+from streamlog.streams.worker import Worker
+from tests.streams.harness import running
+from tests.streams.live import LiveBroker, live_broker
+from tests.streams.words import until
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[LiveBroker]:
+    async with live_broker(tmp_path / "broker") as running:
+        yield running
+
+
+class Birth(streamlog.Record):
+    place: str
+    at_ms: int
+
+
+def birth(place: str, at_ms: int) -> tuple[str, str, int]:
+    return "k", f'{{"place":"{place}","at_ms":{at_ms}}}', 5
+
+
+BEFORE_1970 = [birth("a", 1000), birth("b", -5000), birth("c", 2000)]
+
+
+@pytest.mark.parametrize("way", ["group_by", "send", "send_to", "sink"])
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+async def test_an_event_before_1970_that_is_sent_on_is_left_to_the_policy(way: str, on_error: OnError) -> None:
+    """No record can carry its time, so it is refused when it is appended, in the hands of the body."""
+    app = streamlog.App("registry")
+    births = app.topic("births", key=str, value=Birth, timestamp=Birth.at_ms)
+    copies = app.topic("copies", key=str, value=Birth)
+    if way == "group_by":
+
+        @app.agent(births.stream().group_by(Birth.place), on_error=on_error, name="copy")
+        async def regroup(stream: streamlog.Stream[str, Birth]) -> None:
+            async for _ in stream:
+                pass
+
+    elif way == "sink":
+
+        @app.agent(births, sink=[copies], on_error=on_error, name="copy")
+        async def pass_on(stream: streamlog.Stream[str, Birth]) -> AsyncIterator[Birth]:
+            async for one in stream:
+                yield one
+
+    else:
+
+        @app.agent(births, on_error=on_error, name="copy")
+        async def send(stream: streamlog.Stream[str, Birth]) -> None:
+            async for one in stream:
+                await copies.send(one, key=one.place, partition=0 if way == "send_to" else None)
+
+    target = "registry-copy-place-repartition" if way == "group_by" else "copies"
+    async with running(app, {"births": 1, "copies": 1}) as harness:
+        harness.feed("births", BEFORE_1970)
+        await harness.settle()
+        times = [sent[2] for sent in harness.outbox.logs[target, 0]]
+        assert times == ([1000, 2000] if on_error == "skip" else [1000])
+        assert [one.failure.offset for one in harness.failures] == [1]
+        assert "before 1970" in harness.failures[0].failure.what
+        assert harness.task.committable()["births"] == (3 if on_error == "skip" else 1)
+
+
+async def test_the_time_before_1970_counts_where_nothing_is_sent() -> None:
+    """Event time may be negative: windows of 1969 are windows like others."""
+    app = streamlog.App("registry")
+    births = app.topic("births", key=str, value=Birth, timestamp=Birth.at_ms)
+    per_minute = app.Table("per_minute", key=str, value=int, default=int).tumbling(minutes=1)
+
+    @app.agent(births)
+    async def count(stream: streamlog.Stream[str, Birth]) -> None:
+        async for _ in stream:
+            per_minute["k"] += 1
+
+    async with running(app, {"births": 1}) as harness:
+        harness.feed("births", [birth("a", at_ms) for at_ms in (-60_001, -60_000, -1, 0)])
+        await harness.settle()
+        harness.commit()
+        assert harness.failures == []
+        state: Any = harness.task._states[0]
+        assert {start: value for _, start, value in state.items()} == {-120_000: 1, -60_000: 2, 0: 1}
+
+
+async def test_a_dead_letter_of_a_record_without_a_time_is_sent_all_the_same() -> None:
+    """The last resort must not fail in its turn: -1 is what records without a timestamp have."""
+    app = streamlog.App("registry")
+    numbers = app.topic("numbers", key=str, value=int)
+    dead = app.topic("dead", key=bytes, value=bytes)
+
+    @app.agent(numbers, on_error=DeadLetter(dead))
+    async def fail(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            raise ValueError(number)
+
+    async with running(app, {"numbers": 1, "dead": 1}) as harness:
+        harness.feed("numbers", [("k", "1", -1)])
+        await harness.settle()
+        assert [sent[:3] for sent in harness.outbox.logs["dead", 0]] == [(b"k", b"1", 0)]
+
+
+async def test_an_event_of_no_time_there_is_is_left_to_the_policy() -> None:
+    """Beyond what 64 bits hold there is no window, no order and no commit."""
+    app = streamlog.App("registry")
+    births = app.topic("births", key=str, value=Birth, timestamp=Birth.at_ms)
+    per_minute = app.Table("per_minute", key=str, value=int, default=int).tumbling(minutes=1, grace=60)
+
+    @app.agent(births, on_error="skip")
+    async def count(stream: streamlog.Stream[str, Birth]) -> None:
+        async for _ in stream:
+            per_minute["k"] += 1
+
+    async with running(app, {"births": 1}) as harness:
+        harness.feed("births", [birth("a", 1), birth("b", 2**63 - 1), birth("c", -(2**63)), birth("d", 2)])
+        await harness.settle()
+        harness.commit()
+        assert [one.failure.offset for one in harness.failures] == [1, 2]
+        state: Any = harness.task._states[0]
+        assert list(state.items()) == [("k", 0, 2)]
+
+
+@pytest.mark.parametrize("moment", [math.nan, math.inf, -math.inf, 1e300, 10**30, -(10**30)])
+def test_what_is_no_time_is_no_timestamp(moment: float) -> None:
+    """Refused where it is given, with what it was."""
+    with pytest.raises(ValueError, match="is no timestamp"):
+        to_timestamp_ms(moment)
+
+
+async def test_an_event_before_1970_or_of_tomorrow_does_not_stop_the_others(broker: LiveBroker, tmp_path: Path) -> None:
+    """Through a repartition topic on a broker: the one is passed over, the other arrives, commits go on."""
+    app = streamlog.App("registry", partitions=2, commit_interval_ms=50)
+    births = app.topic("births", key=str, value=Birth, partitions=2, timestamp=Birth.at_ms)
+    per_place = app.Table("per_place", key=str, value=int, default=int)
+
+    @app.agent(births.stream().group_by(Birth.place), on_error="skip")
+    async def count(stream: streamlog.Stream[str, Birth]) -> None:
+        async for one in stream:
+            per_place[one.place] += 1
+
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")) as worker:
+        await births.send(Birth("a", -5000), key="k")
+        await births.send(Birth("b", worker.env.clock.wall_ms() + 48 * 60 * 60 * 1000), key="k")
+        await births.send(Birth("c", 1000), key="k")
+        await until(lambda: rows_of(worker, "per_place") == {"b": 1, "c": 1})
+        commits = worker.status().commits
+        await until(lambda: worker.status().commits > commits + 2)
+        assert worker.status().error is None
+
+
+def rows_of(worker: Worker, table: str) -> dict[object, object]:
+    return {key: value for reader in worker.query(table).values() for key, value in reader.scan().rows}
