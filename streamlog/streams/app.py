@@ -36,7 +36,7 @@ from streamlog.streams.settings import (
 from streamlog.streams.stream import Declared, Step, Stream
 from streamlog.streams.tables import GlobalTable, SetTable, Table
 from streamlog.streams.timers import BackgroundTask, Every, Timer, Work, cron
-from streamlog.streams.topic import Topic, check_name, check_partitions
+from streamlog.streams.topic import Topic, check_name, check_partitions, unprocessed_configs
 from streamlog.streams.topology import Topology
 from streamlog.streams.worker import Extension, Worker
 
@@ -357,7 +357,8 @@ class App:
     ) -> tuple[tuple[Topic[Any, Any], ...], tuple[Step, ...]]:
         if source is None:
             key, value = _stream_types(function)
-            own: Topic[Any, Any] = Topic(f"{self.id}-{agent}", key, value, cell=self.cell, kind="agent")
+            name = f"{self.id}-{agent}"
+            own: Topic[Any, Any] = Topic(name, key, value, cell=self.cell, configs=unprocessed_configs(), kind="agent")
             return (self._add_topic(own),), ()
         if isinstance(source, Topic):
             return (source,), ()
@@ -375,7 +376,7 @@ class App:
     # --- beside the streams ---------------------------------------------------------------------------------------
 
     def timer(self, interval: float | timedelta, *, on_leader: bool = False) -> Callable[[WorkT], WorkT]:
-        """Run the function that follows every `interval` (seconds), on each worker or only `on_leader`."""
+        """Run the function that follows every `interval` (seconds), on each worker or only `on_leader` (see `task`)."""
         every = Every(milliseconds_of(interval, "timer()"))
 
         def decorate(work: WorkT) -> WorkT:
@@ -401,7 +402,12 @@ class App:
     @overload
     def task(self, *, on_leader: bool = ...) -> Callable[[WorkT], WorkT]: ...
     def task(self, work: Any = None, *, on_leader: bool = False) -> Any:
-        """Run the function that follows once per worker, from its start, beside the streams. With or without ()."""
+        """Run the function that follows once per worker, from its start, beside the streams. With or without ().
+
+        Args: on_leader: run it on one worker of the group only, the one that owns task 0. It is cancelled when that
+                         worker loses the task, and started anew on the worker that gets it: between the two it runs
+                         nowhere, and what it began may have been done in part.
+        """
 
         def decorate(function: WorkT) -> WorkT:
             self.tasks.append(BackgroundTask(_name(function), function, on_leader))
@@ -410,7 +416,7 @@ class App:
         return decorate if work is None else decorate(work)
 
     def on_started(self, work: WorkT) -> WorkT:
-        """Run the function that follows when a worker is ready: joined its group, before its first event."""
+        """Run the function that follows when a worker has joined its group. Its first event waits until that ended."""
         self.started.append(work)
         return work
 
@@ -442,6 +448,7 @@ class App:
             list(self.topics.values()),
             [str(timer) for timer in self.timers],
             self.cell,
+            needs_leader=any(timer.on_leader for timer in self.timers) or any(task.on_leader for task in self.tasks),
         )
 
     @asynccontextmanager

@@ -69,7 +69,9 @@ class Assignment:
         global_states: Mapping[str, Any],
         on_failure: Callable[[Task, LaneFailure, Policy], None],
         on_crash: Callable[[BaseException], None],
+        ready: asyncio.Event,
     ) -> None:
+        """`ready` is set when tasks may process events; until then they restore and wait."""
         self.tasks: dict[int, Task] = {}  # ours, whatever their state but CLOSED
         self.errors: dict[int, str] = {}  # why a task could not be opened at the last attempt
         self._plan, self._topology = plan, topology
@@ -78,6 +80,7 @@ class Assignment:
         self._committer, self._restore = committer, restore
         self._pump, self._outbox, self._global_states = pump, outbox, global_states
         self._on_failure, self._on_crash = on_failure, on_crash
+        self._ready = ready
         self._consumer: Consumer | None = None
         self._epoch = 0  # of the last task made
         self._openings: dict[int, asyncio.Task[None]] = {}
@@ -177,6 +180,7 @@ class Assignment:
             found = await consumer.committed(partitions)
             committed = {one.topic: offset for one, offset in found.items() if offset is not None}
             await self._restore.restore(task, store)
+            await self._ready.wait()
             positions, ahead = await self._positions(partitions, committed, store)
             ends: dict[str, int] = {}
             if any(table.kind == "source" for table in self._plan.tables):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamlog.errors import UserError
-from streamlog.state.changelog import ANY_TIME, changelog_configs
+from streamlog.state.changelog import changelog_configs
 from streamlog.streams.agents import Agent, body_of
 from streamlog.streams.context import Cell
 from streamlog.streams.forward import forward_body
@@ -20,11 +20,12 @@ from streamlog.streams.planning import Stage, cut, describe, markers, objects_us
 from streamlog.streams.policies import DeadLetter, Policy, Retry
 from streamlog.streams.stream import GroupBy, Lookup
 from streamlog.streams.tables import Table, WindowedTable
-from streamlog.streams.topic import Topic
+from streamlog.streams.topic import Topic, unprocessed_configs
 from streamlog.streams.topology import JoinNode, LaneNode, TableNode, TopicNode, Topology
 
-REPARTITION_CONFIGS = {"cleanup.policy": "delete", "retention.ms": "-1", **ANY_TIME}
-"""Nothing may expire before it was processed, however long the worker was away, nor be refused for its time."""
+LEADER_TOPIC = "leader"
+"""Behind the app's id: a topic that nobody writes to. An app that reads no topic, and yet wants one of its workers to
+do something, has its group share the one partition of it."""
 
 Body = Callable[[Cursor], Coroutine[Any, Any, None]]
 
@@ -49,8 +50,13 @@ def make_plan(
     topics: Sequence[Topic[Any, Any]],
     timers: Sequence[str],
     cell: Cell,
+    *,
+    needs_leader: bool,
 ) -> Plan:
-    """Plan the declarations of an app. Raises: UserError: they do not make sense."""
+    """Plan the declarations of an app. Raises: UserError: they do not make sense.
+
+    Args: needs_leader: something of the app runs on one worker of the group only.
+    """
     known = {topic.name: topic for topic in topics}
     nodes = {topic.name: _topic_node(topic, ()) for topic in topics}
     lanes: list[LanePlan] = []
@@ -87,14 +93,13 @@ def make_plan(
                 raise UserError(
                     f"agent {agent.name} has two group_by({step.name}): tell them apart with group_by(..., name=)"
                 )
-            configs = REPARTITION_CONFIGS
             known[name] = Topic(
                 name,
                 step.key_type,
                 value_type,
                 cell=cell,
                 partitions=step.partitions,
-                configs=configs,
+                configs=unprocessed_configs(),
                 kind="repartition",
             )
             return known[name]
@@ -113,6 +118,9 @@ def make_plan(
     for table in tables:
         if table.source is None:
             nodes[table.changelog] = _changelog_node(table)
+    if needs_leader and not lanes and all(table.source is None for table in tables):
+        name = f"{app_id}-{LEADER_TOPIC}"
+        nodes[name] = TopicNode(name, "leader", key="raw bytes", value="raw bytes", partitions=1)
     topology = Topology(
         app_id=app_id,
         topics=tuple(nodes[name] for name in sorted(nodes)),

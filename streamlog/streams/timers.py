@@ -64,7 +64,7 @@ class Timer:
     work: Work
     schedule: Every | Cron
     on_leader: bool
-    """Only on the worker that owns task 0."""
+    """Only on the worker that owns task 0, and only as long as it does."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.schedule}{', on the leader' if self.on_leader else ''}"
@@ -72,11 +72,12 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class BackgroundTask:
-    """A function that runs once, beside the streams, from the worker's start."""
+    """A function that runs once, beside the streams: from the worker's start, or whenever it becomes the leader."""
 
     name: str
     work: Work
     on_leader: bool
+    """Only on the worker that owns task 0, and only as long as it does."""
 
 
 def cron(line: object, timezone: str | tzinfo | None, name: str) -> Cron:
@@ -96,7 +97,7 @@ def cron(line: object, timezone: str | tzinfo | None, name: str) -> Cron:
         ) from None
 
 
-async def run_timer(timer: Timer, clock: Clock, is_leader: Callable[[], bool]) -> None:
+async def run_timer(timer: Timer, clock: Clock) -> None:
     """Run `timer` for ever. What its function raises is logged. Cancelling ends it, in the function or between."""
     is_cron = isinstance(timer.schedule, Cron)
     time_ms = clock.wall_ms if is_cron else clock.mono_ms
@@ -104,11 +105,10 @@ async def run_timer(timer: Timer, clock: Clock, is_leader: Callable[[], bool]) -
     due_ms = timer.schedule.next_after(start_ms, start_ms)
     while True:
         await _sleep_until(due_ms, time_ms)
-        if not timer.on_leader or is_leader():
-            try:
-                await timer.work()
-            except Exception as error:  # a timer may raise anything, and must not take the worker along
-                log.error("timer=%s failed: %s", timer.name, blame(error))
+        try:
+            await timer.work()
+        except Exception as error:  # a timer may raise anything, and must not take the worker along
+            log.error("timer=%s failed: %s", timer.name, blame(error))
         due_ms = timer.schedule.next_after(start_ms, max(due_ms, time_ms()))
 
 
@@ -119,10 +119,8 @@ async def _sleep_until(due_ms: int, time_ms: Callable[[], int]) -> None:
         left_ms = due_ms - time_ms()
 
 
-async def run_task(task: BackgroundTask, is_leader: Callable[[], bool]) -> None:
+async def run_task(task: BackgroundTask) -> None:
     """Run `task` once; what it raises is logged."""
-    if task.on_leader and not is_leader():
-        return
     try:
         await task.work()
     except Exception as error:

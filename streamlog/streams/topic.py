@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from streamlog.errors import UserError
 from streamlog.serde import Format, Serde, key_serde_for, serde_for
+from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.batches import Reader
 from streamlog.streams.context import Cell
 from streamlog.streams.feed import LaneTopic
@@ -30,6 +31,12 @@ def check_name(name: object, what: str) -> str:
     if not isinstance(name, str) or not _LEGAL.fullmatch(name) or name in (".", ".."):
         raise UserError(f"{what} {name!r}: use 1 to 249 letters, digits, '.', '_' and '-'")
     return name
+
+
+def unprocessed_configs() -> dict[str, str]:
+    """Configuration of topics between the lanes of an app. Brokers delete by event time, which may be years ago or in
+    the future; here nothing may be deleted or refused before it was processed, however long the workers were away."""
+    return {"cleanup.policy": "delete", "retention.ms": "-1", **ANY_TIME}
 
 
 class Topic(Generic[K, V]):

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 from streamlog.errors import UserError
 
-TopicKind: TypeAlias = Literal["declared", "agent", "repartition", "changelog"]
+TopicKind: TypeAlias = Literal["declared", "agent", "repartition", "changelog", "leader"]
 TableKind: TypeAlias = Literal["table", "windowed", "set", "source", "global"]
 
 
@@ -97,6 +97,7 @@ class Topology:
         """Names of the topics that tasks consume, sorted."""
         sources = {source for lane in self.lanes for source in lane.sources}
         sources |= {table.changelog for table in self.tables if table.kind == "source"}
+        sources |= {node.name for node in self.topics if node.kind == "leader"}
         return tuple(sorted(sources))
 
     @property

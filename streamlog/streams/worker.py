@@ -29,6 +29,7 @@ from streamlog.state.rocksdb import RocksEngine
 from streamlog.state.store import StoreEngine
 from streamlog.streams.assignment import Assignment
 from streamlog.streams.assignor import MemberData, TaskAssignor
+from streamlog.streams.beside import Beside
 from streamlog.streams.commit import CommitFailed, Committer
 from streamlog.streams.context import Cell, Outbox
 from streamlog.streams.globals import GlobalTables
@@ -36,7 +37,7 @@ from streamlog.streams.lane import LaneFailure
 from streamlog.streams.local_queries import LocalReader, local_readers
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.plan import Plan
-from streamlog.streams.policies import Policy, Retry, Stop, blame
+from streamlog.streams.policies import Policy, Retry, Stop
 from streamlog.streams.provision import provide_topics
 from streamlog.streams.pump import Pump
 from streamlog.streams.replies import Replies
@@ -44,7 +45,7 @@ from streamlog.streams.restoring import TableRestore
 from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, SESSION_TIMEOUT_MS, Settings
 from streamlog.streams.status import PartitionStatus, TaskStatus, WorkerStatus
 from streamlog.streams.task import Task, TaskState
-from streamlog.streams.timers import BackgroundTask, Timer, Work, run_task, run_timer
+from streamlog.streams.timers import BackgroundTask, Timer, Work
 from streamlog.streams.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,10 @@ class Worker:
         self._commit_wanted = asyncio.Event()
         self._fed_events = 0  # since the last commit began
         self._scope = Scope("worker", self._on_crash)
-        self._beside = Scope("beside", self._on_crash)  # timers, tasks and their like: what stops first
+        self._beside = Beside(program, env.clock, self._on_crash)  # timers, tasks and hooks
+        self._ready = asyncio.Event()  # the group is joined, and the hooks that wait for that have ended
+        self._hooks: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._closers: list[Callable[[], Any]] = []  # of what start has opened, in that order
         self._consumer: Consumer | None = None
         self._directory: StateDirectory | None = None
@@ -189,8 +193,7 @@ class Worker:
         log.info("app=%s worker=%s state=stopping", self.program.id, self.process_id[:8])
         try:
             async with asyncio.timeout(self._settings.stop_timeout_s):
-                for work in self.program.stopping:
-                    await self._call(work)
+                await self._beside.run_stopping()
                 await self._close()
         except TimeoutError:
             log.warning("app=%s did not stop within %g s; ending hard", self.program.id, self._settings.stop_timeout_s)
@@ -266,27 +269,26 @@ class Worker:
             global_states=self._globals.states,
             on_failure=self._on_lane_failure,
             on_crash=self._on_crash,
+            ready=self._ready,
         )
         self._closers.append(self.assignment.close)
         program.cell.runtime = self  # Topic.send and Agent.ask work from here on
         for extension in self._extensions:
             self.endpoint = await extension.open(self) or self.endpoint
             self._opened.append(extension)
-        for work in program.started:
-            await self._call(work)
-        for timer in program.timers:
-            self._beside.spawn(timer.name, run_timer(timer, env.clock, lambda: self.leader))
-        for task in program.tasks:
-            self._beside.spawn(task.name, run_task(task, lambda: self.leader))
+        self._beside.start()
         if self.topology.consumed:
             self._consumer = await self._join()
-            self._scope.spawn("fetch", self._fetch_forever())
+            self._fetching = self._scope.spawn("fetch", self._fetch_forever())
+        else:
+            self._begin_hooks()
         self._scope.spawn("commit", self._commit_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
 
     async def _close(self, patience_s: float | None = None) -> None:
         """Close what was opened, in the reverse order. What fails to close, or takes longer than `patience_s`, does not
         keep the rest open."""
+        await self._end_fetching()
         await self._beside.close()
         if self._consumer is not None:
             await self._quietly(self._consumer.close(), patience_s)  # its callbacks drain and commit
@@ -303,6 +305,13 @@ class Worker:
             self.program.cell.runtime = None
         self.state = "stopped"
         log.info("app=%s worker=%s state=stopped", self.program.id, self.process_id[:8])
+
+    async def _end_fetching(self) -> None:
+        """Before its consumer is closed, so that it does not find a closed one, or joins the group again meanwhile."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.cancel()
+            await asyncio.wait([fetching])
 
     async def _close_producer(self, producer: Producer) -> None:
         try:
@@ -322,12 +331,6 @@ class Worker:
                 await work
         except Exception as error:  # closing goes on: what stays open is worse than what was not said
             log.warning("app=%s while stopping: %s", self.program.id, error)
-
-    async def _call(self, work: Work) -> None:
-        try:
-            await work()
-        except Exception as error:  # the user's function may raise anything
-            log.error("app=%s %s failed: %s", self.program.id, getattr(work, "__name__", work), blame(error))
 
     def _on_crash(self, error: BaseException) -> None:
         """Something of streamlog itself failed: end the worker, loudly."""
@@ -356,12 +359,41 @@ class Worker:
         self.assignment.use(consumer)
         consumer.subscribe(
             self.topology.consumed,
-            on_assigned=self.assignment.on_assigned,
-            on_revoked=self.assignment.on_revoked,
-            on_lost=self.assignment.on_lost,
+            on_assigned=self._on_assigned,
+            on_revoked=self._on_revoked,
+            on_lost=self._on_lost,
         )
         await consumer.open()
         return consumer
+
+    async def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        assert self.assignment is not None, "the assignment is made before the group is joined"
+        await self.assignment.on_assigned(partitions)
+        if 0 in self.assignment.tasks:
+            self._beside.lead()
+        self._begin_hooks()
+
+    async def _on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        assert self.assignment is not None, "the assignment is made before the group is joined"
+        await asyncio.gather(self._stop_leading(partitions), self.assignment.on_revoked(partitions))
+
+    async def _on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        assert self.assignment is not None, "the assignment is made before the group is joined"
+        await asyncio.gather(self._stop_leading(partitions), self.assignment.on_lost(partitions))
+
+    async def _stop_leading(self, partitions: Sequence[TopicPartition]) -> None:
+        if any(one.partition == 0 for one in partitions):
+            await self._beside.stop_leading()
+
+    def _begin_hooks(self) -> None:
+        """Once; not awaited, because the group's callbacks do not wait for user functions."""
+
+        async def hooks() -> None:
+            await self._beside.run_started()
+            self._ready.set()
+
+        if self._hooks is None:
+            self._hooks = self._scope.spawn("started", hooks())
 
     def _instance_id(self) -> str:
         """The directory's name in the group: who holds the directory is the member, however often it was killed.
@@ -392,8 +424,7 @@ class Worker:
     @property
     def leader(self) -> bool:
         """Whether this worker owns task 0; one worker does, and none during a rebalance."""
-        task = None if self.assignment is None else self.assignment.tasks.get(0)
-        return task is not None and task.state is TaskState.RUNNING
+        return self._beside.leading
 
     # --- loops ----------------------------------------------------------------------------------------------------
 
@@ -408,8 +439,6 @@ class Worker:
             try:
                 batches = await consumer.fetch(timeout_ms=FETCH_WAIT_MS)
             except StreamlogError as error:
-                if self.state == "stopping":
-                    return  # the consumer is being closed
                 self._trouble = f"reading: {error}"
                 log.warning("app=%s cannot read: %s", self.program.id, error)
                 await asyncio.sleep(pause_s)
@@ -435,7 +464,7 @@ class Worker:
     async def _rejoin(self, consumer: Consumer) -> None:
         assert self.assignment is not None, "made before the group is joined"
         log.warning("app=%s leaves the group and joins again", self.program.id)
-        await self.assignment.lose_all()
+        await asyncio.gather(self._beside.stop_leading(), self.assignment.lose_all())
         await self._quietly(consumer.close())
         while True:
             try:

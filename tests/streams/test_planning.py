@@ -272,3 +272,45 @@ def test_types_of_an_own_topic_come_from_the_annotation() -> None:
 
     topic = app.topology().topic("app-double")
     assert (topic.kind, topic.key, topic.value) == ("agent", "raw str", "json int")
+
+
+def test_topics_between_agents_keep_what_was_not_processed_yet() -> None:
+    """Brokers delete by event time: casting last year's events must not lose them before they are read."""
+    app = streamlog.App("flights")
+    flights = app.topic("flights", key=str, value=Flight, timestamp=Flight.scheduled_at)
+
+    @app.agent(flights)
+    async def by_origin(stream: streamlog.Stream[str, Flight]) -> None:
+        async for flight in stream.group_by(Flight.origin):
+            await count.cast(flight.origin)
+
+    @app.agent()
+    async def count(stream: streamlog.Stream[str, str]) -> None:
+        async for _ in stream:
+            pass
+
+    topology = app.topology()
+    for name in ("flights-count", "flights-by_origin-origin-repartition"):
+        configs = dict(topology.topic(name).configs)
+        assert (configs["cleanup.policy"], configs["retention.ms"]) == ("delete", "-1")
+    assert topology.topic("flights").configs == (), "a declared topic is its owner's to configure"
+
+
+def test_an_app_without_topics_has_one_for_its_leader() -> None:
+    """Only if something is to run on the leader; an app that reads a topic shares that."""
+    app = streamlog.App("clock")
+
+    @app.timer(1, on_leader=True)
+    async def tick() -> None:
+        pass
+
+    assert app.topology().consumed == ("clock-leader",)
+    assert app.topology().topic("clock-leader").partitions == 1
+    numbers = app.topic("numbers", value=int)
+
+    @app.agent(numbers)
+    async def reads(stream: streamlog.Stream[str, int]) -> None:
+        async for _ in stream:
+            pass
+
+    assert app.topology().consumed == ("numbers",)
