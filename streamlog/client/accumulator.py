@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamlog.client.producer_queue import NO_IDENTITY, Batch, PartitionKey, PartitionQueue, ProducerIdentity
-from streamlog.wire.error_codes import ErrorCode
-from streamlog.wire.records import NO_SEQUENCE, Compression, RecordHeaders
+from streamlog.errors import LocalProtocolError
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.records import NO_SEQUENCE, BatchBuilder, Compression, RecordHeaders
 
 PRODUCER_EPOCH_MAX = 32_767
 
@@ -77,6 +78,8 @@ class Verdict:
     append_time_ms: int = -1
     timed_out: bool = False
     message: str | None = None
+    cause: Exception | None = None
+    """With an error: what kept the batch from being built or sent, when that was no broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class Port(Protocol):
         """A batch is opened: what monotonic time is it, in ms? May raise to refuse the record."""
         ...
 
+    def check_partition(self, key: PartitionKey) -> None:
+        """A record for a partition that had none before. Raises when there can be no such partition."""
+        ...
+
     def batch_ready(self) -> None:
         """A batch is full and may be sent before its linger is over."""
         ...
@@ -123,6 +130,31 @@ class Port(Protocol):
         ...
 
 
+def check_size(
+    key: tuple[str, int | None],
+    record_key: bytes | None,
+    value: bytes | None,
+    timestamp_ms: int,
+    headers: RecordHeaders,
+    size_bytes_max: int,
+) -> None:
+    """Raises KafkaError MESSAGE_TOO_LARGE for a record that fits no request, LocalProtocolError for what is none."""
+    size_bytes = BatchBuilder().append(record_key, value, timestamp_ms, headers)
+    if size_bytes > size_bytes_max:
+        topic, partition = key
+        where = topic if partition is None else f"{topic}-{partition}"
+        raise KafkaError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"a record of {size_bytes} bytes for {where} is larger than the producer's request_size_bytes_max of "
+            f"{size_bytes_max}; raise it along with the topic's max.message.bytes, or send less",
+        )
+
+
+def negative_timestamp(timestamp_ms: int) -> LocalProtocolError:
+    """Java's client refuses these as well: -1 stands for no timestamp, and the rest means nothing."""
+    return LocalProtocolError(f"the record's timestamp {timestamp_ms} ms is before 1970; Kafka's begin at 0")
+
+
 class Accumulator:
     """See the module's essay. Everything here is synchronous and owned by one event loop."""
 
@@ -138,6 +170,7 @@ class Accumulator:
         self._aging: deque[tuple[PartitionQueue, Batch]] = deque()  # by age; resolved batches stay until they surface
         self._retry_at_ms: int | None = None  # earliest retry among waiting batches, or too early; None: no retries
         self.final = False  # what fails now is not sent again: the transaction is being aborted
+        self._unsent: list[Verdict] = []  # batches that `drain` could not build, for `take_unsent`
         self._ticket = 0  # raised by every flush
         self._unresolved: dict[int, int] = {}  # ticket -> batches without an answer; ascending
 
@@ -153,8 +186,11 @@ class Accumulator:
     ) -> Batch:
         """Add one record and return the batch it is in, as its last record so far.
 
-        Raises: LocalProtocolError for a record the format cannot carry; nothing was added.
+        Raises: LocalProtocolError for a record the format cannot carry; KafkaError MESSAGE_TOO_LARGE; what the port
+                raises. Nothing was added then.
         """
+        if timestamp_ms < 0:
+            raise negative_timestamp(timestamp_ms)
         queue = self.queues.get(key)
         if queue is None:
             queue = self._add_queue(key)
@@ -162,6 +198,13 @@ class Accumulator:
         if batch is None:
             batch = self._open_batch(queue)
         size_bytes = batch.append(record_key, value, timestamp_ms, headers)
+        if size_bytes > self.limits.request_size_bytes_max:
+            batch.drop_last()
+            check_size(key, record_key, value, timestamp_ms, headers, self.limits.request_size_bytes_max)
+            self._close(queue)  # with the others the record is too large for a request, alone it is not
+            self._port.batch_ready()
+            batch = self._open_batch(queue)
+            size_bytes = batch.append(record_key, value, timestamp_ms, headers)
         self.buffered_bytes += size_bytes - batch.size_bytes
         batch.size_bytes = size_bytes
         if size_bytes >= self.limits.batch_size_bytes:
@@ -170,6 +213,7 @@ class Accumulator:
         return batch
 
     def _add_queue(self, key: PartitionKey) -> PartitionQueue:
+        self._port.check_partition(key)
         queue = self.queues[key] = PartitionQueue(
             key, idempotent=self.limits.idempotent, transactional=self.limits.transactional
         )
@@ -245,7 +289,10 @@ class Accumulator:
         return [node_id for node_id, queues in self._sendable.items() if queues]
 
     def drain(self, node_id: int, now_ms: int) -> list[tuple[PartitionKey, Batch]]:
-        """The batches of the next request to `node_id`, at most one per partition; they count as in flight."""
+        """The batches of the next request to `node_id`, at most one per partition; they count as in flight.
+
+        A batch that cannot be built is given up; `take_unsent` tells.
+        """
         drained: list[tuple[PartitionKey, Batch]] = []
         size_bytes = 0
         queues = self._sendable.get(node_id, {})
@@ -267,12 +314,35 @@ class Accumulator:
                 continue
             if self.limits.transactional and not self._port.may_send(queue.key):
                 continue
-            queue.start(batch, self.identity, self.limits.compression, self.limits.compression_level)
+            try:
+                queue.start(batch, self.identity, self.limits.compression, self.limits.compression_level)
+            except Exception as failure:  # memory ran out, or the compression's library: of no concern to others
+                queue.give_up(batch)
+                self._unsent.append(self._unsendable(queue, batch, failure))
+                continue
             drained.append((queue.key, batch))
             del queues[queue.key]
             if queue.waiting:
                 queues[queue.key] = queue  # to the end: every partition gets its turn
         return drained
+
+    def take_unsent(self) -> list[Verdict]:
+        """What became of the batches that `drain` could not build, since the last call."""
+        unsent, self._unsent = self._unsent, []
+        return unsent
+
+    def on_unsendable(self, key: PartitionKey, batch: Batch, failure: Exception) -> Verdict:
+        """A drained batch could not be written to the connection, and trying again would end the same."""
+        queue = self.queues[key]
+        queue.take_back(batch)
+        return self._unsendable(queue, batch, failure)
+
+    def _unsendable(self, queue: PartitionQueue, batch: Batch, failure: Exception) -> Verdict:
+        if batch.written:
+            return self._resolve(Verdict(queue.key, batch))
+        definite = not batch.maybe_written
+        code = ErrorCode.UNKNOWN_SERVER_ERROR
+        return self._resolve(Verdict(queue.key, batch, code, definite, message=repr(failure), cause=failure))
 
     def _start_new_epoch(self) -> None:
         identity = self.identity

@@ -19,7 +19,7 @@ from streamlog.client.config import Address, ConnectionSettings, parse_bootstrap
 from streamlog.client.connection import Connection
 from streamlog.client.failures import BrokerUnreachable, one_line
 from streamlog.client.links import Lane, Links
-from streamlog.client.metadata import Broker, Metadata
+from streamlog.client.metadata import Broker, Metadata, is_topic_name
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError, StreamlogError, UserError
@@ -44,6 +44,9 @@ TRANSACTION_COORDINATOR = 1
 
 CONCURRENT_TRANSACTIONS_PAUSE_S = 0.01
 """The transaction before is being completed, which takes milliseconds."""
+
+TOPIC_NAME_SHOWN_MAX = 300
+"""Of a topic's name in an error message; a bit more than the longest legal one."""
 
 BOOTSTRAP_NODE_ID = -1
 """Node ids from here downwards stand for the addresses of the bootstrap list, whose ids are not known."""
@@ -164,6 +167,8 @@ class Cluster:
         """
         patience_ms = self.settings.api_timeout_ms if timeout_ms is None else timeout_ms
         deadline_ms = self.env.clock.mono_ms() + patience_ms
+        if not is_topic_name(topic):
+            raise topic_error(topic, ErrorCode.INVALID_TOPIC_EXCEPTION)
         self.track([topic])
         while not self.metadata.partition_count(topic):
             left_ms = deadline_ms - self.env.clock.mono_ms()
@@ -230,7 +235,8 @@ class Cluster:
     async def _ask_for_metadata(self, topics: Sequence[str]) -> MetadataResponse:
         connection = await self._any_connection()
         request = MetadataRequest(
-            topics=[MetadataRequestTopic(name=name) for name in topics],
+            # One name that no request can say would keep us from asking about all the others.
+            topics=[MetadataRequestTopic(name=name) for name in topics if is_topic_name(name)],
             allow_auto_topic_creation=self._auto_create_topics,
         )
         # Version 0 cannot say "no topics" and version 4 introduced the switch for auto creation.
@@ -393,5 +399,6 @@ def topic_error(topic: str, code: ErrorCode) -> StreamlogError:
     if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
         return KafkaError(code, f"topic '{topic}' does not exist; create it first")
     if code == ErrorCode.INVALID_TOPIC_EXCEPTION:
-        return UserError(f"'{topic}' is not a topic name; letters, digits, '.', '_' and '-' are allowed, 249 at most")
+        shown = topic if len(str(topic)) <= TOPIC_NAME_SHOWN_MAX else f"{topic[:TOPIC_NAME_SHOWN_MAX]}..."
+        return UserError(f"{shown!r} is not a topic name; letters, digits, '.', '_' and '-' are allowed, 249 at most")
     return KafkaError(code, f"topic '{topic}'")

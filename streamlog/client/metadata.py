@@ -8,6 +8,7 @@ answers that name a new leader (KIP-951) go through the same door.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
@@ -20,6 +21,13 @@ from streamlog.wire.messages.metadata import MetadataResponseTopic
 from streamlog.wire.schema import ZERO_UUID
 
 NO_LEADER = -1
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def is_topic_name(name: object) -> bool:
+    """Whether a topic can have this name. Brokers refuse others; some cannot even be said in a request."""
+    return isinstance(name, str) and _TOPIC_NAME.fullmatch(name) is not None and name not in (".", "..")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,8 @@ class Metadata:
                 self._apply_topic(topic.name, topic)
         for name in asked:
             if name not in answered:
-                self._forget(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                legal = is_topic_name(name)
+                self._forget(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if legal else ErrorCode.INVALID_TOPIC_EXCEPTION)
 
     def _apply_topic(self, name: str, topic: MetadataResponseTopic) -> None:
         if topic.error_code:

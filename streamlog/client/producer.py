@@ -14,20 +14,21 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from streamlog.client.accumulator import Accumulator, Limits, Verdict
+from streamlog.client.accumulator import Accumulator, Limits, Verdict, check_size, negative_timestamp
 from streamlog.client.cluster import Cluster, topic_error
 from streamlog.client.config import Address, ConnectionSettings
 from streamlog.client.connection import Connection
 from streamlog.client.failures import BrokerUnreachable, BufferFull, DeliveryUnknown, NotDelivered, one_line
 from streamlog.client.links import Lane
-from streamlog.client.metadata import Broker
+from streamlog.client.metadata import Broker, is_topic_name
 from streamlog.client.partitioner import StickyPartitioner, partition_for_key
 from streamlog.client.producer_queue import Batch, PartitionKey, ProducerIdentity
 from streamlog.client.transactions import PRODUCE_VERSION_1_MAX, VERSION_2, Transactions
 from streamlog.client.values import GroupMetadata, Headers, OffsetAndMetadata, RecordMetadata, TopicPartition
 from streamlog.env import Env
-from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
+from streamlog.errors import EnvironmentFailure, LocalProtocolError, StreamlogError, UserError
 from streamlog.wire.apis import ApiKey
+from streamlog.wire.compression import LEVELS
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import (
     InitProducerIdRequest,
@@ -88,8 +89,8 @@ class Producer:
     ) -> None:
         """
         Args:    linger_ms: how long a batch waits for more records. delivery_timeout_ms: after this long a record has
-        its
-                     answer, whatever happens. max_block_ms: how long `send` waits for a topic to appear.
+                     its answer, whatever happens. max_block_ms: how long `send` waits for a topic to appear.
+                 request_size_bytes_max: a larger record, before compression, is refused (Java's max.request.size).
                  transactional_id: send in transactions only. The id is this producer's alone: a newer producer
                      with the same id fences an older one.
                  transaction_timeout_ms: the broker aborts a transaction that takes longer.
@@ -110,16 +111,19 @@ class Producer:
         self._cluster.on_change(self._on_change)
         self._buffer_bytes_max = buffer_bytes_max
         self._max_block_ms = max_block_ms
+        algorithm = Compression[compression.upper()]
+        if compression_level is not None and compression_level not in LEVELS[algorithm]:
+            raise UserError(f"{compression} has no compression level {compression_level}")
         self._accumulator = Accumulator(
             Limits(
-                batch_size_bytes,
+                min(batch_size_bytes, request_size_bytes_max),
                 request_size_bytes_max,
                 linger_ms,
                 delivery_timeout_ms,
                 settings.retry_backoff_ms,
                 settings.retry_backoff_ms_max,
                 idempotent,
-                Compression[compression.upper()],
+                algorithm,
                 compression_level,
                 transactional_id is not None,
             ),
@@ -210,7 +214,9 @@ class Producer:
 
         Without a partition the key decides, as in Java; without either, the producer does. Without a timestamp
         it is now. Cancelled, the record is sent all the same.
-        Raises: KafkaError: the broker refused it. NotDelivered: it was not sent in time. DeliveryUnknown: it was sent,
+        Raises: at once, LocalProtocolError: it cannot be a record (a time before 1970, a value that is not bytes);
+                UserError: nor that a topic or a partition; KafkaError MESSAGE_TOO_LARGE.
+                KafkaError: the broker refused it. NotDelivered: it was not sent in time. DeliveryUnknown: it was sent,
                 and no answer came in time. The record is in the log only in the last case, perhaps.
         """
         await self.room()
@@ -230,20 +236,21 @@ class Producer:
     ) -> asyncio.Future[RecordMetadata]:
         """Take one record and return at once; the future gets what `send` returns or raises.
 
-        Raises: BufferFull: nothing was taken.
+        Raises: BufferFull, and what `send` raises at once: nothing was taken.
         """
         if self._accumulator.buffered_bytes >= self._buffer_bytes_max:
             raise BufferFull(f"{self._accumulator.buffered_bytes} bytes are waiting to be sent; await room() first")
         self._check_open()
         if timestamp_ms is None:
             timestamp_ms = self._env.clock.wall_ms()
-        done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         record = _Unrouted(key, value, timestamp_ms, tuple(headers))
+        done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         if partition is not None:
             self._append_with_waiter((topic, partition), record, done)
         elif topic not in self._unrouted and self._cluster.metadata.partition_count(topic):
             self._append_with_waiter((topic, self._choose(topic, record)), record, done)
         else:
+            self._check_unrouted(topic, record)
             if topic not in self._unrouted:
                 self._unrouted[topic] = deque()
                 self._cluster.scope.spawn(f"find {topic}", self._route(topic))
@@ -262,6 +269,7 @@ class Producer:
         """Take one record for a known partition; what becomes of it is known through `flush`.
 
         For who sends much: no future, no check of the buffer. Await `room()` every so many records.
+        Raises: what `send` raises at once, and then nothing was taken.
         """
         self._accumulator.append((topic, partition), key, value, timestamp_ms, headers)
 
@@ -420,10 +428,21 @@ class Producer:
             self._fail_unrouted(topic, failure)
             return
         for done, record in self._unrouted.pop(topic, ()):  # empty when all was given up meanwhile
+            if done.done():
+                continue  # cancelled by its caller before there was a partition for it
             try:
                 self._append_with_waiter((topic, self._choose(topic, record)), record, done)
-            except StreamlogError as failure:
+            except Exception as failure:  # that record's, not the others'
                 done.set_exception(failure)
+
+    def _check_unrouted(self, topic: str, record: _Unrouted) -> None:
+        """What `append` would refuse is refused at once, not when the partitions are known."""
+        if not is_topic_name(topic):
+            raise topic_error(topic, ErrorCode.INVALID_TOPIC_EXCEPTION)
+        if record.timestamp_ms < 0:
+            raise negative_timestamp(record.timestamp_ms)
+        limit = self._accumulator.limits.request_size_bytes_max
+        check_size((topic, None), record.key, record.value, record.timestamp_ms, record.headers, limit)
 
     def _fail_unrouted(self, topic: str | None, failure: StreamlogError) -> None:
         for name in [topic] if topic is not None else list(self._unrouted):
@@ -451,6 +470,14 @@ class Producer:
                 self._accumulator.limits.linger_ms / 1000, self._on_timer
             )
         return self._env.clock.mono_ms()
+
+    def check_partition(self, key: PartitionKey) -> None:
+        topic = key[0]
+        partition: object = key[1]  # what callers without a type checker pass would else be found out by the pump
+        if not is_topic_name(topic):
+            raise topic_error(topic, ErrorCode.INVALID_TOPIC_EXCEPTION)
+        if not isinstance(partition, int) or partition < 0:
+            raise UserError(f"partition {partition!r} of '{topic}' is no number from 0 upwards")
 
     def batch_ready(self) -> None:
         self._wake.set()
@@ -522,6 +549,7 @@ class Producer:
                     self._connect(node_id)
                     break
                 batches = accumulator.drain(node_id, now_ms)
+                self._settle(accumulator.take_unsent())
                 if not batches:
                     break
                 self._send(connection, node_id, batches)
@@ -625,6 +653,13 @@ class Producer:
             return
         except KafkaError as refusal:
             self._answer_all(batches, refusal.code, one_line(refusal))
+            return
+        except Exception as failure:  # the request cannot be built: nothing was written
+            if len(batches) > 1:
+                for one in batches:
+                    self._send(connection, node_id, [one])  # find out whose fault it is
+            else:
+                self._settle([self._accumulator.on_unsendable(*batches[0], failure)])
             return
         self._in_flight[node_id] = self._in_flight.get(node_id, 0) + 1
 
@@ -747,6 +782,10 @@ class Producer:
         why = f": {verdict.message}" if verdict.message else ""
         if self._fatal is not None:
             why = f": {one_line(self._fatal)}"
+        if verdict.cause is not None and verdict.definite:
+            failure = LocalProtocolError(f"{what} could not be sent{why}")
+            failure.__cause__ = verdict.cause
+            return failure
         if not verdict.definite:
             return DeliveryUnknown(f"{what} may or may not have been written; no answer came in time{why}")
         if verdict.timed_out:

@@ -138,6 +138,19 @@ class Batch:
             set_producer(self.encoded, 0, identity.producer_id, identity.producer_epoch, sequence)
         self.identity, self.sequence = identity, sequence
 
+    def drop_last(self) -> None:
+        """Forget the record that was appended last; nobody waits for it yet."""
+        assert self.builder is not None, "an open batch still collects"
+        builder = BatchBuilder()
+        count = len(self.builder) - 1
+        if count:
+            columns = decode_records(self.builder.build())
+            for index in range(count):
+                builder.append(
+                    columns.keys[index], columns.values[index], columns.timestamps_ms[index], columns.headers[index]
+                )
+        self.builder, self.append = builder, builder.append
+
     def split(self) -> list[Batch]:
         """Two halves with this batch's numbers, in its place: for a broker that finds it too large."""
         assert self.encoded is not None, "only sent batches are split"
@@ -231,20 +244,25 @@ class PartitionQueue:
         return self.broken
 
     def start(self, batch: Batch, identity: ProducerIdentity, compression: Compression, level: int | None) -> None:
-        """Number the waiting `batch` if it has no numbers, and count it as in flight."""
-        if self.waiting[0] is batch:
-            self.waiting.popleft()
-        else:
-            self.waiting.remove(batch)
+        """Number the waiting `batch` if it has no numbers, and count it as in flight.
+
+        Raises whatever building its bytes raises; it still waits then, and no number was given out.
+        """
         numbers = (batch.identity, batch.sequence)
-        if self.idempotent and batch.sequence == NO_SEQUENCE:
+        fresh = self.idempotent and batch.sequence == NO_SEQUENCE
+        if fresh:
             if self.identity != identity and not self.in_flight:
                 self.identity, self.next_sequence, self.acked_until = identity, 0, 0
                 self.broken = self.proven = False
             assert not self.broken, "a broken queue got no new epoch"
             numbers = (self.identity, self.next_sequence)
-            self.next_sequence = (self.next_sequence + batch.record_count) & SEQUENCE_MASK
         batch.encode(compression, level, *numbers, transactional=self.transactional)
+        if fresh:
+            self.next_sequence = (self.next_sequence + batch.record_count) & SEQUENCE_MASK
+        if self.waiting[0] is batch:
+            self.waiting.popleft()
+        else:
+            self.waiting.remove(batch)
         batch.attempts += 1
         index = len(self.in_flight)
         while index and self.in_flight[index - 1].order > batch.order:
@@ -294,6 +312,14 @@ class PartitionQueue:
             self.waiting.remove(batch)
         if batch.sequence != NO_SEQUENCE and not batch.written:
             self.broken = True
+
+    def take_back(self, batch: Batch) -> None:
+        """The batch in flight was never written to a connection and never will be: its numbers go to the next one."""
+        end = (batch.sequence + batch.record_count) & SEQUENCE_MASK
+        unused = batch.sequence != NO_SEQUENCE and batch.attempts == 1 and batch.identity == self.identity
+        if unused and end == self.next_sequence:
+            self.next_sequence, batch.sequence = batch.sequence, NO_SEQUENCE
+        self.give_up(batch)
 
     def replace(self, batch: Batch, parts: list[Batch]) -> None:
         """Put `parts`, which have its numbers, in the place of a batch in flight that is not written as it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamlog.client.accumulator import DEFINITE, Accumulator, Limits, Verdict
 from streamlog.client.producer_queue import NO_IDENTITY, Batch, PartitionKey, ProducerIdentity
+from streamlog.errors import LocalProtocolError
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.records import Compression, decode_batch_header, decode_records
 
@@ -28,6 +30,9 @@ class Driver:
 
     def opening_batch(self) -> int:
         return self.now_ms
+
+    def check_partition(self, key: PartitionKey) -> None:
+        """Every partition may exist."""
 
     def batch_ready(self) -> None:
         self.ready += 1
@@ -359,3 +364,74 @@ def test_definite_refusals_are_not_ambiguous_codes(code: ErrorCode) -> None:
         ErrorCode.UNKNOWN_SERVER_ERROR,
         ErrorCode.NETWORK_EXCEPTION,
     )
+
+
+def test_a_batch_that_cannot_be_built_fails_alone_and_its_numbers_go_to_the_next() -> None:
+    """Whatever building raises becomes that batch's answer; nothing was sent, so no number was used."""
+    accumulator = made(Driver())
+    add(accumulator, 1)
+    accumulator.close_all()
+    limits = accumulator.limits
+    accumulator.limits = replace(limits, compression=Compression.GZIP, compression_level=77)
+    assert drained(accumulator, 0) == []
+    (refused,) = accumulator.take_unsent()
+    assert refused.definite
+    assert isinstance(refused.cause, LocalProtocolError)
+    assert accumulator.buffered_bytes == 0
+    accumulator.limits = limits
+    add(accumulator, 2)
+    accumulator.close_all()
+    (batch,) = drained(accumulator, 0)
+    assert (contents(batch), batch.sequence) == ([2], 0)
+    assert accumulator.take_unsent() == []
+
+
+def test_a_batch_that_could_not_be_written_to_the_connection_gives_its_numbers_back() -> None:
+    """It never left, so the next batch continues where the last one that left ended."""
+    accumulator = made(Driver())
+    add(accumulator, 1)
+    accumulator.close_all()
+    (first,) = drained(accumulator, 0)
+    accumulator.on_answer(KEY, first, 0, 0, base_offset=0)
+    add(accumulator, 2, 3)
+    accumulator.close_all()
+    (second,) = drained(accumulator, 0)
+    assert second.sequence == 1
+    verdict = accumulator.on_unsendable(KEY, second, MemoryError())
+    assert verdict.definite
+    add(accumulator, 4)
+    accumulator.close_all()
+    (third,) = drained(accumulator, 0)
+    assert (contents(third), third.sequence, third.identity) == ([4], 1, second.identity)
+
+
+def test_a_retry_that_cannot_be_sent_breaks_the_sequence() -> None:
+    """It was sent before, nobody knows what became of it, and others were numbered behind it: a new epoch begins."""
+    accumulator = made(Driver())
+    add(accumulator, 1)
+    accumulator.close_all()
+    (first,) = drained(accumulator, 0)
+    accumulator.on_answer(KEY, first, ErrorCode.NETWORK_EXCEPTION, 0, retriable=True)
+    (again,) = drained(accumulator, 1_000)
+    verdict = accumulator.on_unsendable(KEY, again, MemoryError())
+    assert not verdict.definite
+    add(accumulator, 2)
+    accumulator.close_all()
+    (second,) = drained(accumulator, 1_000)
+    assert (second.identity, second.sequence) == (ProducerIdentity(7, 1), 0)
+
+
+def test_a_record_that_would_make_a_batch_too_large_for_a_request_opens_the_next_one() -> None:
+    """Small ones do not have to be split off again after a broker refused them together."""
+    accumulator = Accumulator(Limits(300, 400, 5, 10_000, 100, 1_000, True, Compression.NONE, None), Driver())
+    accumulator.identity = ProducerIdentity(7, 0)
+    add(accumulator, 1)
+    accumulator.append(KEY, None, b"2" * 325, 1_000, ())
+    accumulator.close_all()
+    (first,) = drained(accumulator, 0)
+    accumulator.on_answer(KEY, first, 0, 0, base_offset=0)
+    (second,) = drained(accumulator, 0)
+    assert (first.record_count, second.record_count) == (1, 1)
+    assert contents(first) == [1]
+    accumulator.on_answer(KEY, second, 0, 0, base_offset=1)
+    assert accumulator.buffered_bytes == 0

@@ -16,7 +16,7 @@ from streamlog.client.fetcher import IsolationLevel
 from streamlog.client.producer import Producer
 from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition
 from streamlog.env import Env
-from streamlog.errors import UserError
+from streamlog.errors import LocalProtocolError, UserError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from tests.brokers import BrokerUnderTest
@@ -178,7 +178,7 @@ async def test_a_record_that_is_refused_breaks_the_transaction(
     cluster: str, env: Env, target: str, name: Callable[[str], str]
 ) -> None:
     """Committing says so, aborting is the way on, and the next transaction works."""
-    async with Producer(cluster, env=env, transactional_id=name("tx")) as producer:
+    async with Producer(cluster, env=env, transactional_id=name("tx"), request_size_bytes_max=4_000_000) as producer:
         await producer.init_transactions()
         producer.begin_transaction()
         await producer.send(target, b"small", partition=0)
@@ -192,6 +192,21 @@ async def test_a_record_that_is_refused_breaks_the_transaction(
         async with producer.transaction():
             await producer.send(target, b"next", partition=0)
     assert await visible(cluster, env, target) == [b"next"]
+
+
+async def test_a_record_that_is_refused_at_once_is_no_part_of_the_transaction(
+    cluster: str, env: Env, target: str, name: Callable[[str], str]
+) -> None:
+    """Whoever sent it was told before anything was taken: the rest may be committed."""
+    async with Producer(cluster, env=env, transactional_id=name("tx")) as producer:
+        await producer.init_transactions()
+        async with producer.transaction():
+            await producer.send(target, b"small", partition=0)
+            with pytest.raises(KafkaError, match="request_size_bytes_max"):
+                await producer.send(target, b"x" * 2_000_000, partition=0)
+            with pytest.raises(LocalProtocolError, match="before 1970"):
+                await producer.send(target, b"old", partition=0, timestamp_ms=-2)
+    assert await visible(cluster, env, target) == [b"small"]
 
 
 async def test_a_member_of_the_past_cannot_commit_in_a_transaction(
