@@ -12,7 +12,12 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import click
+
+from streamlog.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +29,14 @@ STABLE_S = 60.0
 
 LINE_BYTES_MAX = 1 << 20
 
-FINAL_CODES = (0, 1, 2)
-"""Ended as asked, the user's program is wrong, the command line is wrong: starting again would change nothing."""
+EXIT_USER = 1
+EXIT_FINAL = 78
+"""sysexits.h's EX_CONFIG: of a supervised worker whose program is wrong. Not 1, which is also what Python and much else
+end with when they crash."""
+
+FINAL_CODES = {0: 0, 2: 2, EXIT_FINAL: EXIT_USER}
+"""Ended as asked, the command line is wrong, the user's program is wrong: starting again would change nothing. To each,
+what the supervisor ends with then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code in FINAL_CODES:
-                self._code = code
+                self._code = FINAL_CODES[code]
                 self._stopping.set()
                 self._signal_all(signal.SIGTERM)
                 return
@@ -130,6 +141,16 @@ class Supervisor:
                 return
             sys.stderr.buffer.write(prefix + line.removesuffix(b"\n") + b"\n")
             sys.stderr.buffer.flush()
+
+
+@contextlib.contextmanager
+def final_errors() -> Iterator[None]:
+    """In a worker: end with EXIT_FINAL where the user has to change something first."""
+    try:
+        yield
+    except UserError as error:
+        click.echo(f"streamlog: {error}", err=True)
+        sys.exit(EXIT_FINAL)
 
 
 async def supervise(plan: Plan) -> int:

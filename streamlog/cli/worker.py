@@ -16,7 +16,7 @@ import click
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, app_option, broker_option, runner
 from streamlog.cli.logs import set_up_logging
-from streamlog.cli.processes import Plan, supervise
+from streamlog.cli.processes import Plan, final_errors, supervise
 from streamlog.cli.progress import show_progress
 from streamlog.embedded import EmbeddedLog
 from streamlog.env import Env, real_env
@@ -59,6 +59,7 @@ WEB_DEFAULT = f"127.0.0.1:{PORT_PREFERRED}"
 )
 @click.option("--supervised", is_flag=True, hidden=True)
 @click.option("--embedded", is_flag=True, hidden=True)
+@click.option("--web-gives-way", is_flag=True, hidden=True, help="Another port than that of --web will do.")
 @app_option
 @broker_option
 @click.pass_obj
@@ -72,6 +73,7 @@ def worker(
     loglevel: str,
     supervised: bool,
     embedded: bool,
+    web_gives_way: bool,
 ) -> None:
     """Run a worker of the app: process its topics until Ctrl-C.
 
@@ -79,10 +81,12 @@ def worker(
     Ctrl-C finishes the events in hand and commits; a second one ends at once.
     """
     target = invocation.app_target()
-    host, port, required = _address(web)
+    host, port = _address(web, processes)
+    required = web is not None and port != 0 and not web_gives_way
     set_up_logging(loglevel, plain=supervised)
-    app = load_app(target, debug=invocation.debug)
     env = real_env()
+    with final_errors() if supervised else contextlib.nullcontext():
+        app = load_app(target, debug=invocation.debug)
 
     async def one() -> None:
         async with _log_of(app, invocation, env) as (bootstrap, is_embedded):
@@ -103,6 +107,7 @@ def worker(
             arguments = ["--loglevel", loglevel, "--data-dir", _data_dir(app, invocation), "--broker", bootstrap]
             arguments += ["--embedded"] if is_embedded else []
             arguments += ["--create-topics"] if create_topics else []
+            arguments += [] if required else ["--web-gives-way"]
             plan = Plan(processes, target, tuple(arguments), None if no_web else (host, port), debug=invocation.debug)
             return await supervise(plan)
 
@@ -110,15 +115,18 @@ def worker(
         if web_advertised is not None:
             raise click.UsageError("--web-advertised does not go with --processes: each process has a port of its own")
         sys.exit(runner()(several()))
-    runner()(one())
+    with final_errors() if supervised else contextlib.nullcontext():
+        runner()(one())
 
 
-def _address(web: str | None) -> tuple[str, int, bool]:
-    """Host, port, and whether it has to be this port."""
+def _address(web: str | None, processes: int) -> tuple[str, int]:
+    """Host and port of the first process; the others have the ports after it."""
     host, separator, port = (web or WEB_DEFAULT).rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:
         raise click.UsageError(f"--web {web}: expected HOST:PORT, such as 0.0.0.0:{PORT_PREFERRED}")
-    return host.strip("[]") or "127.0.0.1", int(port), web is not None and port != "0"
+    if int(port) and int(port) + processes - 1 > 65535:
+        raise click.UsageError(f"--web {web}: {processes} processes need the ports from {port} on; 65535 is the last")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _data_dir(app: App, invocation: Invocation) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 
 import pytest
 
+from streamlog.web.server import PORT_PREFERRED
 from tests.cli.shell import CARRIERS, Shell, flight_line, until
 
 
@@ -115,6 +118,42 @@ def test_processes_are_supervised(shell: Shell) -> None:
     assert parent.ends() == 0
     assert parent.text.count("state=stopped") == 2
     assert _lag(shell) == 0
+
+
+def test_processes_give_way_when_the_default_port_is_taken(shell: Shell) -> None:
+    """Nobody named a port, so another worker's is no reason to end."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # taken already: all the better
+            other.bind(("127.0.0.1", PORT_PREFERRED))
+            other.listen()
+        parent = shell.start("-A", "flights_app", "worker", "--processes", "2")
+        for number in (0, 1):
+            parent.wait_for(rf"\[{number}\] .*worker=\w+ state=running")
+        assert parent.stop() == 0
+
+
+def test_a_crash_is_restarted_whatever_it_ends_with(shell: Shell) -> None:
+    """Exit code 1 is what a crashing interpreter ends with too; only the user's own mistakes are final."""
+    (shell.path / "crashing_app.py").write_text(
+        "import os\n"
+        "import streamlog\n"
+        "app = streamlog.App('crashing', partitions=2)\n"
+        "@app.on_started\n"
+        "async def crash() -> None:\n"
+        "    number = len(os.listdir('crashes'))\n"
+        "    if number < 2:\n"
+        "        open(f'crashes/{number}', 'w').close()\n"
+        "        os._exit(1)\n"
+    )
+    (shell.path / "crashes").mkdir()
+    parent = shell.start("-A", "crashing_app", "worker", "--processes", "2", "--web", "127.0.0.1:0")
+    parent.wait_for(r"worker \d ended with exit code 1; starting it again in 0.5 s")
+    for number in (0, 1):
+        parent.wait_for(rf"\[{number}\] .*worker=\w+ state=running")
+    until("both crashed once", lambda: len(list((shell.path / "crashes").iterdir())) == 2)
+    parent.wait_for(r"worker=\w+ state=running", count=4)
+    assert parent.stop() == 0
 
 
 def test_workers_end_when_their_supervisor_is_killed(shell: Shell) -> None:
