@@ -11,7 +11,7 @@ import struct as fixed
 from typing import Annotated, TypeVar
 
 from streamlog.errors import LocalProtocolError, RemoteProtocolError
-from streamlog.wire.apis import API_TABLE, response_header_version
+from streamlog.wire.apis import API_TABLE, ApiKey, response_header_version
 from streamlog.wire.compiler import Buffer, Malformed, read_uvarint, skip_tagged_fields
 from streamlog.wire.message import Message, Request, Response
 from streamlog.wire.schema import STRING_BYTES_MAX, Int16, Int32, since
@@ -58,14 +58,14 @@ class ResponseHeader(Message):
 def decode_request_header(frame: Buffer) -> tuple[RequestHeader, int]:
     """Read a request's header. Returns it and the position of the body.
 
-    The API is one of the table's, the version may be any that is not negative: whether it is served is for the caller
-    to say, because ApiVersions is answered even then.
+    The API is one of the table's, the version may be any that is not negative, and any at all for ApiVersions: whether
+    it is served is for the caller to say, because ApiVersions is answered even then.
     Raises: RemoteProtocolError. The connection cannot go on.
     """
     try:
         api_key, version, correlation_id, length = _REQUEST_START.unpack_from(frame)
         api = API_TABLE.get(api_key)
-        if api is None or version < 0:
+        if api is None or (version < 0 and api_key != ApiKey.API_VERSIONS):
             raise RemoteProtocolError(f"request with API key {api_key}, version {version}: there is no such API")
         position = 10
         client_id: str | None = None

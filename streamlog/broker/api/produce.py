@@ -61,7 +61,7 @@ def handle(broker: Broker, context: RequestContext, request: ProduceRequest) -> 
                 if refusal is not None:
                     raise refusal
                 partition = broker.partitions.lead(topic, data.index)
-                result = partition.append(_checked(data.records, context.version), now_ms)
+                result = partition.append(_checked(data.records, context.version, request.transactional_id), now_ms)
             except KafkaError as error:
                 answers.append(_refused(data.index, error))
                 failed = True
@@ -109,7 +109,7 @@ def _resolve(
     return topic, None
 
 
-def _checked(records: Buffer | None, version: int) -> memoryview:
+def _checked(records: Buffer | None, version: int, transactional_id: str | None) -> memoryview:
     """The records of one partition, as far as an API's version and this broker's abilities decide about them."""
     if records is None or len(records) < HEADER_BYTES:
         raise KafkaError(ErrorCode.INVALID_RECORD, "there is no whole record batch")
@@ -117,6 +117,10 @@ def _checked(records: Buffer | None, version: int) -> memoryview:
     if attributes & _COMPRESSION_MASK == _ZSTD and version < ZSTD_SINCE:
         raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, "zstd needs version 7 of Produce")
     if attributes & _TRANSACTIONAL:
+        if transactional_id is None:
+            raise KafkaError(
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "a transactional batch needs the transactional id"
+            )
         # Appending it would block read_committed consumers for ever: there is nobody here to end the transaction.
         raise KafkaError(ErrorCode.INVALID_TXN_STATE, "no transaction is open: this broker has no coordinator for them")
     # The receive buffer is a bytearray, so what a request carries can be patched where it lies.

@@ -1,9 +1,9 @@
 """What a batch has to be before it enters the log.
 
-A producer's batch is judged by its 61 bytes of header and its checksum. The records are walked only where the
-answer depends on them: keys of a compacted topic, timestamps when one is out of bounds or old ones are forbidden,
-and recompression. A coordinator's batches are our own and only measured; a follower's come from its leader,
-which has judged them, and are checked for damage on the way.
+A producer's batch is judged by its header, its checksum and a walk over its records, decompressed, as Kafka judges
+it: what cannot be read again would stop every consumer of the partition at that offset. The walk keeps nothing and
+makes no object per record. A coordinator's batches are our own and only measured; a follower's come from its
+leader, which has judged them, and are checked for damage on the way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from streamlog.wire.records import (
     decode_records,
     encode_batch,
     iter_batch_headers,
-    validate_header,
     validate_records,
     verify_crc,
 )
@@ -48,11 +47,13 @@ def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
         # Formats of the past are known and refused; one of the future cannot be told from damage.
         is_old = batches[position + MAGIC_POSITION] < MAGIC
         raise AppendRefused(ErrorCode.INVALID_RECORD if is_old else ErrorCode.CORRUPT_MESSAGE, str(error)) from None
-    except (CorruptBatch, NeedMoreData) as error:
+    except CorruptBatch as error:
         raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, str(error)) from None
+    except NeedMoreData as error:
+        raise AppendRefused(ErrorCode.INVALID_RECORD, str(error)) from None
     if position + header.size_bytes > len(batches):
         raise AppendRefused(
-            ErrorCode.CORRUPT_MESSAGE, f"a batch of {header.size_bytes} bytes, {len(batches) - position} arrived"
+            ErrorCode.INVALID_RECORD, f"a batch of {header.size_bytes} bytes, {len(batches) - position} arrived"
         )
     return header
 
@@ -66,13 +67,7 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
         check_size(size_bytes, config)
     if header.base_offset != 0:
         raise AppendRefused(ErrorCode.INVALID_RECORD, f"a producer's batch starts at 0, not at {header.base_offset}")
-    problem = validate_header(header)
-    if problem is not None:
-        raise _refusal(problem)
-    if not verify_crc(batches, 0, header):
-        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, "the batch's checksum does not match its bytes")
-    if config.compact or not config.log_append_time:
-        _check_records(batches, header, config, now_ms)
+    _check_records(batches, header, config, now_ms)
 
 
 def check_size(size_bytes: int, config: LogConfig) -> None:
@@ -88,16 +83,11 @@ def check_size(size_bytes: int, config: LogConfig) -> None:
 
 
 def _check_records(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
-    """Keys and timestamps. The header's largest timestamp is enough to see that none is too new."""
+    """Checksum, and structure, keys and timestamps of every record."""
     earliest_ms = latest_ms = None
-    too_new = False
     if not config.log_append_time:
         earliest_ms = now_ms - config.message_timestamp_before_max_ms
         latest_ms = now_ms + config.message_timestamp_after_max_ms
-        too_new = header.max_timestamp_ms > latest_ms
-        # The oldest timestamp is in no header field; no limit is the default, then nobody needs it.
-        if not too_new and earliest_ms < 0 and not config.compact:
-            return
     problem = validate_records(
         batches,
         0,
@@ -105,11 +95,10 @@ def _check_records(batches: WritableBuffer, header: BatchHeader, config: LogConf
         keys_required=config.compact,
         timestamp_ms_min=earliest_ms,
         timestamp_ms_max=latest_ms,
-        verify=False,
     )
     if problem is not None:
         raise _refusal(problem)
-    if too_new:
+    if latest_ms is not None and header.max_timestamp_ms > latest_ms:
         raise AppendRefused(ErrorCode.INVALID_TIMESTAMP, "the batch's header claims a timestamp that no record has")
 
 

@@ -155,6 +155,8 @@ def _change(image: MetadataImage, resource_type: int, name: str, after: Mapping[
     """Records that turn a resource's configs into `after`, which is validated first."""
     try:
         if resource_type == RESOURCE_TOPIC:
+            if not name:
+                raise refuse(ErrorCode.INVALID_REQUEST, "a topic's configs need its name")
             if name not in image.topics:
                 raise refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name}")
             validate_topic_configs(after)

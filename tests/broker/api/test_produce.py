@@ -11,6 +11,7 @@ import pytest
 
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Acknowledgement
+from streamlog.wire.crc import crc32c
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from streamlog.wire.messages.produce import (
@@ -88,6 +89,14 @@ def with_bad_crc(batch: bytes) -> bytes:
     return batch[:-1] + bytes([batch[-1] ^ 1])
 
 
+def changed(batch: bytes, at: int, data: bytes) -> bytes:
+    """Some bytes replaced, the checksum right again: what the producer meant to send."""
+    out = bytearray(batch)
+    out[at : at + len(data)] = data
+    out[17:21] = crc32c(bytes(out[21:])).to_bytes(4, "big")
+    return bytes(out)
+
+
 REFUSED = {
     "no records": (None, 12, 87),
     "an empty batch": (b"", 12, 87),
@@ -98,7 +107,15 @@ REFUSED = {
     "zstd in an old version": (new_batch(b"a", compression=Compression.ZSTD), 6, 76),
     "a batch that is too large": (new_batch(bytes(1_100_000)), 12, 10),
     "a timestamp far ahead": (new_batch(b"a", timestamp_ms=2**42), 12, 32),
-    "a transaction": (new_batch(b"a", producer_id=1, producer_epoch=0, base_sequence=0, is_transactional=True), 12, 48),
+    "a transaction": (new_batch(b"a", producer_id=1, producer_epoch=0, base_sequence=0, is_transactional=True), 12, 53),
+    "half a batch": (new_batch(b"a" * 100)[:-10], 12, 87),
+    "a record past the end": (changed(new_batch(b"abcdef"), 61, b"\x7e"), 12, 87),
+    "a record of less than nothing": (changed(new_batch(b"abcdef"), 61, b"\x01"), 12, 87),
+    "records that are not consecutive": (changed(new_batch(b"a", b"b"), 64, b"\x02"), 12, 87),
+    "what is not gzip": (changed(new_batch(b"abcdef"), 21, b"\x00\x01"), 12, 87),
+    "what is not snappy": (changed(new_batch(b"abcdef"), 21, b"\x00\x02"), 12, 87),
+    "what is not lz4": (changed(new_batch(b"abcdef"), 21, b"\x00\x03"), 12, 87),
+    "what is not zstd": (changed(new_batch(b"abcdef"), 21, b"\x00\x04"), 12, 87),
 }
 
 
@@ -109,6 +126,21 @@ async def test_what_is_no_batch_is_refused_and_changes_nothing(client: RawClient
     answer = await produce(client, produce_request("t", records), version)
     assert (answer.error_code, answer.base_offset) == (code, -1)
     assert (await produce(client, produce_request("t", new_batch(b"next")))).base_offset == 0
+
+
+async def test_a_batch_that_decompresses_without_bounds_is_refused(client: RawClient) -> None:
+    """Row 21: 80 KB that would become 80 MB."""
+    bomb = new_batch(bytes(80 * 1024 * 1024), compression=Compression.GZIP)
+    answer = await produce(client, produce_request("t", bomb))
+    assert answer.error_code == 87
+
+
+async def test_a_transactional_batch_with_its_id_finds_no_transaction(client: RawClient) -> None:
+    """As in Kafka where none was begun; without the id nobody may write one at all."""
+    batch = new_batch(b"a", producer_id=1, producer_epoch=0, base_sequence=0, is_transactional=True)
+    request = produce_request("t", batch)
+    request.transactional_id = "x"
+    assert (await produce(client, request)).error_code == 48
 
 
 async def test_a_compacted_topic_needs_keys(client: RawClient) -> None:

@@ -118,13 +118,12 @@ async def test_an_api_that_does_not_exist_closes_the_connection(tmp_path: Path, 
         assert await client.is_closed()
 
 
-@pytest.mark.parametrize("version", [5, 100, 0x7FFF])
+@pytest.mark.parametrize("version", [-1, 5, 100, 0x7FFF])
 async def test_an_unknown_version_of_api_versions_is_answered_in_version_0(tmp_path: Path, version: int) -> None:
     """Row 4: clients step down by this (KIP-511)."""
     async with running_node(tmp_path) as node, client_of(node) as client:
-        client.send_frame(
-            b"\x00\x12" + version.to_bytes(2, "big") + (7).to_bytes(4, "big") + b"\x00\x01x\x00" + b"\x02a\x02b\x00"
-        )
+        header = b"\x00\x12" + version.to_bytes(2, "big", signed=True) + (7).to_bytes(4, "big")
+        client.send_frame(header + b"\x00\x01x\x00" + b"\x02a\x02b\x00")
         answer = await client.frame()
         response = ApiVersionsResponse.decode(answer, 0, 4)
         assert answer[:4] == (7).to_bytes(4, "big")

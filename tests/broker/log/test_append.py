@@ -54,10 +54,10 @@ def old_magic(batch: bytearray) -> bytearray:
     [
         (flip_crc, ErrorCode.CORRUPT_MESSAGE),
         (old_magic, ErrorCode.INVALID_RECORD),
-        (lambda batch: batch[:40], ErrorCode.CORRUPT_MESSAGE),
-        (lambda batch: batch[:-1], ErrorCode.CORRUPT_MESSAGE),
+        (lambda batch: batch[:40], ErrorCode.INVALID_RECORD),
+        (lambda batch: batch[:-1], ErrorCode.INVALID_RECORD),
         (lambda batch: batch + batch, ErrorCode.INVALID_RECORD),
-        (lambda batch: bytearray(), ErrorCode.CORRUPT_MESSAGE),
+        (lambda batch: bytearray(), ErrorCode.INVALID_RECORD),
         (lambda batch: marker_of(ControlType.COMMIT, 7, 0), ErrorCode.INVALID_RECORD),
         (lambda batch: batch_of(b"x", producer=(7, 0, -1)), ErrorCode.INVALID_RECORD),
     ],
