@@ -388,11 +388,17 @@ class App:
     def crontab(
         self, line: str, *, timezone: str | tzinfo | None = None, on_leader: bool = False
     ) -> Callable[[WorkT], WorkT]:
-        """Run the function that follows when the cron line says, in `timezone` (default UTC)."""
-        schedule = cron(line, timezone, "a function")
+        """Run the function that follows when the cron line says, on each worker or only `on_leader` (see `task`).
+
+        Args: line: minute, hour, day, month and weekday; a sixth field for seconds; or "@daily" and its like.
+              timezone: whose clock counts, such as "Europe/Berlin"; default UTC. When that clock is put forward, what
+                        it skips runs once, right after; when it is put back, lines that name the hour run in the
+                        first of the two equal hours only.
+        """
 
         def decorate(work: WorkT) -> WorkT:
-            self.timers.append(Timer(_name(work), work, schedule, on_leader))
+            name = _name(work)
+            self.timers.append(Timer(name, work, cron(line, timezone, name), on_leader))
             return work
 
         return decorate
