@@ -42,6 +42,7 @@ from streamlog.streams.provision import provide_topics
 from streamlog.streams.pump import Pump
 from streamlog.streams.replies import Replies
 from streamlog.streams.restoring import TableRestore
+from streamlog.streams.retention import RetentionWatch
 from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, SESSION_TIMEOUT_MS, Settings
 from streamlog.streams.status import PartitionStatus, TaskStatus, WorkerStatus
 from streamlog.streams.task import Task, TaskState
@@ -162,6 +163,7 @@ class Worker:
         self._consumer: Consumer | None = None
         self._directory: StateDirectory | None = None
         self._outbox: ProducerOutbox | None = None
+        self._retention: RetentionWatch | None = None
         self._committer: Committer | None = None
         self._restore: TableRestore | None = None
         self._replies: Replies | None = None
@@ -228,6 +230,7 @@ class Worker:
         admin = Admin(self.broker, env=env, connection=self._connection)
         await admin.open()
         self._closers.append(admin.close)
+        self._retention = RetentionWatch(program.id, env.clock, admin.describe_configs)
         self.topology = await provide_topics(
             admin,
             self.plan.topology,
@@ -431,6 +434,8 @@ class Worker:
     async def _fetch_forever(self) -> None:
         """Feed the running tasks. A consumer that failed for good is replaced, and the group joined anew."""
         assert self.assignment is not None, "made before the group is joined"
+        assert self._retention is not None, "made before the group is joined"
+        retention = self._retention
         last: StreamlogError | None = None
         pause_s = RETRY_BACKOFF_S_FIRST
         while True:
@@ -453,6 +458,9 @@ class Worker:
                 task = tasks.get(batch.partition)
                 if task is None or task.state is not TaskState.RUNNING:
                     continue  # of a life that is over
+                timestamps_ms = batch.columns.timestamps_ms
+                if timestamps_ms and retention.suspects(batch.topic, timestamps_ms):
+                    self._scope.spawn("retention", retention.look(batch.topic, timestamps_ms[0]))
                 task.feed(batch.topic, batch.columns, batch.next_offset, batch.high_watermark)
                 self.assignment.throttle(task, batch.topic)
                 self._fed_events += len(batch.columns)
