@@ -150,7 +150,7 @@ class _Running(Root):
             )
         own = after_last_cut(steps) if self.markers else (*self.steps, *steps)
         generator = walk(cursor, own, form)
-        cursor.generators.append(generator)
+        cursor.generators[:] = [generator]  # those before it have ended, or end when they are asked
         return generator
 
 

@@ -36,6 +36,9 @@ from streamlog.streams.pump import GrantSize, Pump
 Chunk = Iterator[tuple[int, Any]]
 """(index, value) of consecutive events of one batch."""
 
+Place = tuple[Feed, Batch, Reading, int]
+"""An event: its feed, its batch as one reader sees it, and its index in there."""
+
 
 class Gate(Protocol):
     """Holds lanes back until the tables that follow a topic have caught up with event time."""
@@ -77,9 +80,11 @@ class Cursor:
 
     __slots__ = (
         "again",
+        "again_left",
         "batch",
         "busy",
         "chunk",
+        "collected",
         "failed_at",
         "failures",
         "feed",
@@ -89,6 +94,7 @@ class Cursor:
         "iterations",
         "lane",
         "reading",
+        "repeated",
         "states",
         "stop",
         "taken",
@@ -105,9 +111,12 @@ class Cursor:
         self.chunk: list[Any] = []  # values of the chunk; cut short to stop the iteration at the next boundary
         self.waiter: asyncio.Future[None] | None = None  # set while the body waits for a grant: an event boundary
         self.generators: list[AsyncGenerator[Any, None]] = []  # iterations the body has started
-        self.iterations = 0
-        self.held: list[tuple[Feed, Batch, Reading, int]] = []  # events of an unfinished take()
-        self.again: deque[tuple[Feed, Batch, Reading, int]] = deque()  # events to give out once more
+        self.iterations = 0  # how many it has started; a loop whose number is lower than this has ended
+        self.collected: list[Place] = []  # events of a take() that the body did not get yet
+        self.held: list[Place] = []  # events of the list that the body has from take()
+        self.again: deque[Place] = deque()  # events to give out once more, before all others; not in exclusive lanes
+        self.again_left = 0  # so many at the head of `again` were one list, and will be again
+        self.repeated = False  # the chunk is an event of `again`: the feed's head has nothing to do with it
         self.failed_at: tuple[str, int] | None = None  # topic and offset of the last failure
         self.failures = 0  # how often in a row it failed there
         # The batch, its reading and its feed are set by the first chunk; before it there is no event to ask about.
@@ -141,14 +150,41 @@ class Cursor:
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         return self.batch.columns.headers[self.index]
 
+    @property
+    def place(self) -> Place:
+        return self.feed, self.batch, self.reading, self.index
+
     def look_at(self, feed: Feed, batch: Batch, reading: Reading, start: int, stop: int) -> Chunk:
         """Make [start, stop) of `batch` this cursor's, and give the chunk."""
         self.feed, self.batch, self.reading = feed, batch, reading
         self.index, self.stop = start, stop
         self.busy = True
+        self.repeated = False
         self.taken += 1
         self.chunk = reading.values[start:stop]
         return zip(range(start, stop), self.chunk, strict=False)  # not strict: `halt` may shorten the values
+
+
+class Shared:
+    """A chunk that the bodies of a lane take from, one event at a time."""
+
+    __slots__ = ("_indexes", "batch", "chunk", "feed", "reading", "start", "values")
+
+    def __init__(self, feed: Feed, batch: Batch, reading: Reading, start: int, stop: int) -> None:
+        self.feed, self.batch, self.reading, self.start = feed, batch, reading, start
+        self.values = reading.values[start:stop]
+        self._indexes = iter(range(start, stop))  # knows how many are left, as zip does not
+        self.chunk: Chunk = zip(self._indexes, self.values, strict=False)  # not strict: `cut` shortens the values
+
+    @property
+    def left(self) -> int:
+        """Events that nobody has taken."""
+        return operator.length_hint(self._indexes)
+
+    def cut(self) -> int:
+        """Give out no more; returns the index of the first event that nobody has taken."""
+        del self.values[len(self.values) - self.left :]
+        return self.start + len(self.values)
 
 
 current: contextvars.ContextVar[Cursor] = contextvars.ContextVar("streamlog_cursor")
@@ -189,7 +225,7 @@ class Lane:
         self._used = 0  # events of the current grant that were given out
         self._granted_at_ns = 0
         self._size = GrantSize()
-        self._shared: tuple[Feed, Batch, Reading, int, list[Any], Iterator[Any]] | None = None
+        self._shared: Shared | None = None
         self.wall_ms = clock.wall_ms
         self._pump, self._clock, self._gate, self._on_failure = pump, clock, gate, on_failure
         self._quiet: asyncio.Future[None] | None = None  # somebody waits for `idle`
@@ -215,11 +251,14 @@ class Lane:
 
         Raises: what made an event unreadable, with the cursor on that event.
         """
-        if self.budget <= 0 or self.closing or self.failure is not None:
+        if self.closing or self.failure is not None:
             return None
-        if cursor.again:
+        if cursor.again:  # counted in the grant that gave it out first
             feed, batch, reading, index = cursor.again.popleft()
-            return self._given(cursor, feed, batch, reading, index, index + 1)
+            cursor.again_left = max(cursor.again_left - 1, 0)
+            return self._given(cursor, feed, batch, reading, index, index + 1, repeated=True)
+        if self.budget <= 0:
+            return None
         if self._shared is not None:
             return self._share(cursor)
         found = self._next_run()
@@ -230,13 +269,23 @@ class Lane:
         self.budget -= stop - start
         self._used += stop - start
         if self.plan.concurrency > 1 and start not in reading.holes:
-            values = reading.values[start:stop]
-            self._shared = (feed, batch, reading, start, values, zip(range(start, stop), values, strict=False))
+            self._shared = Shared(feed, batch, reading, start, stop)
             return self._share(cursor)
         return self._given(cursor, feed, batch, reading, start, stop)
 
-    def _given(self, cursor: Cursor, feed: Feed, batch: Batch, reading: Reading, start: int, stop: int) -> Chunk:
+    def _given(
+        self,
+        cursor: Cursor,
+        feed: Feed,
+        batch: Batch,
+        reading: Reading,
+        start: int,
+        stop: int,
+        *,
+        repeated: bool = False,
+    ) -> Chunk:
         chunk = cursor.look_at(feed, batch, reading, start, stop)
+        cursor.repeated = repeated
         error = reading.holes.get(start)
         if error is not None:
             if not self.exclusive:
@@ -246,24 +295,25 @@ class Lane:
 
     def _share(self, cursor: Cursor) -> Chunk:
         """The chunk that all bodies take from, one event at a time."""
-        assert self._shared is not None, "only called while there is a shared chunk"
-        feed, batch, reading, start, values, chunk = self._shared
-        cursor.feed, cursor.batch, cursor.reading = feed, batch, reading
+        shared = self._shared
+        assert shared is not None, "only called while there is a shared chunk"
+        cursor.feed, cursor.batch, cursor.reading = shared.feed, shared.batch, shared.reading
+        cursor.repeated = False
         cursor.taken += 1
-        cursor.stop = start + len(values)
-        return chunk
+        cursor.stop = shared.start + len(shared.values)
+        return shared.chunk
 
     def exhausted(self, cursor: Cursor) -> None:
         """`cursor` has processed its chunk to the end."""
         cursor.busy = False
-        if self.plan.concurrency > 1:
-            shared = self._shared
-            if shared is not None and cursor.batch is shared[1] and operator.length_hint(shared[5]) == 0:
-                self._shared = None
-                if self.failure is None and not self.closing:
-                    cursor.feed.tracker.pass_to(cursor.batch.offset_at(cursor.stop))
-        else:
+        if self.plan.concurrency == 1:
             cursor.feed.tracker.pass_to(cursor.batch.offset_at(cursor.stop))
+            return
+        shared = self._shared
+        if shared is not None and not cursor.repeated and cursor.batch is shared.batch and not shared.left:
+            self._shared = None
+            if self.failure is None and not self.closing:
+                cursor.feed.tracker.pass_to(cursor.batch.offset_at(cursor.stop))
 
     def hand_out(self, cursor: Cursor) -> None:
         """In lanes that are not exclusive: the event at the cursor's index is in the hands of its body from now on."""
@@ -371,13 +421,14 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """Whether every body is at an event boundary: it waits for a grant, or has ended."""
-        return sum(cursor.waiter is not None for cursor in self.cursors) >= self._running
+        """Whether every body is at an event boundary: it waits for a grant and did not get one, or has ended."""
+        waiting = sum(cursor.waiter is not None and not cursor.waiter.done() for cursor in self.cursors)
+        return waiting >= self._running
 
     @property
     def between_events(self) -> bool:
         """The same, and also true inside a body that is just asking for its next event."""
-        return not any(cursor.busy for cursor in self.cursors)
+        return not any(cursor.busy or cursor.held for cursor in self.cursors)
 
     def committable(self, feed: Feed) -> int:
         """Exclusive end of what this lane has processed of the feed's partition."""
@@ -403,10 +454,7 @@ class Lane:
         """Give out no more events: the current ones end, and then the bodies wait. What was not given out stays."""
         self.budget = 0
         if self._shared is not None:
-            feed, _, _, start, values, chunk = self._shared
-            left = operator.length_hint(chunk)
-            del values[len(values) - left :]
-            feed.head = start + len(values)
+            self._shared.feed.head = self._shared.cut()
             self._shared = None
         cursor = self.cursors[0]
         if self.plan.concurrency == 1 and cursor.busy and cursor.stop > cursor.index + 1:
@@ -461,41 +509,68 @@ class Lane:
 
     def begin(self, cursor: Cursor) -> None:
         """A body starts an iteration; one that it left with `break` ends here, its last event processed."""
-        if self.closing and cursor.iterations:
-            raise asyncio.CancelledError  # a body that loops around its loop would never end
+        again = cursor.iterations > 0
         cursor.iterations += 1
         self._step_over(cursor)
+        if self.closing and again:
+            raise asyncio.CancelledError  # a body that loops around its loop would never end
 
-    def _step_over(self, cursor: Cursor) -> None:
-        """The current event (or the taken ones) are dealt with; the rest of the chunk is given out again."""
+    def hand_over(self, cursor: Cursor) -> None:
+        """What was collected is in the hands of the body from now on."""
+        cursor.held, cursor.collected = cursor.collected, []
+
+    def let_go(self, cursor: Cursor) -> None:
+        """The body is done with the list it had."""
         for feed, batch, _, index in cursor.held:
             feed.tracker.done(batch.columns.offsets[index])
-        held, cursor.held = bool(cursor.held), []
+        cursor.held = []
+
+    def set_aside(self, cursor: Cursor) -> None:
+        """The event at the cursor is given out once more, by itself, before all that follows it."""
+        cursor.again.appendleft(cursor.place)
+        cursor.again_left += cursor.repeated
+        self._leave_chunk(cursor)
+
+    def _step_over(self, cursor: Cursor) -> None:
+        """The current event, or the list in the body's hands, is dealt with. What was not in its hands is given out
+        again: the rest of the chunk, and what a take() had collected."""
+        held = bool(cursor.held)
+        self.let_go(cursor)
+        cursor.again.extendleft(reversed(cursor.collected))
+        cursor.collected = []
         if not cursor.busy:
             return
-        cursor.busy = False
-        if self.plan.concurrency > 1:
-            cursor.feed.tracker.done(cursor.batch.columns.offsets[cursor.index])
-        elif cursor.index < cursor.stop:
-            after = cursor.index + 1
-            cursor.feed.head = after
-            if self.exclusive:
-                cursor.feed.tracker.pass_to(cursor.batch.offset_at(after))
-            elif not held:
-                cursor.feed.tracker.done(cursor.batch.columns.offsets[cursor.index])
+        if self.exclusive:
+            cursor.feed.tracker.pass_to(cursor.batch.offset_at(cursor.index + 1))
+        elif not held:
+            cursor.feed.tracker.done(cursor.offset)
+        self._leave_chunk(cursor)
 
     def _give_again(self, cursor: Cursor) -> None:
-        """The current event (or the taken ones) will be tried once more."""
-        if cursor.held:
-            cursor.again.extendleft(reversed(cursor.held))
-            cursor.held = []
-            if cursor.busy:
-                cursor.feed.head = cursor.index + 1
-        elif self.plan.concurrency > 1:
-            cursor.again.appendleft((cursor.feed, cursor.batch, cursor.reading, cursor.index))
-        else:
+        """The current event, or the list in the body's hands, will be tried once more."""
+        assert not (cursor.held and cursor.collected), "a list is collected, and then held"
+        cursor.again_left = len(cursor.held)
+        cursor.again.extendleft(reversed(cursor.held or cursor.collected))
+        single = not cursor.held
+        cursor.held, cursor.collected = [], []
+        if not cursor.busy:
+            return
+        if self.exclusive:
+            cursor.feed.tracker.pass_to(cursor.offset)
+            self._leave_chunk(cursor)
             cursor.feed.head = cursor.index
+        elif single:
+            self.set_aside(cursor)
+        else:
+            self._leave_chunk(cursor)
+
+    def _leave_chunk(self, cursor: Cursor) -> None:
+        """The events behind the cursor's are given out by whoever comes next."""
         cursor.busy = False
+        if self.plan.concurrency == 1 and not cursor.repeated:
+            cursor.feed.head = cursor.index + 1
+            del cursor.chunk[len(cursor.chunk) - (cursor.stop - cursor.index - 1) :]
+            cursor.stop = cursor.index + 1
 
     # --- failures ------------------------------------------------------------------------------------------------
 
@@ -531,15 +606,11 @@ class Lane:
     def _describe(self, cursor: Cursor, error: Exception) -> LaneFailure:
         what = str(error) if isinstance(error, StreamlogError) else blame(error)
         now_ms = self._clock.wall_ms()
-        if not cursor.has_event:
-            source = self.feeds[0].source
-            return LaneFailure(
-                self.plan.name, source.topic, self.partition, self.feeds[0].tracker.position, what, now_ms
-            )
-        return LaneFailure(self.plan.name, cursor.feed.source.topic, self.partition, cursor.offset, what, now_ms)
+        topic, offset = _place_of(cursor) or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
+        return LaneFailure(self.plan.name, topic, self.partition, offset, what, now_ms)
 
     def _count_failures(self, cursor: Cursor) -> int:
-        place = (cursor.feed.source.topic, cursor.offset) if cursor.has_event else None
+        place = _place_of(cursor)
         cursor.failures = cursor.failures + 1 if cursor.failed_at == place else 1
         cursor.failed_at = place
         return cursor.failures
@@ -560,7 +631,7 @@ class Lane:
             ("__streams.errors.partition", str(failure.partition).encode()),
             ("streamlog.agent", failure.agent.encode()),
         ]
-        places = cursor.held or [(cursor.feed, cursor.batch, cursor.reading, cursor.index)]
+        places = cursor.held or [cursor.place]
         for _, batch, _, index in places:
             columns = batch.columns
             place = ("__streams.errors.offset", str(columns.offsets[index]).encode())
@@ -572,6 +643,14 @@ class Lane:
                 max(columns.timestamps_ms[index], 0),  # a record without a time has -1, and no new one may
                 [*columns.headers[index], *headers, place],
             )
+
+
+def _place_of(cursor: Cursor) -> tuple[str, int] | None:
+    """Topic and offset of the event the body is at: the first of its list; None when it had no event yet."""
+    if not cursor.has_event:
+        return None
+    feed, batch, _, index = cursor.held[0] if cursor.held else cursor.place
+    return feed.source.topic, batch.columns.offsets[index]
 
 
 def _before(timestamps_ms: list[int], start: int, stop: int, bound_ms: int) -> int:

@@ -197,7 +197,9 @@ class Stream(Generic[K, V]):
     def take(self, count: int, within: float | timedelta) -> AsyncIterable[list[V]]:
         """Lists of up to `count` values; a shorter list when `within` (seconds) has passed since its first value.
 
-        The events of a list count as processed when the body asks for the next list.
+        The events of a list count as processed when the body asks for the next list. A list is also shorter when the
+        worker stops or the partition moves, and before an event that fails by itself; one that failed as a whole and
+        is tried again has the same events.
         """
         if count < 1:
             raise UserError(f"take({count}, ...): the count has to be at least 1")

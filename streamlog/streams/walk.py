@@ -2,12 +2,16 @@
 
 One generator per form of iteration, all of one shape: pull a chunk, hand its events out, wait when there is none. The
 loop of `walk_values` is what a plain agent pays per event; keep it that short.
+
+A body may start a loop inside another, or leave one and start the next. The newest one has the events; an older one
+that is asked again ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from streamlog.streams.event import Event
@@ -28,12 +32,14 @@ DROP: Final = _Drop()
 
 async def walk_values(cursor: Cursor) -> AsyncGenerator[Any, None]:
     """Values of an exclusive lane, without steps."""
-    lane = cursor.lane
-    while True:
+    lane, mine = cursor.lane, cursor.iterations
+    while cursor.iterations == mine:
         chunk = lane.pull(cursor)
         if chunk is not None:
             for cursor.index, value in chunk:
                 yield value
+            if cursor.iterations != mine:
+                return
             lane.exhausted(cursor)
         elif not await lane.wait(cursor):
             return
@@ -41,23 +47,25 @@ async def walk_values(cursor: Cursor) -> AsyncGenerator[Any, None]:
 
 async def walk_steps(cursor: Cursor, apply: Apply) -> AsyncGenerator[Any, None]:
     """The same, through steps. They run one event at a time, because a join reads what the body wrote just before."""
-    lane = cursor.lane
-    while True:
+    lane, mine = cursor.lane, cursor.iterations
+    while cursor.iterations == mine:
         chunk = lane.pull(cursor)
         if chunk is not None:
             for cursor.index, value in chunk:
                 result = apply(value)
                 if result is not DROP:
                     yield result
+            if cursor.iterations != mine:
+                return
             lane.exhausted(cursor)
         elif not await lane.wait(cursor):
             return
 
 
 async def walk_shared(cursor: Cursor, apply: Apply) -> AsyncGenerator[Any, None]:
-    """A lane with several bodies: each takes the next event from the same chunk, and says when it is done with it."""
-    lane = cursor.lane
-    while True:
+    """A lane that is not exclusive. With several bodies, each takes the next event from the same chunk."""
+    lane, mine = cursor.lane, cursor.iterations
+    while cursor.iterations == mine:
         chunk = lane.pull(cursor)
         if chunk is not None:
             for cursor.index, value in chunk:
@@ -65,6 +73,8 @@ async def walk_shared(cursor: Cursor, apply: Apply) -> AsyncGenerator[Any, None]
                 result = apply(value)
                 if result is not DROP:
                     yield result
+                    if cursor.iterations != mine:
+                        return
                 cursor.busy = False
                 cursor.feed.tracker.done(cursor.batch.columns.offsets[cursor.index])
             lane.exhausted(cursor)
@@ -73,61 +83,79 @@ async def walk_shared(cursor: Cursor, apply: Apply) -> AsyncGenerator[Any, None]
 
 
 async def walk_take(cursor: Cursor, apply: Apply, take: Take) -> AsyncGenerator[list[Any], None]:
-    """Lists of events, all of them in flight until the body has come back from the list."""
-    lane = cursor.lane
-    lane.exclusive = False
+    """Lists of events. A list is in the hands of the body until it asks for the next one."""
+    lane, mine = cursor.lane, cursor.iterations
     loop = asyncio.get_running_loop()
-    values: list[Any] = []
-    deadline = 0.0
-    while True:
-        chunk = _pull_or_finish(cursor)
-        if chunk is not None:
-            for cursor.index, value in chunk:
-                lane.hand_out(cursor)
-                result = apply(value)
-                if result is DROP:
-                    cursor.feed.tracker.done(cursor.offset)
-                    continue
-                cursor.held.append((cursor.feed, cursor.batch, cursor.reading, cursor.index))
-                values.append(result)
-                if len(values) == 1:
-                    deadline = loop.time() + take.within_s
-                if len(values) == take.count:
-                    yield values
-                    values = []
-                    _let_go(cursor)
-            lane.exhausted(cursor)
-            continue
-        if values and (cursor.again or loop.time() >= deadline):
+    collector = Collector(cursor, apply, take.count)
+    deadline: float | None = None  # of the list that is being collected; None while it is empty
+    while cursor.iterations == mine:
+        complete = collector.collect()
+        if collector.values and deadline is None:
+            deadline = loop.time() + take.within_s
+        if deadline is not None and (complete or lane.closing or loop.time() >= deadline):
+            deadline = None
+            values, collector.values = collector.values, []
+            lane.hand_over(cursor)
             yield values
-            values = []
-            _let_go(cursor)
-        elif values and not lane.closing:
-            try:
+            if cursor.iterations == mine:
+                lane.let_go(cursor)
+        elif deadline is not None:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await lane.wait(cursor)
-            except TimeoutError:
-                continue
         elif not await lane.wait(cursor):
             return
 
 
-def _pull_or_finish(cursor: Cursor) -> Chunk | None:
-    """The next chunk. An unreadable event is put back while a list is unfinished, so that it fails alone."""
-    try:
-        return cursor.lane.pull(cursor) if not (cursor.held and cursor.again) else None
-    except Exception:
-        if not cursor.held:
-            raise
-        cursor.again.append((cursor.feed, cursor.batch, cursor.reading, cursor.index))
-        cursor.busy = False
-        return None
+class Collector:
+    """Collects the events of a list, as far as there are any now.
 
+    An event that fails, because it cannot be read or because a step raises, ends the list before it: so it fails alone,
+    in the next round, and the policy deals with nothing else.
+    """
 
-def _let_go(cursor: Cursor) -> None:
-    for feed, batch, _, index in cursor.held:
-        feed.tracker.done(batch.columns.offsets[index])
-    cursor.held = []
+    def __init__(self, cursor: Cursor, apply: Apply, count: int) -> None:
+        self.values: list[Any] = []  # what becomes of the cursor's collected events
+        self._cursor, self._apply, self._count = cursor, apply, count
+        self._chunk: Chunk | None = None  # what is left of a chunk; None between chunks
+
+    def collect(self) -> bool:
+        """Whether the list is complete. Raises: what makes the next event fail, with an empty list."""
+        cursor, lane = self._cursor, self._cursor.lane
+        same_again = False  # the chunk is the last event of a list that failed
+        while True:
+            try:
+                if self._chunk is None:
+                    same_again = cursor.again_left == 1
+                    self._chunk = lane.pull(cursor)
+                    if self._chunk is None:
+                        return False
+                if self._take_from(self._chunk):
+                    return True
+            except Exception:
+                self._chunk = None
+                if not (self.values and cursor.busy):
+                    raise
+                lane.set_aside(cursor)
+                return True
+            self._chunk = None
+            lane.exhausted(cursor)
+            if same_again and self.values:
+                return True
+
+    def _take_from(self, chunk: Chunk) -> bool:
+        cursor, lane, values, count, apply = self._cursor, self._cursor.lane, self.values, self._count, self._apply
+        for cursor.index, value in chunk:
+            lane.hand_out(cursor)
+            result = apply(value)
+            if result is DROP:
+                cursor.feed.tracker.done(cursor.offset)
+                continue
+            cursor.collected.append(cursor.place)
+            values.append(result)
+            if len(values) == count:
+                return True
+        return False
 
 
 def compile_steps(steps: tuple[Step, ...], cursor: Cursor) -> Apply | None:
@@ -178,6 +206,7 @@ def walk(cursor: Cursor, steps: tuple[Step, ...], form: Form) -> AsyncGenerator[
     apply = compile_steps(steps, cursor)
     match form:
         case Take():
+            cursor.lane.exclusive = False
             return walk_take(cursor, apply or _same, form)
         case Items():
             apply = _then(apply, _items(cursor))
@@ -185,7 +214,7 @@ def walk(cursor: Cursor, steps: tuple[Step, ...], form: Form) -> AsyncGenerator[
             apply = _then(apply, _events(cursor))
         case Values():
             pass
-    if cursor.lane.plan.concurrency > 1:
+    if not cursor.lane.exclusive:
         return walk_shared(cursor, apply or _same)
     return walk_values(cursor) if apply is None else walk_steps(cursor, apply)
 

@@ -279,3 +279,47 @@ async def test_join_waits_for_a_table_that_is_known_to_lag() -> None:
         harness.feed("prices", [("a", "100", 10)])
         await harness.settle()
         assert seen == [(1, 100)]
+
+
+async def test_events_behind_one_that_is_tried_again_are_not_lost_with_several_bodies() -> None:
+    """The body that tries again leaves the chunk to itself; what nobody took is still there."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=Order)
+    seen: list[int] = []
+    failed: list[int] = []
+
+    @app.agent(orders, concurrency=2, on_error=streamlog.Retry(backoff=0.001))
+    async def flaky(stream: streamlog.Stream[str, Order]) -> None:
+        async for one in stream:
+            if one.amount == 0 and not failed:
+                failed.append(one.amount)
+                raise ConnectionError("away")
+            await asyncio.sleep(0.003)
+            seen.append(one.amount)
+
+    async with running(app, {"orders": 1}) as harness:
+        harness.feed("orders", [order("a", amount) for amount in range(20)])
+        async with asyncio.timeout(5):
+            while harness.task.committable() != {"orders": 20}:
+                await asyncio.sleep(0.001)
+        assert sorted(seen) == list(range(20))
+
+
+async def test_a_clean_stop_ends_several_bodies_at_their_current_events() -> None:
+    """A stop does not wait for the rest of a chunk, which is processed after it."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=Order)
+    seen: list[int] = []
+
+    @app.agent(orders, concurrency=2)
+    async def slow(stream: streamlog.Stream[str, Order]) -> None:
+        async for one in stream:
+            await asyncio.sleep(0.005)
+            seen.append(one.amount)
+
+    async with running(app, {"orders": 1}) as harness:
+        harness.feed("orders", [order("a", amount) for amount in range(50)])
+        await harness.settle(5)
+        assert await harness.task.drain(5)
+        assert sorted(seen) == [0, 1]
+        assert harness.task.committable() == {"orders": 2}
