@@ -57,7 +57,7 @@ from streamlog.wire.records_header import (
     set_producer,
     verify_crc,
 )
-from streamlog.wire.records_validation import BatchProblem, validate_header, validate_records
+from streamlog.wire.records_validation import BatchProblem, examine_records, validate_header, validate_records
 
 __all__ = [
     "CODEC",
@@ -94,6 +94,7 @@ __all__ = [
     "encode_control_batch",
     "encode_control_key",
     "encode_end_transaction_marker",
+    "examine_records",
     "iter_batch_headers",
     "set_base_offset",
     "set_leader_epoch",

@@ -10,11 +10,11 @@ from streamlog.errors import UserError
 from streamlog.wire.records_header import Columns, ReadableBuffer, RecordHeaders
 
 # Goes up, here and in records_compiled.py, when what the compiled codec offers or means changes.
-CODEC_REVISION = 2
+CODEC_REVISION = 3
 
 
-# Whether offsets are consecutive, records without a key, records with a timestamp out of bounds.
-Scan = tuple[bool, list[int], list[int]]
+# Whether offsets are consecutive, largest timestamp, records without a key, records with a timestamp out of bounds.
+Scan = tuple[bool, int, tuple[int, ...], tuple[int, ...]]
 
 
 class Appender(Protocol):
@@ -55,7 +55,7 @@ class Codec(Protocol):
     @property
     def scan_records(
         self,
-    ) -> Callable[[ReadableBuffer, int, int, int, int, int], tuple[bool, list[int], list[int]]]: ...
+    ) -> Callable[[ReadableBuffer, int, int, int, int, int], Scan]: ...
     @property
     def RecordAppender(self) -> Callable[[], Appender]: ...  # noqa: N802
 

@@ -34,7 +34,7 @@ from cython.cimports.libc.string import memcpy, memset
 from streamlog.errors import LocalProtocolError
 from streamlog.wire.records_header import BATCH_BYTES_MAX, HEADER_BYTES, NO_HEADERS, CorruptBatch
 
-REVISION = 2  # see records_codec.CODEC_REVISION
+REVISION = 3  # see records_codec.CODEC_REVISION
 
 _HEADER_BYTES = cython.declare(cython.Py_ssize_t, HEADER_BYTES)
 _BATCH_BYTES_MAX = cython.declare(cython.Py_ssize_t, BATCH_BYTES_MAX)
@@ -576,8 +576,9 @@ def scan_records(
 ) -> tuple:
     """Walk an uncompressed records section as decode_records does, keeping nothing.
 
-    Returns whether the offset deltas count from 0 without a gap, and two lists of up to indexes_max record indexes:
-    without a key, and with a timestamp outside the bounds (-1, no timestamp, is inside). Raises CorruptBatch.
+    Returns whether the offset deltas count from 0 without a gap, the largest timestamp (-1: none has one), and up to
+    indexes_max record indexes each: without a key, and with a timestamp outside the bounds (-1, no timestamp, is
+    inside). Raises CorruptBatch.
     """
     buffer = cython.declare(Py_buffer)
     PyObject_GetBuffer(section, cython.address(buffer), PyBUF_SIMPLE)
@@ -607,8 +608,10 @@ def _scan(
 ) -> tuple:
     if record_count > section_bytes // (_RECORD_BODY_BYTES_MIN + 1):
         raise CorruptBatch(f"{record_count} records cannot fit {section_bytes} bytes")
-    without_key: list = []
-    outside: list = []
+    # Most batches need neither list, and a broker looks into every batch that producers send.
+    without_key: list = None
+    outside: list = None
+    max_timestamp_ms: cython.longlong = -1
     consecutive: cython.bint = True
     within: cython.bint
     section_end: cython.p_uchar = start + section_bytes
@@ -632,16 +635,32 @@ def _scan(
             raise CorruptBatch(f"record {index} has a timestamp of more than 64 bits")
         timestamp_ms = base_timestamp_ms + delta
         within = timestamp_ms == -1 or (timestamp_ms >= timestamp_ms_min and timestamp_ms <= timestamp_ms_max)
-        if not within and len(outside) < indexes_max:
-            outside.append(index)
+        if not within:
+            outside = _note(outside, index, indexes_max)
+        if timestamp_ms > max_timestamp_ms:
+            max_timestamp_ms = timestamp_ms
         if _get_varint(cython.address(cursor)) != index:
             consecutive = False
-        if _skip_bytes(cython.address(cursor)) < 0 and len(without_key) < indexes_max:
-            without_key.append(index)
+        if _skip_bytes(cython.address(cursor)) < 0:
+            without_key = _note(without_key, index, indexes_max)
         _skip_bytes(cython.address(cursor))
         _skip_headers(cython.address(cursor))
         if cursor.overrun or cursor.at != cursor.end:
             raise CorruptBatch(f"record {index} is not as long as its size says")
     if cursor.at != section_end:
         raise CorruptBatch(f"{section_end - cursor.at} bytes follow the last record")
-    return consecutive, without_key, outside
+    return (
+        consecutive,
+        max_timestamp_ms,
+        () if without_key is None else tuple(without_key),
+        () if outside is None else tuple(outside),
+    )
+
+
+@cython.cfunc
+def _note(indexes: object, index: cython.longlong, indexes_max: cython.Py_ssize_t) -> list:
+    if indexes is None:
+        indexes = []
+    if len(indexes) < indexes_max:
+        indexes.append(index)
+    return indexes

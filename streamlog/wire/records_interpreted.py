@@ -363,11 +363,12 @@ def scan_records(
     timestamp_ms_min: int,
     timestamp_ms_max: int,
     indexes_max: int,
-) -> tuple[bool, list[int], list[int]]:
+) -> tuple[bool, int, tuple[int, ...], tuple[int, ...]]:
     """Walk an uncompressed records section as decode_records does, keeping nothing.
 
-    Returns whether the offset deltas count from 0 without a gap, and two lists of up to indexes_max record indexes:
-    without a key, and with a timestamp outside the bounds (-1, no timestamp, is inside). Raises CorruptBatch.
+    Returns whether the offset deltas count from 0 without a gap, the largest timestamp (-1: none has one), and up to
+    indexes_max record indexes each: without a key, and with a timestamp outside the bounds (-1, no timestamp, is
+    inside). Raises CorruptBatch.
     """
     if record_count > len(section) // (_RECORD_BODY_BYTES_MIN + 1):
         raise CorruptBatch(f"{record_count} records cannot fit {len(section)} bytes")
@@ -376,6 +377,7 @@ def scan_records(
     without_key: list[int] = []
     outside: list[int] = []
     position = 0
+    max_timestamp_ms = -1
     try:
         for index in range(record_count):
             size, position = _signed_varint(section, position)
@@ -389,6 +391,7 @@ def scan_records(
             within = timestamp_ms == -1 or timestamp_ms_min <= timestamp_ms <= timestamp_ms_max
             if not within and len(outside) < indexes_max:
                 outside.append(index)
+            max_timestamp_ms = max(max_timestamp_ms, timestamp_ms)
             delta, position = _signed_varint(section, position)
             consecutive = consecutive and delta == index
             size, position = _skip_bytes(section, position, end)
@@ -402,7 +405,7 @@ def scan_records(
         raise CorruptBatch("the batch ends inside a record") from None
     if position != len(section):
         raise CorruptBatch(f"{len(section) - position} bytes follow the last record")
-    return consecutive, without_key, outside
+    return consecutive, max_timestamp_ms, tuple(without_key), tuple(outside)
 
 
 def _skip_bytes(section: bytes, position: int, end: int) -> tuple[int, int]:

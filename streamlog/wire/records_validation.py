@@ -9,6 +9,7 @@ from streamlog.wire.records_batch import open_section
 from streamlog.wire.records_codec import codec
 from streamlog.wire.records_header import (
     COMPRESSION_MASK,
+    HEADER_BYTES,
     BatchHeader,
     CorruptBatch,
     NeedMoreData,
@@ -69,23 +70,58 @@ def validate_records(
     problem = validate_header(header)
     if problem is not None:
         return problem
-    # Limits are now minus or plus a setting, and the settings go up to 2^63 - 1: no limit, in as many words.
-    low = INT64_MIN if timestamp_ms_min is None else max(INT64_MIN, timestamp_ms_min)
-    high = INT64_MAX if timestamp_ms_max is None else min(INT64_MAX, timestamp_ms_max)
+    found = examine_records(
+        data,
+        position,
+        header,
+        keys_required=keys_required,
+        timestamp_ms_min=INT64_MIN if timestamp_ms_min is None else timestamp_ms_min,
+        timestamp_ms_max=INT64_MAX if timestamp_ms_max is None else timestamp_ms_max,
+        decompressed_bytes_max=decompressed_bytes_max,
+    )
+    return None if isinstance(found, int) else found
+
+
+def examine_records(
+    data: ReadableBuffer,
+    position: int,
+    header: BatchHeader,
+    *,
+    keys_required: bool,
+    timestamp_ms_min: int,
+    timestamp_ms_max: int,
+    decompressed_bytes_max: int | None = None,
+) -> BatchProblem | int:
+    """The part of validate_records that looks at the records: what is wrong with them, or their largest timestamp.
+
+    The batch is all there, its checksum is right and validate_header has nothing against it. The bounds may exceed
+    64 bits. The largest timestamp is -1 when no record has one.
+    """
     try:
-        section = open_section(data, position, header, False, decompressed_bytes_max)
-        consecutive, without_key, outside = codec.scan_records(
-            section, header.record_count, header.base_timestamp_ms, low, high, RECORD_INDEXES_MAX
+        if header.attributes & COMPRESSION_MASK:
+            section = open_section(data, position, header, False, decompressed_bytes_max)
+        else:
+            section = memoryview(data)[position + HEADER_BYTES : position + header.size_bytes]
+        consecutive, max_timestamp_ms, without_key, outside = codec.scan_records(
+            section,
+            header.record_count,
+            header.base_timestamp_ms,
+            # Limits are now minus or plus a setting, and the settings go up to 2^63 - 1.
+            max(INT64_MIN, timestamp_ms_min),
+            min(INT64_MAX, timestamp_ms_max),
+            RECORD_INDEXES_MAX,
         )
     except CorruptBatch as error:
         return BatchProblem("invalid", str(error))
     if not consecutive:
         return BatchProblem("invalid", "the records' offsets are not consecutive from the base offset")
     if keys_required and without_key:
-        return BatchProblem("null_key", "a compacted topic does not accept records without a key", tuple(without_key))
+        return BatchProblem("null_key", "a compacted topic does not accept records without a key", without_key)
     if outside:
-        return BatchProblem("timestamp", f"timestamps have to lie within [{low}, {high}]", tuple(outside))
-    return None
+        return BatchProblem(
+            "timestamp", f"timestamps have to lie within [{timestamp_ms_min}, {timestamp_ms_max}]", outside
+        )
+    return max_timestamp_ms
 
 
 def validate_header(header: BatchHeader) -> BatchProblem | None:

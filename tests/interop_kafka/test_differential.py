@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from uuid import UUID
 
 import pytest
 
-from streamlog.wire.crc import crc32c
 from streamlog.wire.frames import decode_response, encode_request
 from streamlog.wire.message import Request, Response
 from streamlog.wire.messages import (
@@ -41,7 +41,17 @@ from streamlog.wire.messages import (
     sync_group,
 )
 from streamlog.wire.records import Compression
-from tests.broker.batches import new_batch, produce_request
+from tests.broker.batches import (
+    ATTRIBUTES,
+    COUNT,
+    LAST_DELTA,
+    RECORDS,
+    SECTIONS,
+    changed,
+    new_batch,
+    produce_request,
+    with_section,
+)
 from tests.broker.running import BrokerProcess
 from tests.interop_kafka.peers import Peer, Seen, comparable, differences
 from tests.kafka_node import KafkaNode
@@ -53,6 +63,8 @@ CASES: dict[str, Case] = {}
 
 REFUSED = "both refuse it; Kafka answers with the error of an exception nobody expected"
 
+STRICTER = "Kafka takes it, we refuse it"
+
 KNOWN: dict[str, str] = {
     "array_count_negative": "for Kafka every negative count means null; no encoder writes one below -1, so we close",
     "batch_compression_unknown": REFUSED,
@@ -60,6 +72,17 @@ KNOWN: dict[str, str] = {
     "batch_garbage_as_lz4": REFUSED,
     "batch_garbage_as_snappy": REFUSED,
     "batch_garbage_as_zstd": REFUSED,
+    "batch_key_size_negative_gzip": STRICTER + ": only -1 means null",
+    "batch_key_size_negative_none": STRICTER + ": only -1 means null",
+    "batch_value_size_negative_gzip": STRICTER + ": only -1 means null",
+    "batch_value_size_negative_none": STRICTER + ": only -1 means null",
+    "batch_header_value_negative_gzip": STRICTER + ": only -1 means null",
+    "batch_header_value_negative_none": STRICTER + ": only -1 means null",
+    "batch_offset_gap_gzip": REFUSED,
+    "batch_offset_gap_none": STRICTER + ": two records would come to share an offset, or one would have none",
+    "batch_offset_twice_gzip": REFUSED,
+    "batch_offset_twice_none": STRICTER + ": two records would come to share an offset",
+    "batch_size_varint_too_long_none": REFUSED,
     "batch_log_append_time": "Kafka's validator means to refuse it, and does on stamped topics only; we always do",
     "batch_none": "Kafka never answers, and the connection is lost to its client; we say INVALID_RECORD",
     "configs_of_a_new_topic": "we name a default for every config; Kafka stores min.insync.replicas for ELR",
@@ -178,17 +201,6 @@ def produced(peer: Peer, topic: str, records: bytes | None, version: int = 9, **
     return comparable(answer)
 
 
-def changed(batch: bytes, at: int, data: bytes, *, resum: bool = True) -> bytes:
-    """A batch with some bytes replaced, and its checksum made right again."""
-    out = bytearray(batch)
-    out[at : at + len(data)] = data
-    if resum:
-        out[17:21] = crc32c(bytes(out[21:])).to_bytes(4, "big")
-    return bytes(out)
-
-
-ATTRIBUTES, LAST_DELTA, FIRST_TIMESTAMP, MAX_TIMESTAMP, PRODUCER, COUNT, RECORDS = 21, 23, 27, 35, 43, 57, 61
-
 BATCHES: dict[str, Callable[[], bytes | None]] = {
     "none": lambda: None,
     "empty": lambda: b"",
@@ -226,6 +238,11 @@ BATCHES: dict[str, Callable[[], bytes | None]] = {
     "very_old": lambda: new_batch(b"a", timestamp_ms=1000),
     "timestamp_negative": lambda: new_batch(b"a", timestamp_ms=-1),
 }
+
+
+for _name, (_section, _count) in SECTIONS.items():
+    for _compression in (Compression.NONE, Compression.GZIP):
+        BATCHES[f"{_name}_{_compression.name.lower()}"] = partial(with_section, _section, _count, _compression)
 
 
 def batch_case(name: str) -> Case:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from streamlog.errors import LocalProtocolError
 from streamlog.wire import records_codec, records_interpreted
-from streamlog.wire.records_codec import Codec
+from streamlog.wire.records_codec import Codec, Scan
 from streamlog.wire.records_header import HEADER_BYTES, Columns, CorruptBatch, RecordHeaders
 
 INTERPRETED = records_codec.interpreted_codec()
@@ -48,7 +48,7 @@ def decode_outcome(codec: Codec, section: bytes, count: int, append_time_ms: int
         return "CorruptBatch"
 
 
-def scan_outcome(codec: Codec, section: bytes, count: int) -> tuple[bool, list[int], list[int]] | str:
+def scan_outcome(codec: Codec, section: bytes, count: int) -> Scan | str:
     """What a scan finds, or the name of the refusal."""
     try:
         return codec.scan_records(section, count, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_010_000, 3)
@@ -56,7 +56,7 @@ def scan_outcome(codec: Codec, section: bytes, count: int) -> tuple[bool, list[i
         return "CorruptBatch"
 
 
-def scan_by_decoding(decoded: Columns | str) -> tuple[bool, list[int], list[int]] | str:
+def scan_by_decoding(decoded: Columns | str) -> Scan | str:
     """The same, from what decode_outcome decoded."""
     if isinstance(decoded, str):
         return decoded
@@ -65,7 +65,8 @@ def scan_by_decoding(decoded: Columns | str) -> tuple[bool, list[int], list[int]
     outside = [
         index for index, at in enumerate(timestamps_ms) if at != -1 and not 0 <= at - 1_700_000_000_000 <= 10_000
     ]
-    return offsets == list(range(100, 100 + len(offsets))), without_key[:3], outside[:3]
+    consecutive = offsets == list(range(100, 100 + len(offsets)))
+    return consecutive, max([-1, *timestamps_ms]), tuple(without_key[:3]), tuple(outside[:3])
 
 
 def assert_one_outcome(outcome: Callable[[Codec], object]) -> object:

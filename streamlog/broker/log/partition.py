@@ -290,7 +290,7 @@ class PartitionLog:
     def _append_from_client(self, batches: WritableBuffer, leader_epoch: int, now_ms: int) -> AppendResult:
         header = decode_header(batches)
         config = self.config
-        check_client_batch(batches, header, config, now_ms)
+        header = check_client_batch(batches, header, config, now_ms)
         if header.producer_id >= 0:
             duplicate = self.producers.check(header)
             if duplicate is not None:

@@ -24,12 +24,16 @@ from streamlog.wire.records import (
     decode_batch_header,
     decode_records,
     encode_batch,
+    examine_records,
     iter_batch_headers,
-    validate_records,
+    set_max_timestamp,
+    validate_header,
     verify_crc,
 )
 
 MAGIC_POSITION, MAGIC = 16, 2
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 _CODES = {
     "corrupt": ErrorCode.CORRUPT_MESSAGE,
@@ -58,8 +62,11 @@ def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
     return header
 
 
-def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
-    """Raise AppendRefused unless `batches` is exactly one batch that a producer may append. `header` is its header."""
+def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> BatchHeader:
+    """Raise AppendRefused unless `batches` is exactly one batch that a producer may append.
+
+    `header` is its header; returned is the one to go on with, where the largest timestamp was corrected another.
+    """
     size_bytes = header.size_bytes
     if size_bytes != len(batches):
         raise AppendRefused(ErrorCode.INVALID_RECORD, "a produce request carries one batch for each partition")
@@ -67,7 +74,31 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
         check_size(size_bytes, config)
     if header.base_offset != 0:
         raise AppendRefused(ErrorCode.INVALID_RECORD, f"a producer's batch starts at 0, not at {header.base_offset}")
-    _check_records(batches, header, config, now_ms)
+    problem = validate_header(header)
+    if problem is not None:
+        raise _refusal(problem)
+    if not verify_crc(batches, 0, header):
+        raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, "the batch's checksum does not match its bytes")
+    if config.log_append_time:
+        found = examine_records(
+            batches, 0, header, keys_required=config.compact, timestamp_ms_min=INT64_MIN, timestamp_ms_max=INT64_MAX
+        )
+    else:
+        found = examine_records(
+            batches,
+            0,
+            header,
+            keys_required=config.compact,
+            timestamp_ms_min=now_ms - config.message_timestamp_before_max_ms,
+            timestamp_ms_max=now_ms + config.message_timestamp_after_max_ms,
+        )
+    if not isinstance(found, int):
+        raise _refusal(found)
+    if found != header.max_timestamp_ms:
+        # Time lookups and retention go by the header, so it has to be true. Kafka corrects it too.
+        set_max_timestamp(batches, 0, found)
+        return decode_header(batches)
+    return header
 
 
 def check_size(size_bytes: int, config: LogConfig) -> None:
@@ -80,26 +111,6 @@ def check_size(size_bytes: int, config: LogConfig) -> None:
         raise AppendRefused(
             ErrorCode.RECORD_LIST_TOO_LARGE, f"a batch of {size_bytes} bytes; segment.bytes is {config.segment_bytes}"
         )
-
-
-def _check_records(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
-    """Checksum, and structure, keys and timestamps of every record."""
-    earliest_ms = latest_ms = None
-    if not config.log_append_time:
-        earliest_ms = now_ms - config.message_timestamp_before_max_ms
-        latest_ms = now_ms + config.message_timestamp_after_max_ms
-    problem = validate_records(
-        batches,
-        0,
-        header,
-        keys_required=config.compact,
-        timestamp_ms_min=earliest_ms,
-        timestamp_ms_max=latest_ms,
-    )
-    if problem is not None:
-        raise _refusal(problem)
-    if latest_ms is not None and header.max_timestamp_ms > latest_ms:
-        raise AppendRefused(ErrorCode.INVALID_TIMESTAMP, "the batch's header claims a timestamp that no record has")
 
 
 def _refusal(problem: BatchProblem) -> AppendRefused:

@@ -11,7 +11,6 @@ import pytest
 
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Acknowledgement
-from streamlog.wire.crc import crc32c
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from streamlog.wire.messages.produce import (
@@ -22,7 +21,15 @@ from streamlog.wire.messages.produce import (
     TopicProduceData,
 )
 from streamlog.wire.records import Compression, decode_records, iter_batch_headers
-from tests.broker.batches import new_batch, produce_request
+from tests.broker.batches import (
+    ATTRIBUTES,
+    MAX_TIMESTAMP,
+    SECTIONS,
+    changed,
+    new_batch,
+    produce_request,
+    with_section,
+)
 from tests.broker.running import RawClient, client_of, make_topic, running_node
 
 
@@ -89,14 +96,6 @@ def with_bad_crc(batch: bytes) -> bytes:
     return batch[:-1] + bytes([batch[-1] ^ 1])
 
 
-def changed(batch: bytes, at: int, data: bytes) -> bytes:
-    """Some bytes replaced, the checksum right again: what the producer meant to send."""
-    out = bytearray(batch)
-    out[at : at + len(data)] = data
-    out[17:21] = crc32c(bytes(out[21:])).to_bytes(4, "big")
-    return bytes(out)
-
-
 REFUSED = {
     "no records": (None, 12, 87),
     "an empty batch": (b"", 12, 87),
@@ -141,6 +140,49 @@ async def test_a_transactional_batch_with_its_id_finds_no_transaction(client: Ra
     request = produce_request("t", batch)
     request.transactional_id = "x"
     assert (await produce(client, request)).error_code == 48
+
+
+READABLE = {"good", "attributes_unknown", "value_null", "header_key_not_utf8"}
+"""Of SECTIONS, those that consumers can read."""
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+async def test_records_that_no_consumer_could_read_are_refused(client: RawClient, compression: Compression) -> None:
+    """Row 18: the checksum is right, so only a look at the records tells; stored, they would stop every consumer."""
+    seen: dict[str, int] = {}
+    for name, (section, count) in SECTIONS.items():
+        if section or compression is Compression.NONE:
+            batch = with_section(section, count, compression)
+            seen[name] = (await produce(client, produce_request("t", batch))).error_code
+    assert {name for name, code in seen.items() if code == 0} == READABLE
+    assert {code for name, code in seen.items() if name not in READABLE} == {87}
+    assert len(await read_values(client, "t")) == len(READABLE)
+
+
+@pytest.mark.parametrize("compression", [c for c in Compression if c is not Compression.NONE])
+async def test_a_payload_that_is_not_what_its_compression_says_is_refused(
+    client: RawClient, compression: Compression
+) -> None:
+    """Row 16: garbage, and a payload that is cut."""
+    garbage = changed(new_batch(b"abcdef"), ATTRIBUTES, compression.to_bytes(2, "big"))
+    assert (await produce(client, produce_request("t", garbage))).error_code == 87
+    whole = new_batch(b"abcdef" * 50, compression=compression)
+    cut = changed(whole[:-3], 8, (len(whole) - 15).to_bytes(4, "big"))
+    assert (await produce(client, produce_request("t", cut))).error_code == 87
+    assert (await produce(client, produce_request("t", whole))).base_offset == 0
+
+
+async def test_a_largest_timestamp_that_is_not_true_is_corrected(client: RawClient, node: Node) -> None:
+    """Time lookups and retention go by the header."""
+    now_ms = node.broker.env.clock.wall_ms()
+    lying = changed(new_batch(b"a", timestamp_ms=now_ms), MAX_TIMESTAMP, (now_ms - 10**9).to_bytes(8, "big"))
+    assert (await produce(client, produce_request("t", lying))).error_code == 0
+    partition = node.broker.partitions.find("t", 0)
+    assert partition is not None
+    newest = partition.log.max_timestamp()
+    assert newest is not None
+    assert newest.timestamp_ms == now_ms
+    assert await read_values(client, "t") == [b"a"]
 
 
 async def test_a_compacted_topic_needs_keys(client: RawClient) -> None:
