@@ -13,13 +13,19 @@ from typing import Self, TypeVar
 
 from streamlog.client.cluster import GROUP_COORDINATOR, Cluster, topic_error
 from streamlog.client.config import ConnectionSettings
-from streamlog.client.failures import one_line
-from streamlog.client.group import NAMES_VERSION_MAX
-from streamlog.client.membership import LOST_COORDINATOR
+from streamlog.client.failures import LOST_COORDINATOR, one_line
+from streamlog.client.group_offsets import commit_offsets, fetch_offsets
+from streamlog.client.membership import NO_GENERATION
 from streamlog.client.metadata import Broker, Metadata, TopicInfo
 from streamlog.client.offsets import OffsetAnswer, list_offsets
 from streamlog.client.subscription import PROTOCOL_TYPE, decode_assignment, decode_subscription
-from streamlog.client.values import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition, partitions_by_topic
+from streamlog.client.values import (
+    GroupMetadata,
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    TopicPartition,
+    partitions_by_topic,
+)
 from streamlog.env import Env
 from streamlog.errors import RemoteProtocolError, UserError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -47,12 +53,8 @@ from streamlog.wire.messages import (
     ListGroupsResponse,
     MetadataRequest,
     MetadataResponse,
-    OffsetCommitRequest,
-    OffsetCommitResponse,
     OffsetDeleteRequest,
     OffsetDeleteResponse,
-    OffsetFetchRequest,
-    OffsetFetchResponse,
 )
 from streamlog.wire.messages.create_partitions import CreatePartitionsTopic
 from streamlog.wire.messages.create_topics import (
@@ -66,9 +68,7 @@ from streamlog.wire.messages.describe_configs import DescribeConfigsResource
 from streamlog.wire.messages.describe_groups import DescribedGroup
 from streamlog.wire.messages.incremental_alter_configs import AlterableConfig, AlterConfigsResource
 from streamlog.wire.messages.metadata import MetadataRequestTopic
-from streamlog.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
 from streamlog.wire.messages.offset_delete import OffsetDeleteRequestPartition, OffsetDeleteRequestTopic
-from streamlog.wire.messages.offset_fetch import OffsetFetchRequestGroup
 
 R = TypeVar("R", bound=Response)
 T = TypeVar("T")
@@ -491,28 +491,8 @@ class Admin:
         """Everything a group has committed."""
 
         async def attempt() -> dict[TopicPartition, OffsetAndMetadata]:
-            node_id = await self._cluster.coordinator(GROUP_COORDINATOR, group_id)
-            connection = await self._cluster.connection(node_id)
-            if connection.supports(OffsetFetchRequest.api_key, 8):
-                request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group_id, topics=None)])
-            else:
-                request = OffsetFetchRequest(group_id=group_id, topics=None)
-            answer = await connection.request(request, OffsetFetchResponse, version_max=NAMES_VERSION_MAX)
-            found: dict[TopicPartition, OffsetAndMetadata] = {}
-            for group in answer.groups:
-                self._raise_group_error(group_id, group.error_code)
-                for topic in group.topics:
-                    for one in topic.partitions:
-                        found[TopicPartition(topic.name, one.partition_index)] = OffsetAndMetadata(
-                            one.committed_offset, one.committed_leader_epoch, one.metadata or ""
-                        )
-            self._raise_group_error(group_id, answer.error_code)
-            for old in answer.topics:
-                for one_old in old.partitions:
-                    found[TopicPartition(old.name, one_old.partition_index)] = OffsetAndMetadata(
-                        one_old.committed_offset, one_old.committed_leader_epoch, one_old.metadata or ""
-                    )
-            return {one: found[one] for one in sorted(found) if found[one].offset >= 0}
+            found = await fetch_offsets(self._cluster, group_id, None, {}, stable=False)
+            return {one: found[one] for one in sorted(found)}
 
         return await self._cluster.retrying("listing group offsets", attempt, timeout_ms=self._timeout_ms)
 
@@ -520,30 +500,9 @@ class Admin:
         """Commit offsets for a group that has no members now. Raises SomeFailed."""
 
         async def attempt(left: Sequence[TopicPartition]) -> dict[TopicPartition, KafkaError | None]:
-            request = OffsetCommitRequest(
-                group_id=group_id,
-                topics=[
-                    OffsetCommitRequestTopic(
-                        name=topic,
-                        partitions=[
-                            OffsetCommitRequestPartition(
-                                partition_index=number,
-                                committed_offset=offsets[TopicPartition(topic, number)].offset,
-                                committed_leader_epoch=offsets[TopicPartition(topic, number)].leader_epoch,
-                                committed_metadata=offsets[TopicPartition(topic, number)].metadata,
-                            )
-                            for number in numbers
-                        ],
-                    )
-                    for topic, numbers in partitions_by_topic(left).items()
-                ],
-            )
-            answer = await self._coordinator(group_id, request, OffsetCommitResponse, version_max=NAMES_VERSION_MAX)
-            return {
-                TopicPartition(topic.name, one.partition_index): self._group_error(group_id, one.error_code, None)
-                for topic in answer.topics
-                for one in topic.partitions
-            }
+            nobody = GroupMetadata(group_id, NO_GENERATION, "", None)
+            codes = await commit_offsets(self._cluster, nobody, {one: offsets[one] for one in left}, {})
+            return {one: _error(code, f"group '{group_id}'") for one, code in codes.items()}
 
         await self._each("altering group offsets", offsets, attempt)
 
@@ -585,11 +544,9 @@ class Admin:
             return await self._cluster.request(node_id, request, response, timeout_ms=timeout_ms)
         return await self._cluster.request_any(request, response)
 
-    async def _coordinator(
-        self, group_id: str, request: Request, response: type[R], *, version_max: int | None = None
-    ) -> R:
+    async def _coordinator(self, group_id: str, request: Request, response: type[R]) -> R:
         node_id = await self._cluster.coordinator(GROUP_COORDINATOR, group_id)
-        return await self._cluster.request(node_id, request, response, version_max=version_max)
+        return await self._cluster.request(node_id, request, response)
 
     def _group_error(self, group_id: str, error_code: int, message: str | None) -> KafkaError | None:
         error = _error(error_code, message or f"group '{group_id}'")

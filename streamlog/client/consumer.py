@@ -163,7 +163,9 @@ class Consumer:
             if self._topics:
                 self._group.subscribe(self._topics)
             if self._auto_commit_interval_ms is not None:
-                self._cluster.scope.spawn("auto commit", self._group.commit_forever(self._auto_commit_interval_ms))
+                self._cluster.scope.spawn(
+                    "auto commit", self._group.committer.commit_forever(self._auto_commit_interval_ms)
+                )
         else:
             self._fetcher.release(list(self._fetcher.positions.by_partition))
 
@@ -343,19 +345,19 @@ class Consumer:
                 for one in self._fetcher.positions.by_partition.values()
                 if one.position != NO_OFFSET
             }
-        await group.commit(offsets)
+        await group.committer.commit(offsets)
 
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """The group's committed offsets; None where it has none."""
         self._check_open(or_closing=True)
         group = self._need_group("committed")
         wanted = list(partitions)
-        return await self._cluster.retrying("asking for committed offsets", lambda: group.committed(wanted))
+        return await self._cluster.retrying("asking for committed offsets", lambda: group.committer.committed(wanted))
 
     async def _find_committed(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:
-        return await self._need_group("committed").committed(partitions)
+        return await self._need_group("committed").committer.committed(partitions)
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset of each partition."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from streamlog.errors import EnvironmentFailure
-from streamlog.wire.error_codes import KafkaError
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+
+LOST_COORDINATOR = frozenset({ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE})
+"""Answers of a broker that does not coordinate the group or the transactional id we asked about (any more)."""
 
 
 class BrokerUnreachable(EnvironmentFailure):

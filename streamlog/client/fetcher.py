@@ -301,8 +301,7 @@ class Fetcher:
             one.topic_id = topic_id
         elif one.topic_id != topic_id:
             log.warning("partition=%s was made again (topic id %s): its offsets start over", partition, topic_id)
-            one.topic_id = topic_id
-            self.positions.lose(one)
+            self.positions.move_to(one, topic_id)
             self._drop_from_ready(partition)
             self._unsettled.set()
             return

@@ -11,20 +11,18 @@ has.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, assert_never
 
-from streamlog.client.cluster import GROUP_COORDINATOR, Cluster, topic_error
+from streamlog.client.cluster import GROUP_COORDINATOR, Cluster
+from streamlog.client.committing import Committer
 from streamlog.client.failures import one_line
 from streamlog.client.fetcher import Fetcher
 from streamlog.client.links import Lane
 from streamlog.client.membership import (
-    LOST_COORDINATOR,
-    LOST_GENERATION,
     NO_GENERATION,
     Adopt,
     Effect,
@@ -36,10 +34,9 @@ from streamlog.client.membership import (
     Release,
     Send,
 )
-from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition, partitions_by_topic
+from streamlog.client.values import GroupMetadata, TopicPartition
 from streamlog.errors import StreamlogError
 from streamlog.wire.apis import ApiKey
-from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -47,20 +44,8 @@ from streamlog.wire.messages import (
     JoinGroupResponse,
     LeaveGroupRequest,
     LeaveGroupResponse,
-    OffsetCommitRequest,
-    OffsetCommitResponse,
-    OffsetFetchRequest,
-    OffsetFetchResponse,
     SyncGroupRequest,
     SyncGroupResponse,
-)
-from streamlog.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
-from streamlog.wire.messages.offset_fetch import (
-    OffsetFetchRequestGroup,
-    OffsetFetchRequestTopic,
-    OffsetFetchRequestTopics,
-    OffsetFetchResponsePartition,
-    OffsetFetchResponsePartitions,
 )
 
 log = logging.getLogger(__name__)
@@ -72,9 +57,6 @@ JOIN_GRACE_MS = 5_000
 
 LEAVE_TIMEOUT_MS = 2_000
 """Leaving is a courtesy to the others; who cannot leave is removed when its session ends."""
-
-NAMES_VERSION_MAX = 9
-"""From version 10 on OffsetCommit and OffsetFetch name topics by id, which a group that outlives topics cannot use."""
 
 
 class Group:
@@ -108,7 +90,8 @@ class Group:
         self._may_release = asyncio.Event()  # it has none in hand, or has them without right
         self._may_release.set()
         self._left_fetch_at_ms = 0  # when it went away with some; valid while not _at_fetch
-        self._settled = asyncio.Event()  # set while commits are not refused for a rebalance
+        self._settled = asyncio.Event()  # set while commits are not refused for a rebalance, or we are closing
+        self.committer = Committer(cluster, fetcher.positions, membership, self._settled, self._on_generation_lost)
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
         self._closing = False
@@ -149,6 +132,9 @@ class Group:
         """The application says that it gets on: max.poll.interval.ms begins again."""
         self._left_fetch_at_ms = self._clock.mono_ms()
 
+    def _on_generation_lost(self, generation_id: int) -> None:
+        self._do(self.membership.on_generation_lost(generation_id, self._clock.mono_ms()))
+
     def metadata(self) -> GroupMetadata:
         return self.membership.metadata()
 
@@ -156,6 +142,7 @@ class Group:
         """Have the application give everything up, leave the group. Bounded by the callbacks' own time."""
         if self._started and self.failure is None and not self._closing:
             self._closing = True
+            self._settled.set()
             self._open_gate()
             if self.membership.owned and self._cluster.crashed is None:
                 lost = self.membership.generation_id == NO_GENERATION
@@ -191,7 +178,7 @@ class Group:
                     self._fetcher.wake()
                 case _:
                     assert_never(effect)
-        if self.membership.phase in (Phase.JOINING, Phase.LOADING, Phase.SYNCING):
+        if not self._closing and self.membership.phase in (Phase.JOINING, Phase.LOADING, Phase.SYNCING):
             self._settled.clear()
         else:
             self._settled.set()
@@ -311,7 +298,7 @@ class Group:
             if lost and self.on_lost is not None:
                 await _call(self.on_lost, partitions)
             elif self._auto_commit and not lost:
-                await self._commit_processed(partitions)
+                await self.committer.commit_processed(partitions)
             if (not lost or self.on_lost is None) and self.on_revoked is not None:
                 await _call(self.on_revoked, partitions)
             self._fetcher.remove(partitions)
@@ -337,166 +324,13 @@ class Group:
         log.error("group=%s stops: %r", self._group_id, failure)
         self.failure = failure
         self._closing = True
+        self._settled.set()
         partitions = list(self._fetcher.positions.by_partition)
         self._fetcher.remove(partitions)
         request = self.membership.leave_request("a callback failed")
         if request is not None:
             self._cluster.scope.spawn("leave", self._leave(request))
         self._fetcher.wake()
-
-    # -- offsets
-
-    async def commit_forever(self, interval_ms: int) -> None:
-        """Auto commit: what the application is done with, every so often."""
-        while True:
-            await asyncio.sleep(interval_ms / 1000)
-            await self._commit_processed(None)
-
-    async def _commit_processed(self, partitions: Sequence[TopicPartition] | None) -> None:
-        offsets = self._fetcher.positions.processed(partitions)
-        if offsets:
-            try:
-                await self.commit(offsets)
-                self._fetcher.positions.mark_committed(offsets)
-            except StreamlogError as failure:
-                log.warning("group=%s auto commit failed: %s", self._group_id, one_line(failure))
-
-    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commit for the group. See Consumer.commit for what is raised."""
-        lives = self._lives(offsets)
-        deadline_ms = self._clock.mono_ms() + self._cluster.settings.api_timeout_ms
-        while offsets:
-            generation_id = self.membership.generation_id
-            try:
-                await self._cluster.retrying(
-                    f"committing offsets of group '{self._group_id}'",
-                    functools.partial(self._commit_once, offsets, generation_id),
-                )
-                return
-            except KafkaError as refusal:
-                if refusal.code not in LOST_GENERATION and refusal.code != ErrorCode.REBALANCE_IN_PROGRESS:
-                    raise
-                # The group is between generations, or went on while the request was under way. If this member goes
-                # with it and keeps the partitions all along, they may be committed in the new generation.
-                if not self._closing:
-                    await self._settled.wait()
-                mine = self.membership.generation_id
-                moved = mine not in (generation_id, NO_GENERATION) or refusal.code == ErrorCode.REBALANCE_IN_PROGRESS
-                if not moved or self._lives(offsets) != lives or self._clock.mono_ms() > deadline_ms:
-                    raise
-
-    def _lives(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> list[int | None]:
-        """Which assignments these partitions have, to tell whether they were away in between."""
-        found = [self._fetcher.positions.by_partition.get(one) for one in offsets]
-        return [one.assigned_epoch if one is not None else None for one in found]
-
-    async def _commit_once(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], generation_id: int) -> None:
-        me = self.membership.metadata()
-        request = OffsetCommitRequest(
-            group_id=self._group_id,
-            generation_id_or_member_epoch=generation_id,
-            member_id=me.member_id if generation_id != NO_GENERATION else "",
-            group_instance_id=me.group_instance_id if generation_id != NO_GENERATION else None,
-            topics=[
-                OffsetCommitRequestTopic(
-                    name=topic,
-                    partitions=[_commit_partition(topic, number, offsets) for number in numbers],
-                )
-                for topic, numbers in partitions_by_topic(list(offsets)).items()
-            ],
-        )
-        node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
-        try:
-            response = await self._cluster.request(
-                node_id, request, OffsetCommitResponse, version_max=NAMES_VERSION_MAX
-            )
-        except StreamlogError:
-            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
-            raise
-        for topic in response.topics:
-            for one in topic.partitions:
-                if one.error_code:
-                    partition = f"{topic.name}-{one.partition_index}"
-                    raise self._commit_error(ErrorCode.of(one.error_code), partition, generation_id)
-
-    def _commit_error(self, code: ErrorCode, partition: str, generation_id: int) -> KafkaError:
-        if code in LOST_COORDINATOR:
-            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
-        if code in LOST_GENERATION:
-            self._do(self.membership.on_generation_lost(generation_id, self._clock.mono_ms()))
-            why = f"the group '{self._group_id}' has rebalanced without this consumer; {partition} may be another's now"
-            return KafkaError(code, why)
-        return KafkaError(code, f"committing {partition} for group '{self._group_id}'")
-
-    async def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata | None]:
-        """The group's committed offsets, None where it has none. One attempt."""
-        node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
-        try:
-            connection = await self._cluster.connection(node_id)
-            version = min(connection.version_of(ApiKey.OFFSET_FETCH), NAMES_VERSION_MAX)
-            request = self._offset_fetch(partitions, batched=version >= 8, stable=version >= 7)
-            response = await connection.request(request, OffsetFetchResponse, version_max=version)
-        except StreamlogError:
-            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
-            raise
-        return self._offsets_found(partitions, response, batched=version >= 8)
-
-    def _offset_fetch(self, partitions: Sequence[TopicPartition], *, batched: bool, stable: bool) -> OffsetFetchRequest:
-        """Asks for offsets that no open transaction may still change (KIP-447)."""
-        topics = partitions_by_topic(partitions)
-        if not batched:
-            wanted = [OffsetFetchRequestTopic(name=name, partition_indexes=list(of)) for name, of in topics.items()]
-            return OffsetFetchRequest(group_id=self._group_id, topics=wanted, require_stable=stable)
-        group = OffsetFetchRequestGroup(
-            group_id=self._group_id,
-            topics=[OffsetFetchRequestTopics(name=name, partition_indexes=list(of)) for name, of in topics.items()],
-        )
-        return OffsetFetchRequest(groups=[group], require_stable=stable)
-
-    def _offsets_found(
-        self, partitions: Sequence[TopicPartition], response: OffsetFetchResponse, *, batched: bool
-    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
-        error_code = response.error_code
-        found: dict[TopicPartition, OffsetAndMetadata | None] = dict.fromkeys(partitions)
-        answers: list[tuple[str, OffsetFetchResponsePartition | OffsetFetchResponsePartitions]]
-        answers = [(topic.name, one) for topic in response.topics for one in topic.partitions]
-        if batched:
-            group = next((one for one in response.groups if one.group_id == self._group_id), None)
-            if group is None:
-                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker's answer does not mention the group")
-            error_code = group.error_code
-            answers = [(topic.name, one) for topic in group.topics for one in topic.partitions]
-        code = ErrorCode.of(error_code)
-        if code in LOST_COORDINATOR:
-            self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
-        if code:
-            raise KafkaError(code, f"offsets of group '{self._group_id}'")
-        for name, one in answers:
-            if one.error_code:
-                raise _offset_error(name, one.partition_index, ErrorCode.of(one.error_code))
-            if one.committed_offset >= 0:
-                found[TopicPartition(name, one.partition_index)] = OffsetAndMetadata(
-                    one.committed_offset, one.committed_leader_epoch, one.metadata or ""
-                )
-        return found
-
-
-def _commit_partition(
-    topic: str, number: int, offsets: Mapping[TopicPartition, OffsetAndMetadata]
-) -> OffsetCommitRequestPartition:
-    one = offsets[TopicPartition(topic, number)]
-    return OffsetCommitRequestPartition(
-        partition_index=number,
-        committed_offset=one.offset,
-        committed_leader_epoch=one.leader_epoch,
-        committed_metadata=one.metadata,
-    )
-
-
-def _offset_error(topic: str, partition: int, code: ErrorCode) -> StreamlogError:
-    if code in (ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
-        return topic_error(topic, code)
-    return KafkaError(code, f"committed offset of {topic}-{partition}")
 
 
 async def _call(callback: PartitionsCallback, partitions: list[TopicPartition]) -> None:

@@ -36,6 +36,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from streamlog.client.assignors import Assignor, TopicSizes
+from streamlog.client.failures import LOST_COORDINATOR
 from streamlog.client.subscription import (
     PROTOCOL_TYPE,
     Assignment,
@@ -135,8 +136,6 @@ FATAL = frozenset(
 )
 
 LOST_GENERATION = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
-
-LOST_COORDINATOR = frozenset({ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE})
 
 HEARTBEATING = frozenset({Phase.RELEASING, Phase.LOADING, Phase.SYNCING, Phase.ADOPTING, Phase.STABLE})
 """Phases in which the broker expects to hear from us. While JoinGroup waits it knows that we are there."""

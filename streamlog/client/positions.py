@@ -210,6 +210,14 @@ class Positions:
         one.lose(self.next_epoch(), timestamp)
         self.unsettled[one.partition] = None
 
+    def move_to(self, one: Position, topic_id: UUID) -> None:
+        """Under the partition's name there is another log now: nothing that was read counts in it."""
+        one.topic_id = topic_id
+        one.position = one.fetch_offset = one.processed = one.committed = NO_OFFSET
+        self.lose(one)
+        if one in self._advanced:
+            self._advanced.remove(one)
+
     def check(self, one: Position) -> None:
         """The leader changed: ask it whether it has what we read."""
         one.phase = Phase.CHECK

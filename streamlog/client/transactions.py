@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from streamlog.client.accumulator import Accumulator
 from streamlog.client.cluster import GROUP_COORDINATOR, TRANSACTION_COORDINATOR, Cluster
-from streamlog.client.failures import BrokerUnreachable, ProducerFenced, one_line
+from streamlog.client.failures import LOST_COORDINATOR, BrokerUnreachable, ProducerFenced, one_line
 from streamlog.client.producer_queue import NO_IDENTITY, PartitionKey, ProducerIdentity
 from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition, partitions_by_topic
 from streamlog.errors import RemoteProtocolError, StreamlogError, UserError
@@ -66,8 +66,6 @@ FENCED = frozenset(
     }
 )
 """Answers of a coordinator that end a producer."""
-
-LOST_COORDINATOR = frozenset({ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_NOT_AVAILABLE})
 
 
 class State(Enum):
