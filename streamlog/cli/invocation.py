@@ -17,6 +17,9 @@ from streamlog.embedded import EmbeddedLog, exists
 from streamlog.env import Env
 from streamlog.errors import UserError
 
+REACHING: Final = "streamlog.client.cluster"
+"""Who logs that no broker is reached: a person who waits should know what for."""
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,7 +134,8 @@ def json_option(function: F) -> F:
 def run(work: Coroutine[Any, Any, T], *, loglevel: int = logging.ERROR) -> T:
     """Run a command's coroutine to its end. uvloop where it is installed."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=loglevel, format="%(levelname)s %(message)s")
+        logging.basicConfig(level=loglevel, format="streamlog: %(message)s")
+        logging.getLogger(REACHING).setLevel(logging.WARNING)
     return runner()(work)
 
 

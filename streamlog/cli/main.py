@@ -8,14 +8,16 @@ tracebacks.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from streamlog.__main__ import EXIT_INTERRUPTED, end_at_once
 from streamlog.cli.invocation import Invocation
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError, UserError
 
@@ -27,7 +29,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_USER = 1
 EXIT_USAGE = 2
 EXIT_SYSTEM = 3
-EXIT_INTERRUPTED = 130
 EXIT_INTERNAL = 70
 """sysexits.h's EX_SOFTWARE: a bug of ours, with its traceback."""
 
@@ -77,6 +78,8 @@ class LazyGroup(click.Group):
         module, _, attribute = target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command), f"{target} is not a command"
+        if signal.getsignal(signal.SIGINT) is end_at_once:  # from here on there may be something to clean up
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return command
 
     def _command_of_app(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -114,6 +117,13 @@ class LazyGroup(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and exit the process."""
         arguments = sys.argv[1:]
+        try:
+            self._run(arguments)
+        finally:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, end_at_once)  # the interpreter's own end takes a moment too
+
+    def _run(self, arguments: list[str]) -> NoReturn:
         try:
             code = self.main(arguments, "streamlog", standalone_mode=False)
             sys.stdout.flush()

@@ -79,10 +79,12 @@ class Supervisor:
         return self._code
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if not self._stopping.is_set():
-            log.info("stopping %d workers (Ctrl-C again to end at once)", len(self._processes))
+        if self._stopping.is_set():
+            self._signal_all(number)
+            return
+        log.info("stopping %d workers (Ctrl-C again to end at once)", len(self._processes))
         self._stopping.set()
-        self._signal_all(number)
+        self._signal_all(signal.SIGTERM)  # a worker that has only just begun ends without a word, as with no SIGINT
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in self._processes.values():

@@ -48,6 +48,9 @@ CONCURRENT_TRANSACTIONS_PAUSE_S = 0.01
 TOPIC_NAME_SHOWN_MAX = 300
 """Of a topic's name in an error message; a bit more than the longest legal one."""
 
+SILENCE_S_MAX = 2.0
+"""After so long somebody who waits for a first answer is told so."""
+
 BOOTSTRAP_NODE_ID = -1
 """Node ids from here downwards stand for the addresses of the bootstrap list, whose ids are not known."""
 
@@ -90,7 +93,17 @@ class Cluster:
         """Reach the cluster. Raises BrokerUnreachable when nobody answers in time; KafkaError when refused."""
         self._turn = self.env.entropy.randrange(len(self.bootstrap))
         self.scope.spawn("metadata", self._keep_fresh())
-        await self.refresh(timeout_ms=timeout_ms)
+        patience_ms = self.settings.api_timeout_ms if timeout_ms is None else timeout_ms
+        silence = asyncio.get_running_loop().call_later(SILENCE_S_MAX, self._say_that_we_wait, patience_ms)
+        try:
+            await self.refresh(timeout_ms=patience_ms)
+        finally:
+            silence.cancel()
+
+    def _say_that_we_wait(self, patience_ms: int) -> None:
+        if self._last_failure is None:
+            addresses = ", ".join(map(str, self.bootstrap))
+            log.warning("no answer from %s yet; trying for %g s", addresses, patience_ms / 1000)
 
     async def close(self) -> None:
         """Close every connection and end every task. Idempotent."""
@@ -227,7 +240,7 @@ class Cluster:
 
     def _on_refresh_failure(self, failure: Exception) -> None:
         if self._last_failure is None:
-            log.warning("no metadata from the cluster, trying again: %s", one_line(failure))
+            log.warning("no broker reached, trying again: %s", one_line(failure))
         self._last_failure = failure
         self._attempts += 1
         self._wanted.set()

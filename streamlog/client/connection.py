@@ -359,7 +359,7 @@ async def connect(
         connection.close(error)
         raise error from None
     except OSError as failure:
-        error = BrokerUnreachable(f"cannot connect to {address}: {one_line(failure)}")
+        error = BrokerUnreachable(f"cannot connect to {address}: {failure.strerror or one_line(failure)}")
         connection.close(error)
         raise error from None
     except BaseException as failure:
