@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import json
 import math
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypedDict
 from uuid import UUID
@@ -162,6 +163,84 @@ def test_a_key_of_another_type_is_refused(kind: Any, value: Any) -> None:
     """A silent conversion would make a second key of the first; bytes(5) would be five zeros."""
     with pytest.raises(SerdeError, match="cannot write"):
         key_serde_for(kind).encode(value)
+
+
+class Trip(msgspec.Struct):
+    flights: list[Flight]
+    seat: Seat | None = None
+
+
+WRONG: list[tuple[Any, Any, str]] = [
+    (int, "5", "wanted int, got str"),
+    (int, True, "wanted int, got bool"),
+    (int, 1.5, "wanted int, got float"),
+    (str, 5, "wanted str, got int"),
+    (str, b"a", "wanted str, got bytes"),
+    (float, "1", "wanted float, got str"),
+    (bool, 1, "wanted bool, got int"),
+    (bytes, "a", "wanted bytes, got str"),
+    (Flight, Seat(1, "A"), "missing required field `carrier`"),
+    (Flight, Flight("UA", "late", FLIGHT.scheduled_at), r"Expected `float \| null`, got `str` - at `\$.delay_min`"),  # type: ignore[arg-type]
+    (Trip, Trip([FLIGHT, Flight(5, 1.0, FLIGHT.scheduled_at)]), r"Expected `str`, got `int` - at `\$.flights\[1\]"),  # type: ignore[arg-type]
+    (Trip, Trip([], Seat("1", "A")), r"at `\$.seat.row`"),  # type: ignore[arg-type]
+    (Seat, Seat("1", "A"), r"at `\$.row`"),  # type: ignore[arg-type]
+    (Fare, {"price": Decimal(1)}, "missing required field `booking`"),
+    (dict[str, int], {"a": "1"}, r"Expected `int`, got `str`"),
+    (list[int], [1, None], r"at `\$\[1\]`"),
+    (int | None, "5", "got `str`"),
+    (datetime, 5, "Expected `datetime`"),
+    (Flight, object(), "objects of object cannot be written"),
+]
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack", "row"])
+@pytest.mark.parametrize(("kind", "value", "why"), WRONG, ids=str)
+def test_what_could_not_be_read_is_not_written(kind: Any, value: Any, why: str, encoding: Any) -> None:
+    """Once it is in the log, every reader of it fails, for ever; the writer is told instead, and which field."""
+    if encoding == "row":
+        serde = table_value_serde_for(kind, "table t")
+        assert serde.fit is not None
+        with pytest.raises(SerdeError, match=why):
+            serde.fit(value)
+    else:
+        serde = serde_for(kind, encoding, "topic t")
+    with pytest.raises(SerdeError, match=why) as caught:
+        serde.encode(value)
+    assert re.match(r"(topic|table) t: cannot write .* as .*: .*\. Convert it, or declare", str(caught.value))
+
+
+def test_numbers_that_json_cannot_say_are_refused() -> None:
+    """They would be written as null; msgpack has them."""
+    with pytest.raises(SerdeError, match="got `null`"):
+        serde_for(float).encode(math.nan)
+    with pytest.raises(SerdeError, match="got `null`"):
+        serde_for(list[float]).encode([1.0, -math.inf])
+    assert math.isnan(serde_for(float, "msgpack").decode(serde_for(float, "msgpack").encode(math.nan)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (tuple[float, ...], (1.0,), (1,)),
+        (datetime, datetime(2013, 1, 1, 12, tzinfo=UTC), datetime(2013, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))),
+        (frozenset[str], frozenset("abcdefgh"), frozenset("hgfedcba")),
+        (frozenset[int], frozenset([0, 8, 16, 1]), frozenset([16, 1, 8, 0])),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+def test_keys_that_are_equal_are_equal_in_bytes(kind: Any, one: Any, other: Any, encoding: Format) -> None:
+    """Or one key would be two rows, on two partitions."""
+    assert one == other
+    serde = key_serde_for(kind, encoding)
+    assert serde.encode(one) == serde.encode(other)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(tuple[float, ...], (math.nan,)), (Seat, Seat("1", "A"))])  # type: ignore[arg-type]
+def test_a_key_that_does_not_equal_itself_is_refused(kind: Any, value: Any) -> None:
+    """It could be written, and never be found again."""
+    for encoding in ("json", "msgpack"):
+        with pytest.raises(SerdeError, match="cannot write"):
+            key_serde_for(kind, encoding).encode(value)
 
 
 def test_deep_nesting_is_an_error_and_no_crash() -> None:

@@ -104,6 +104,7 @@ class TableState(Generic[K, V]):
         "_dirty",
         "_encode_key",
         "_encode_value",
+        "_fit_value",
         "_in_commit",
         "_key",
         "_large",
@@ -153,6 +154,7 @@ class TableState(Generic[K, V]):
         self._encode_key = key.encode
         self._encode_value = value.encode
         self._decode_value = value.decode
+        self._fit_value = value.fit or _itself
         self._recent: dict[K, V | _Mark] = {}
         self._old: dict[K, V | _Mark] = {}
         self._dirty: dict[K, bytes] = {}
@@ -285,7 +287,11 @@ class TableState(Generic[K, V]):
     # --- writes ---------------------------------------------------------------------------------------------------
 
     def set(self, key: K, value: V) -> None:
-        """Write. Raises: SerdeError: the key does not fit its type; and whatever `on_new_key` raises."""
+        """Write. Raises: SerdeError: key or value do not fit their types; and whatever `on_new_key` raises."""
+        try:
+            value = self._fit_value(value)
+        except SerdeError as error:
+            raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
         if key not in self._dirty:
             self._first_write(key)
         self._recent[key] = value
@@ -349,7 +355,8 @@ class TableState(Generic[K, V]):
         """Encode what changed since the last time and begin the next round; one commit at a time.
 
         Args:    timestamp_ms: for the changelog records; stream time, so that they expire no earlier than the rows do.
-        Raises:  SerdeError: a value does not fit its type. Then nothing has been taken.
+        Raises:  SerdeError: a value was changed in place since it was set, and does not fit its type any more. Then
+                 nothing has been taken.
         """
         assert self._in_commit is None, f"table {self.name}: the commit before was neither finished nor abandoned"
         rows: list[tuple[bytes, bytes | None, int]] = []
@@ -425,6 +432,10 @@ def _can_change(kind: Any) -> bool:
     if issubclass(kind, msgspec.Struct):
         return not kind.__struct_config__.frozen
     return kind.__hash__ is None
+
+
+def _itself(value: V) -> V:
+    return value
 
 
 def _first(entry: tuple[bytes, Any, Any]) -> bytes:

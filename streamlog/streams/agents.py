@@ -61,7 +61,9 @@ class Agent(Generic[K, V, R]):
         self.concurrency = concurrency
         self.yields = inspect.isasyncgenfunction(function)
         self._cell = cell
-        self._answer: Serde[R] | None = serde_for(_yielded_type(function)) if self.yields else None
+        self._answer: Serde[R] | None = (
+            serde_for(_yielded_type(function), what=f"answer of agent {name}") if self.yields else None
+        )
         for sink in self.sinks:
             _check_sink(sink, name)
 

@@ -603,10 +603,16 @@ class Lane:
                 self._step_over(cursor)
         return True
 
-    def _describe(self, cursor: Cursor, error: Exception) -> LaneFailure:
+    def stop(self, error: Exception) -> None:
+        """Stop the partition for what no single event can be blamed for."""
+        self.halt()
+        self.failure = self._describe(None, error)
+        self._on_failure(self, self.failure, Stop())
+
+    def _describe(self, cursor: Cursor | None, error: Exception) -> LaneFailure:
         what = str(error) if isinstance(error, StreamlogError) else blame(error)
         now_ms = self._clock.wall_ms()
-        topic, offset = _place_of(cursor) or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
+        topic, offset = (cursor and _place_of(cursor)) or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
         return LaneFailure(self.plan.name, topic, self.partition, offset, what, now_ms)
 
     def _count_failures(self, cursor: Cursor) -> int:

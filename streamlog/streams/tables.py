@@ -75,13 +75,17 @@ class Table(Generic[K, V]):
         """The topic that the table follows; None for tables that agents write."""
         self.slot = slot
         self.value_type = value
-        self.key_serde: Serde[K] = key_serde_for(key) if source is None else source.key_serde
-        self.value_serde: Serde[V] = table_value_serde_for(value) if source is None else source.value_serde
+        if source is not None:
+            if self.kind == "table":
+                self.kind = "source"
+            self.key_serde: Serde[K] = source.key_serde
+            self.value_serde: Serde[V] = source.value_serde
+        else:
+            self.key_serde = key_serde_for(key, what=f"table {name}, key")
+            self.value_serde = table_value_serde_for(value, "" if self.kind != "global" else f"table {name}")
         self.windows: Windows | None = None
         self._windowed: WindowedTable[K, V] | None = None
         self._cell = cell
-        if source is not None:
-            self.kind = "source"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

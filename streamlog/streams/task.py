@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
 from streamlog.errors import UserError
+from streamlog.serde import SerdeError
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
@@ -127,6 +128,7 @@ class Task:
         self._ahead: dict[str, dict[str, int]] = {}  # and the lanes ahead of them, by topic
         self._states: list[Any] = [None] * len(plan.tables)
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
+        self._unwritable = False  # a row of a table cannot be written: nothing is committed any more
         self._gate: TableGate | None = None
         self._pump, self._outbox, self._clock, self._on_failure = pump, outbox, clock, on_failure
         self._on_drained = on_drained
@@ -311,10 +313,10 @@ class Task:
         return ends
 
     def begin_commit(self) -> TaskCommit:
-        """What is to be committed now. One commit at a time; end it with `committed` or `abandon`.
-
-        Raises: SerdeError: a row cannot be written. Then nothing was taken.
-        """
+        """What is to be committed now: nothing, once a row cannot be written. One commit at a time; end it with
+        `committed` or `abandon`."""
+        if self._unwritable:
+            return TaskCommit(self, {}, {}, [], {})
         progress = self._progress()
         ends = self._committable(progress)
         lanes_ahead = {
@@ -329,15 +331,24 @@ class Task:
         try:
             for table, state in self._durable:
                 dirty.append((table, state, state.take_dirty(max(self.stream_time_ms, 0))))
-        except BaseException:
+        except SerdeError as error:
             for _, state, rows in dirty:
                 state.abandon(rows)
-            raise
+            self._stop(error)
+            return TaskCommit(self, {}, {}, [], {})
         followed: dict[str, int] = {}
         for feed in self._gate.feeds if self._gate is not None else ():
             if feed.position != feed.committed:
                 followed[feed.table] = feed.position
         return TaskCommit(self, offsets, {name: lanes_ahead[name] for name in offsets}, dirty, followed)
+
+    def _stop(self, error: SerdeError) -> None:
+        """A value was changed in place, after it was set, to what its type is not. It came from events that are over,
+        and a new life of the task would process them to the same end: so it stands still, offsets held."""
+        self._unwritable = True
+        for lane in self.lanes:
+            if lane.failure is None:
+                lane.stop(error)
 
     def batch_of(self, commit: TaskCommit, changelog_ends: Mapping[str, Position]) -> CommitBatch:
         """The store's part of a commit. `changelog_ends`: by table, where its rows ended up."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from streamlog.errors import UserError
-from streamlog.serde import Format, Serde, key_serde_for, serde_for
+from streamlog.serde import Format, Serde, SerdeError, key_serde_for, serde_for
 from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.batches import Reader
 from streamlog.streams.context import Cell
@@ -71,8 +71,8 @@ class Topic(Generic[K, V]):
         kind: Kind = "declared",
     ) -> None:
         self.name = check_name(name, "topic")
-        self.key_serde: Serde[K] = key_serde_for(key, format)
-        self.value_serde: Serde[V] = serde_for(value, format)
+        self.key_serde: Serde[K] = key_serde_for(key, format, f"topic {name}, key")
+        self.value_serde: Serde[V] = serde_for(value, format, f"topic {name}")
         self.format = format
         self.partitions = check_partitions(partitions, f"topic {name}")
         self.configs: dict[str, str] = dict(configs or {})
@@ -122,9 +122,13 @@ class Topic(Generic[K, V]):
             if partition is not None or timestamp is not None or cursor.index < 0:
                 self.append(value, key, timestamp, headers, partition)
                 return
-            outbox.sender(self.name)(  # the same in fewer calls: this is what an agent pays per output
+            try:  # the same in fewer calls: this is what an agent pays per output
+                data = None if value is None else self._encode_value(value)
+            except SerdeError as error:
+                raise _with_key(error, key) from error
+            outbox.sender(self.name)(
                 None if key is None else self._encode_key(key),
-                None if value is None else self._encode_value(value),
+                data,
                 cursor.reading.timestamps_ms[cursor.index],
                 encode_headers(headers) if headers else (),
             )
@@ -146,11 +150,15 @@ class Topic(Generic[K, V]):
         cursor = current.get(None)
         timestamp_ms = self._time_ms(timestamp, cursor)
         outbox = self._cell.get(f"sending to topic {self.name}").outbox if cursor is None else cursor.lane.outbox
+        try:
+            data = None if value is None else self._encode_value(value)
+        except SerdeError as error:
+            raise _with_key(error, key) from error
         outbox.append(
             self.name,
             partition,
             None if key is None else self._encode_key(key),
-            None if value is None else self._encode_value(value),
+            data,
             timestamp_ms,
             encode_headers(headers) if headers else (),
         )
@@ -178,6 +186,11 @@ class Topic(Generic[K, V]):
 
     def _types(self) -> tuple[K, V]:
         raise AssertionError("exists for type checkers only")
+
+
+def _with_key(error: SerdeError, key: object) -> SerdeError:
+    """Which value of many it was."""
+    return error if key is None else SerdeError(f"{error} (the record's key: {key!r})")
 
 
 def check_partitions(partitions: Any, what: str) -> int | None:

@@ -17,6 +17,10 @@ from streamlog.state.store import CommitBatch
 from streamlog.state.table import ENTRY_BYTES, DirtyRows, TableState
 
 
+class Point(msgspec.Struct):
+    x: int
+
+
 def counts(store: MemoryStore, cache_entries: int = 1000, **more: Any) -> TableState[str, int]:
     """A table of counters whose cache holds about `cache_entries`."""
     return TableState(
@@ -197,15 +201,40 @@ def test_a_cache_full_of_changes_says_so_and_still_keeps_them_all(store: MemoryS
     assert not table.dirty_full
 
 
-def test_a_value_that_does_not_fit_names_table_and_key_and_takes_nothing(store: MemoryStore) -> None:
-    """The commit fails as a whole; the other rows are not half taken."""
+def test_a_value_that_does_not_fit_is_refused_and_names_table_and_key(store: MemoryStore) -> None:
+    """At once, in the hands of who sets it: the row is as it was."""
     table = counts(store)
     table.set("good", 1)
-    table.set("bad", object())  # type: ignore[arg-type] # what an untyped program does
-    with pytest.raises(SerdeError, match="table counts, key 'bad'"):
+    for wrong in (object(), "1", True, None, 1.5, 2**64, -(2**63) - 1):
+        with pytest.raises(SerdeError, match="table counts, key 'bad': cannot write"):
+            table.set("bad", wrong)  # type: ignore[arg-type] # what an untyped program does
+        with pytest.raises(SerdeError, match="table counts, key 'good'"):
+            table.set("good", wrong)  # type: ignore[arg-type]
+    assert table.get("bad") is None
+    assert commit(table, store).rows == [(b"good", b"\x01\x01", 0)]
+
+
+def test_a_value_that_reads_as_another_is_kept_as_it_is_read(store: MemoryStore) -> None:
+    """So that a body sees the same before and after a restart."""
+    table: TableState[str, Point] = TableState("t", store, key_serde_for(str), table_value_serde_for(Point))
+    point = Point(1)
+    table.set("same", point)
+    assert table.get("same") is point
+    table.set("dict", {"x": 2})  # type: ignore[arg-type] # what an untyped program does
+    assert table.get("dict") == Point(2)
+
+
+def test_a_value_that_was_spoilt_in_place_takes_nothing(store: MemoryStore) -> None:
+    """The commit fails as a whole; the other rows are not half taken."""
+    table: TableState[str, Point] = TableState("t", store, key_serde_for(str), table_value_serde_for(Point))
+    point = Point(1)
+    table.set("good", Point(5))
+    table.set("bad", point)
+    point.x = "one"  # type: ignore[assignment] # what an untyped program does
+    with pytest.raises(SerdeError, match=r"table t, key 'bad': .*Expected `int`, got `str` - at `\$.x`"):
         table.take_dirty(0)
     table.delete("bad")
-    assert sorted(commit(table, store).rows) == [(b"bad", None, 0), (b"good", b"\x01\x01", 0)]
+    assert sorted(commit(table, store).rows) == [(b"bad", None, 0), (b"good", b"\x01\x81\xa1x\x05", 0)]
 
 
 def test_a_row_that_cannot_be_read_names_table_and_key(store: MemoryStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,95 @@ async def test_an_event_of_no_time_there_is_is_left_to_the_policy() -> None:
         assert [one.failure.offset for one in harness.failures] == [1, 2]
         state: Any = harness.task._states[0]
         assert list(state.items()) == [("k", 0, 2)]
+
+
+class Stock(streamlog.Record):
+    pieces: int
+
+
+@pytest.mark.parametrize("way", ["table", "window", "send", "sink", "key", "table_key"])
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+async def test_a_value_of_another_type_is_left_to_the_policy(way: str, on_error: OnError) -> None:
+    """It is refused before it is in a row or in the log; what other events did stays and is committed."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=int)
+    out = app.topic("out", key=str, value=int)
+    stock = app.Table("stock", key=str, value=Stock)
+    counts = app.Table("counts", key=str, value=int, default=int)
+    per_hour = app.Table("per_hour", key=str, value=int, default=int).tumbling(hours=1)
+    wrong: Any = "two"
+    places = {
+        "table": r"table stock, key 'k': cannot write Stock\(pieces='two'\) as row Stock: Expected `int`, got `str`",
+        "window": r"table per_hour, key \('k', 0\): cannot write 'two' as row int: wanted int, got str",
+        "send": r"topic out: cannot write 'two' as json int: wanted int, got str.*key: 'k'",
+        "sink": r"topic out: cannot write 'two' as json int: wanted int, got str",
+        "key": r"topic out, key: cannot write 2 as raw str: wanted str, got int",
+        "table_key": r"table counts, key: cannot write 2 as raw str: wanted str, got int",
+    }
+
+    async def work(number: int) -> Any:
+        counts["k"] += 1
+        match way if number == 2 else "":
+            case "table":
+                stock["k"] = Stock(wrong)
+            case "window":
+                per_hour["k"] = wrong
+            case "send":
+                await out.send(wrong, key="k")
+            case "key":
+                await out.send(number, key=number)  # type: ignore[arg-type]
+            case "table_key":
+                counts[number] += 1  # type: ignore[index]
+            case "sink":
+                return wrong
+        return number
+
+    @app.agent(orders, on_error=on_error, sink=[out] if way == "sink" else [])
+    async def count(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        async for number in stream:
+            yield await work(number)
+
+    async with running(app, {"orders": 1, "out": 1}) as harness:
+        harness.feed("orders", [("k", "1"), ("k", "2"), ("k", "3")])
+        await harness.settle()
+        harness.commit()
+        assert [one.failure.offset for one in harness.failures] == [1]
+        assert re.search(places[way], harness.failures[0].failure.what)
+        assert harness.task.committable()["orders"] == (3 if on_error == "skip" else 1)
+        assert harness.table("stock") == {}
+        assert harness.table("counts")["k"] == (3 if on_error == "skip" else 2)
+        harness.commit()
+        assert all(value in (b"1", b"3") for value in harness.outbox.values("out"))
+
+
+async def test_a_row_spoilt_in_place_stops_the_partition_and_commits_nothing() -> None:
+    """No event can be blamed any more. Begun again, the task would come to the same end, for ever."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=int)
+    stock = app.Table("stock", key=str, value=Stock)
+    wrong: Any = "two"
+
+    @app.agent(orders, on_error="skip")
+    async def count(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            row = stock["k"] = Stock(number)
+            if number == 2:
+                row.pieces = wrong
+
+    async with running(app, {"orders": 1}) as harness:
+        harness.feed("orders", [("k", "1")])
+        await harness.settle()
+        assert not harness.commit().empty
+        harness.feed("orders", [("k", "2")])
+        await harness.settle()
+        assert harness.commit().empty
+        harness.feed("orders", [("k", "3")])
+        await harness.settle()
+        assert harness.commit().empty
+        assert "table stock, key 'k'" in str(harness.task.failures[0])
+        assert len(harness.failures) == 1
+        assert harness.task.committed_offset("orders") == 1
+        assert len(harness.outbox.logs["shop-stock-changelog", 0]) == 1
 
 
 @pytest.mark.parametrize("moment", [math.nan, math.inf, -math.inf, 1e300, 10**30, -(10**30)])
