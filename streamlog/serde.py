@@ -361,11 +361,12 @@ def _unfit(serde: Serde[Any], value: object, reason: Exception | str, what: str)
     if len(shown) > SHOWN_BYTES_MAX:
         shown = shown[:SHOWN_BYTES_MAX] + "..."
     wanted, given = type_name(serde.type), type_name(type(value))
+    name = serde.name.removeprefix("raw ").removeprefix("row ")
     explained = str(reason)
     if wanted != given and "`$" not in explained and serde.type in _SCALARS:
         explained = f"wanted {wanted}, got {given}"
     return SerdeError(
-        f"{what + ': ' if what else ''}cannot write {shown} as {serde.name}: {explained}. "
+        f"{what + ': ' if what else ''}cannot write {shown} as {name}: {explained}. "
         "Convert it, or declare the type that it has"
     )
 

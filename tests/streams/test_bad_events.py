@@ -149,12 +149,12 @@ async def test_a_value_of_another_type_is_left_to_the_policy(way: str, on_error:
     per_hour = app.Table("per_hour", key=str, value=int, default=int).tumbling(hours=1)
     wrong: Any = "two"
     places = {
-        "table": r"table stock, key 'k': cannot write Stock\(pieces='two'\) as row Stock: Expected `int`, got `str`",
-        "window": r"table per_hour, key \('k', 0\): cannot write 'two' as row int: wanted int, got str",
+        "table": r"table stock, key 'k': cannot write Stock\(pieces='two'\) as Stock: Expected `int`, got `str`",
+        "window": r"table per_hour, key \('k', 0\): cannot write 'two' as int: wanted int, got str",
         "send": r"topic out: cannot write 'two' as json int: wanted int, got str.*key: 'k'",
         "sink": r"topic out: cannot write 'two' as json int: wanted int, got str",
-        "key": r"topic out, key: cannot write 2 as raw str: wanted str, got int",
-        "table_key": r"table counts, key: cannot write 2 as raw str: wanted str, got int",
+        "key": r"topic out, key: cannot write 2 as str: wanted str, got int",
+        "table_key": r"table counts, key: cannot write 2 as str: wanted str, got int",
     }
 
     async def work(number: int) -> Any:
