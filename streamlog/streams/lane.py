@@ -612,7 +612,8 @@ class Lane:
     def _describe(self, cursor: Cursor | None, error: Exception) -> LaneFailure:
         what = str(error) if isinstance(error, StreamlogError) else blame(error)
         now_ms = self._clock.wall_ms()
-        topic, offset = (cursor and _place_of(cursor)) or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
+        place = None if cursor is None else _place_of(cursor)
+        topic, offset = place or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
         return LaneFailure(self.plan.name, topic, self.partition, offset, what, now_ms)
 
     def _count_failures(self, cursor: Cursor) -> int:
