@@ -48,7 +48,7 @@ from streamlog.broker.log.checkpoint import (
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
-from streamlog.env import DirectoryLock, Env
+from streamlog.env import DirectoryLock, Env, Storage
 from streamlog.errors import EnvironmentFailure, UserError
 from streamlog.wire.uuids import uuid_from_text, uuid_to_text
 
@@ -98,7 +98,7 @@ class LogDirectory:
         """
         storage = env.storage
         try:
-            storage.make_directory(path)
+            _make_durable(storage, path)
             lock = storage.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
             raise UserError(f"The data directory {path} cannot be used: {error.strerror}.") from error
@@ -376,6 +376,17 @@ class LogDirectory:
             log.abandon()
         self.logs.clear()
         self._lock.release()
+
+
+def _make_durable(storage: Storage, path: str) -> None:
+    """Make the directory and its parents, and sync the names: all that is ever promised lies below them."""
+    if storage.is_directory(path):
+        return
+    parent = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
+    if parent != path:
+        _make_durable(storage, parent)
+    storage.make_directory(path)
+    storage.sync_directory(parent)
 
 
 def _identify(env: Env, path: str, lock: DirectoryLock, node_id: int, cluster_id: str | None) -> LogDirectory:
