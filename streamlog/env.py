@@ -185,6 +185,7 @@ class Env:
     storage: Storage
     offload: Offload
     hooks: Hooks
+    process_id: int = field(default_factory=os.getpid)
 
 
 class RealClock:

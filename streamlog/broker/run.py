@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ async def run_broker(env: Env, config: BrokerConfig, options: RunOptions, tell: 
     address = advertised_address(node)
     try:
         running = RunningBroker(
-            pid=os.getpid(), listen=address, node_id=node.broker.node_id, cluster_id=node.broker.cluster_id
+            pid=env.process_id, listen=address, node_id=node.broker.node_id, cluster_id=node.broker.cluster_id
         )
         env.storage.write_atomic(path, msgspec.json.encode(running))
         # What start-up made lives as long as the process: the collector need not look at it again.
