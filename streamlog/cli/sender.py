@@ -31,8 +31,8 @@ class SenderRuntime:
     async def know_topic(self, topic: str) -> None:
         await self.outbox.know_topic(topic)
 
-    async def ask(self, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
-        return await self._replies.ask(topic, key, value, timeout_s)
+    async def ask(self, agent: str, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+        return await self._replies.ask(agent, topic, key, value, timeout_s)
 
     def global_state(self, table: str) -> Any:
         raise UserError(f"global table {table} is only on workers: read it with streamlog.connect(..., app=...)")

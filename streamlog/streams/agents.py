@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
 from streamlog.errors import UserError
 from streamlog.serde import Serde, serde_for
+from streamlog.streams.answers import answer, answer_failure
 from streamlog.streams.channel import Channel
 from streamlog.streams.context import Cell
 from streamlog.streams.lane import Cursor
@@ -23,14 +24,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-REPLY_TO = "streamlog-reply-to"
-"""Header of a question: the topic that the answer goes to."""
-REPLY_PARTITION = "streamlog-reply-partition"
-CORRELATION = "streamlog-correlation"
-"""Header of a question and of its answer."""
-REPLY_ERROR = "streamlog-error"
-"""Header of an answer: the agent failed at the question, and this is how."""
 
 Sink: TypeAlias = "Topic[Any, Any] | Agent[Any, Any, Any] | Callable[[Any], Any]"
 
@@ -84,16 +77,16 @@ class Agent(Generic[K, V, R]):
     async def ask(self, value: V, *, key: K | None = None, timeout: float = 30.0) -> R:
         """Send the agent an event and wait for the first value it yields for it.
 
-        Raises: UserError: the agent never yields, or it failed at the event. TimeoutError: no answer in time; the event
-                may be processed all the same.
+        Raises: UserError: the agent never yields, it failed at the event, or a filter or a join dropped it.
+                TimeoutError: no answer in time; the event may be processed all the same.
         Cancelling forgets the answer, not the question.
         """
         if self._answer is None:
             raise UserError(f"agent {self.name} never answers: only agents that yield can be asked. Use cast")
         runtime = self._cell.get(f"asking agent {self.name}")
         key_bytes = None if key is None else self.topic.key_serde.encode(key)
-        answer = await runtime.ask(self.topic.name, key_bytes, self.topic.value_serde.encode(value), timeout)
-        return self._answer.decode(answer)
+        found = await runtime.ask(self.name, self.topic.name, key_bytes, self.topic.value_serde.encode(value), timeout)
+        return self._answer.decode(found)
 
     async def map(
         self, values: AsyncIterable[V] | Sequence[V], *, key: K | None = None, timeout: float = 30.0
@@ -108,7 +101,7 @@ class Agent(Generic[K, V, R]):
 
     async def join(self, values: Sequence[V], *, key: K | None = None, timeout: float = 30.0) -> list[R]:
         """The answers to all values, in order."""
-        return [answer async for answer in self.map(values, key=key, timeout=timeout)]
+        return [one async for one in self.map(values, key=key, timeout=timeout)]
 
 
 class AgentDecorator(Protocol[K, V]):
@@ -176,8 +169,7 @@ def body_of(
                     await call(value)
         except Exception as error:  # whatever it is: the lane applies the policy, the asker hears of it
             if cursor.busy and not isinstance(agent.policy, Retry):
-                headers = dict(cursor.headers)
-                reply(cursor, headers, b"", ((REPLY_ERROR, f"{type(error).__name__}: {error}".encode()),))
+                answer_failure(cursor, agent.name, f"it failed at the question: {type(error).__name__}: {error}")
             raise
         finally:
             await running.aclose()
@@ -242,27 +234,11 @@ def _answerer(agent: Agent[Any, Any, Any], cursor: Cursor) -> Callable[[Any], No
     serde = agent._answer
     assert serde is not None, "only agents that yield have sinks"
 
-    def answer(value: Any) -> None:
-        headers = cursor.batch.columns.headers[cursor.index]
-        if headers:
-            reply(cursor, dict(headers), serde.encode(value), ())
+    def answer_asker(value: Any) -> None:
+        if cursor.batch.columns.headers[cursor.index]:
+            answer(cursor, agent.name, serde.encode(value))
 
-    return answer
-
-
-def reply(
-    cursor: Cursor,
-    question: dict[str, bytes | None],
-    value: bytes,
-    extra: Sequence[tuple[str, bytes | None]],
-) -> None:
-    """Send an answer to whoever asked; nothing for events that are no question."""
-    topic, correlation = question.get(REPLY_TO), question.get(CORRELATION)
-    partition = question.get(REPLY_PARTITION)
-    if topic is None or correlation is None or partition is None or not partition.isdigit():
-        return
-    headers = [(CORRELATION, correlation), *extra]
-    cursor.lane.outbox.append(topic.decode(), int(partition), None, value, cursor.lane.wall_ms(), headers)
+    return answer_asker
 
 
 def _check_sink(sink: object, agent: str) -> None:

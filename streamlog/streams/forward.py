@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from streamlog.streams.answers import answer_failure
 from streamlog.streams.lane import Cursor
 from streamlog.streams.planning import Target
 from streamlog.streams.stream import Step
@@ -23,7 +24,7 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
     async def forward(cursor: Cursor) -> None:
         lane = cursor.lane
         lane.begin(cursor)
-        append = lane.outbox.sender(name)
+        append, asked = lane.outbox.sender(name), lane.plan.answers_for
         apply = compile_steps(steps, cursor)
         while True:
             chunk = lane.pull(cursor)
@@ -43,6 +44,8 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
                 else:
                     selected = select(value)
                     if selected is None:
+                        if asked is not None:
+                            answer_failure(cursor, asked, "group_by() found no key in the question")
                         continue
                     key = encode_key(selected)
                 data = columns.values[index] if unchanged else None if value is None else encode_value(value)

@@ -57,6 +57,8 @@ class LanePlan:
     body: Callable[[Cursor], Coroutine[Any, Any, None]]
     policy: Policy
     concurrency: int = 1
+    answers_for: str | None = None
+    """The agent that can be asked through this lane, if it can be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ def make_plan(
     def add(name: str, stage: Stage, body: Body, agent: Agent[Any, Any, Any], tables_used: set[str]) -> None:
         sources = tuple(topic.lane_topic() for topic in stage.topics)
         concurrency = agent.concurrency if stage.target is None else 1
-        lanes.append(LanePlan(name, sources, body, agent.policy, concurrency))
+        asked = agent.name if agent.yields else None
+        lanes.append(LanePlan(name, sources, body, agent.policy, concurrency, asked))
         lookups = [step for step in stage.steps if isinstance(step, Lookup)]
         joins.extend(JoinNode(name, step.table.name) for step in lookups if step.on is None)
         tables_used |= {step.table.name for step in lookups}

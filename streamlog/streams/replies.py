@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from streamlog.client.admin import Admin, NewTopic, SomeFailed
 from streamlog.client.config import ConnectionSettings
@@ -16,7 +15,7 @@ from streamlog.client.consumer import Consumer
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
-from streamlog.streams.agents import CORRELATION, REPLY_ERROR, REPLY_PARTITION, REPLY_TO
+from streamlog.streams.answers import CORRELATION, REPLY_ERROR, question
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.wire.error_codes import ErrorCode
 
@@ -42,8 +41,8 @@ class Replies:
         self._opening = asyncio.Lock()
         self._scope = Scope("replies")
 
-    async def ask(self, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
-        """Send a question and wait for its answer. Raises: TimeoutError. UserError: the agent failed at it."""
+    async def ask(self, agent: str, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+        """Send a question and wait for its answer. Raises: TimeoutError. UserError: the agent has no answer to it."""
         async with asyncio.timeout(timeout_s):
             await self._open()
             await self._outbox.know_topic(topic)
@@ -51,11 +50,7 @@ class Replies:
             answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._waiting[correlation] = answer
             try:
-                headers: Sequence[tuple[str, bytes | None]] = (
-                    (REPLY_TO, self.topic.encode()),
-                    (REPLY_PARTITION, b"0"),
-                    (CORRELATION, correlation),
-                )
+                headers = question(self.topic, 0, correlation, agent)
                 self._outbox.append(topic, None, key, value, self._env.clock.wall_ms(), headers)
                 await self._outbox.flush()
                 return await answer
@@ -114,6 +109,6 @@ class Replies:
             return  # somebody else's, or the second value of one question
         error = headers.get(REPLY_ERROR)
         if error is not None:
-            answer.set_exception(UserError(f"the agent failed at the question: {error.decode(errors='replace')}"))
+            answer.set_exception(UserError(f"the agent has no answer: {error.decode(errors='replace')}"))
         else:
             answer.set_result(value or b"")

@@ -14,8 +14,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from streamlog.streams.answers import answer_failure
 from streamlog.streams.event import Event
 from streamlog.streams.lane import Chunk, Cursor
+from streamlog.streams.planning import describe
 from streamlog.streams.stream import Events, Filter, Form, Items, Lookup, Map, Step, Take, Values
 
 Apply = Callable[[Any], Any]
@@ -169,6 +171,9 @@ def compile_steps(steps: tuple[Step, ...], cursor: Cursor) -> Apply | None:
 
 def _compile(step: Step, cursor: Cursor) -> Apply:
     match step:
+        case Filter(keep) if cursor.lane.plan.answers_for is not None:
+            drop = _dropper(step, cursor)
+            return lambda value: value if keep(value) else drop()
         case Filter(keep):
             return lambda value: value if keep(value) else DROP
         case Map(transform):
@@ -187,16 +192,30 @@ def _chain(first: Apply, second: Apply) -> Apply:
     return apply
 
 
+def _dropper(step: Step, cursor: Cursor) -> Callable[[], _Drop]:
+    """What a step says for an event that ends there: DROP, and to its asker, if it has one, that there is no answer."""
+    agent = cursor.lane.plan.answers_for
+    if agent is None:
+        return lambda: DROP
+
+    def drop() -> _Drop:
+        answer_failure(cursor, agent, f"{describe(step)} dropped the question")
+        return DROP
+
+    return drop
+
+
 def _compile_lookup(step: Lookup, cursor: Cursor) -> Apply:
     lookup: Callable[[Any], Any] = step.table._lookup  # type: ignore[attr-defined]  # LookupTable, its types are gone here
     select = None if step.on is None else step.on.select
 
     keep_unmatched = step.keep_unmatched
+    drop = _dropper(step, cursor)
 
     def apply(value: Any) -> Any:
         key = select(value) if select is not None else cursor.decoded_key()
         row = None if key is None else lookup(key)
-        return DROP if row is None and not keep_unmatched else (value, row)
+        return drop() if row is None and not keep_unmatched else (value, row)
 
     return apply
 

@@ -565,9 +565,9 @@ class Worker:
         assert self._outbox is not None, "declarations find a worker once it has an outbox"
         await self._outbox.know_topic(topic)
 
-    async def ask(self, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+    async def ask(self, agent: str, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
         assert self._replies is not None, "declarations find a worker once it can ask"
-        return await self._replies.ask(topic, key, value, timeout_s)
+        return await self._replies.ask(agent, topic, key, value, timeout_s)
 
     def global_state(self, table: str) -> Any:
         assert self._globals is not None, "declarations find a worker once its global tables are complete"

@@ -52,6 +52,50 @@ async def test_ask_gets_what_the_agent_yields(broker: LiveBroker, tmp_path: Path
             await double.ask(1, key="a", timeout=0.0001)
 
 
+async def test_an_ask_that_a_step_drops_is_answered_at_once(broker: LiveBroker, tmp_path: Path) -> None:
+    """By the agent that was asked, wherever its stream drops it; other readers of its topic have no say."""
+    app = streamlog.App("picky", partitions=2)
+    known = app.GlobalTable("known", key=str, value=int)
+
+    @app.agent()
+    async def positive(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        async for number in stream.filter(lambda number: number > 0):
+            yield number
+
+    @app.agent(positive.topic)
+    async def other(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        async for number in stream.filter(lambda number: number < 0):
+            yield 100 * number
+
+    @app.agent(name="lookup")
+    async def look(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        async for _, row in stream.join(known):
+            yield row
+
+    @app.agent()
+    async def regroup(stream: streamlog.Stream[str, Order]) -> AsyncIterator[int]:
+        async for order in stream.filter(is_large).group_by(Order.amount):
+            yield order.amount
+
+    loop = asyncio.get_running_loop()
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")):
+        assert await positive.ask(1, key="a") == 1
+        assert await other.ask(-2, key="a") == -200
+        assert await regroup.ask(Order("a", 7), key="a") == 7
+        began = loop.time()
+        with pytest.raises(streamlog.UserError, match=r"no answer: filter\(lambda\) dropped the question"):
+            await positive.ask(-1, key="a")
+        with pytest.raises(streamlog.UserError, match=r"no answer: join\(known\) dropped the question"):
+            await look.ask(1, key="a")
+        with pytest.raises(streamlog.UserError, match=r"no answer: filter\(is_large\) dropped the question"):
+            await regroup.ask(Order("a", 1), key="a")
+        assert loop.time() - began < 10, "none of them waited for its timeout"
+
+
+def is_large(order: Order) -> bool:
+    return order.amount > 5
+
+
 async def test_group_by_counts_by_the_new_key(broker: LiveBroker, tmp_path: Path) -> None:
     """Keyed by account, counted by amount, on the partition of the amount; the worker can be asked for the rows."""
     app = streamlog.App("orders", partitions=PARTITIONS)

@@ -167,12 +167,16 @@ def _topic_twice(app: streamlog.App) -> None:
     app.topic("weather", value=Flight)
 
 
+async def _nothing() -> None:
+    pass
+
+
 def _bad_cron(app: streamlog.App) -> None:
-    app.crontab("every tuesday")
+    app.crontab("every tuesday")(_nothing)
 
 
 def _bad_zone(app: streamlog.App) -> None:
-    app.crontab("0 * * * *", timezone="Mars/Olympus")
+    app.crontab("0 * * * *", timezone="Mars/Olympus")(_nothing)
 
 
 def _bad_policy(app: streamlog.App) -> None:
