@@ -37,6 +37,7 @@ from streamlog.client.membership import (
 from streamlog.client.values import GroupMetadata, TopicPartition
 from streamlog.errors import StreamlogError
 from streamlog.wire.apis import ApiKey
+from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -95,6 +96,7 @@ class Group:
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
         self._closing = False
+        self._join_under_way = False  # a JoinGroup has left and is not answered
         cluster.on_change(self._on_metadata)
 
     # -- the application
@@ -237,8 +239,14 @@ class Group:
                 heartbeat = await connection.request(request, HeartbeatResponse, timeout_ms=settings.session_timeout_ms)
                 effects = membership.on_heartbeat(request, heartbeat.error_code, self._clock.mono_ms())
             elif isinstance(request, JoinGroupRequest):
+                if self._closing:
+                    return  # nobody would be there for what it brings
                 timeout_ms = settings.rebalance_timeout_ms + JOIN_GRACE_MS
-                joined = await connection.request(request, JoinGroupResponse, timeout_ms=timeout_ms)
+                self._join_under_way = True
+                try:
+                    joined = await connection.request(request, JoinGroupResponse, timeout_ms=timeout_ms)
+                finally:
+                    self._join_under_way = False
                 effects = membership.on_join(request, joined, self._clock.mono_ms())
             else:
                 timeout_ms = settings.rebalance_timeout_ms + JOIN_GRACE_MS
@@ -253,13 +261,24 @@ class Group:
             log.debug("group=%s generation=%d phase=%s", self._group_id, membership.generation_id, membership.phase)
 
     async def _leave(self, request: LeaveGroupRequest) -> None:
+        """Say that we go. Cancelling, or a coordinator that does not answer, leaves it to the end of the session.
+
+        The JoinGroup that may be under way goes another road, because it is answered last of all, and so it can arrive
+        behind us: then nobody knows us yet, and would wait for us later. So we say it again.
+        """
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT_MS / 1000):
                 node_id = await self._cluster.coordinator(GROUP_COORDINATOR, self._group_id)
                 connection = await self._cluster.connection(node_id, Lane.CONTROL)
                 if connection.version_of(ApiKey.LEAVE_GROUP) < 3:
                     request = LeaveGroupRequest(group_id=request.group_id, member_id=request.members[0].member_id)
-                await connection.request(request, LeaveGroupResponse)
+                while True:
+                    may_come_later = self._join_under_way
+                    left = await connection.request(request, LeaveGroupResponse)
+                    codes = {left.error_code, *(member.error_code for member in left.members)}
+                    if not may_come_later or ErrorCode.UNKNOWN_MEMBER_ID not in codes:
+                        return
+                    await asyncio.sleep(self._cluster.settings.retry_backoff_ms / 1000)
         except (StreamlogError, TimeoutError) as failure:
             log.info("group=%s could not leave, its session will end: %s", self._group_id, one_line(failure))
 

@@ -15,12 +15,16 @@ from streamlog.wire.messages import (
     ApiVersionsResponse,
     FetchRequest,
     FetchResponse,
+    FindCoordinatorResponse,
+    LeaveGroupResponse,
     ListOffsetsResponse,
     MetadataResponse,
     OffsetForLeaderEpochResponse,
 )
 from streamlog.wire.messages.api_versions import ApiVersion
 from streamlog.wire.messages.fetch import FetchableTopicResponse, PartitionData
+from streamlog.wire.messages.find_coordinator import Coordinator
+from streamlog.wire.messages.leave_group import MemberResponse
 from streamlog.wire.messages.list_offsets import ListOffsetsPartitionResponse, ListOffsetsTopicResponse
 from streamlog.wire.messages.metadata import MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic
 from streamlog.wire.messages.offset_for_leader_epoch import EpochEndOffset, OffsetForLeaderTopicResult
@@ -33,6 +37,9 @@ SERVED = (
     ApiKey.FETCH,
     ApiKey.LIST_OFFSETS,
     ApiKey.OFFSET_FOR_LEADER_EPOCH,
+    ApiKey.FIND_COORDINATOR,
+    ApiKey.JOIN_GROUP,
+    ApiKey.LEAVE_GROUP,
 )
 
 
@@ -61,6 +68,8 @@ class FakeBroker:
         self.error_code = ErrorCode.NONE  # of the next fetches
         self.epoch_end: tuple[int, int] = (0, 0)  # answer of OffsetForLeaderEpoch: epoch, end offset
         self.fetches = 0
+        self.joined = asyncio.Event()  # set when a JoinGroup has come; it is never answered
+        self.leave_codes: list[ErrorCode] = []  # of the next LeaveGroups
         self._transports: list[asyncio.Transport] = []
 
     def answer(self, request: Request) -> Response | None:
@@ -87,6 +96,14 @@ class FakeBroker:
                 epoch, end_offset = self.epoch_end
                 end = EpochEndOffset(partition=0, leader_epoch=epoch, end_offset=end_offset)
                 return OffsetForLeaderEpochResponse(topics=[OffsetForLeaderTopicResult(topic="t", partitions=[end])])
+            case ApiKey.FIND_COORDINATOR:
+                where = Coordinator(key="g", node_id=1, host="127.0.0.1", port=self.port)
+                return FindCoordinatorResponse(coordinators=[where])
+            case ApiKey.JOIN_GROUP:
+                self.joined.set()
+                return None
+            case ApiKey.LEAVE_GROUP:
+                return LeaveGroupResponse(members=[MemberResponse(error_code=self.leave_codes.pop(0))])
             case _:
                 assert isinstance(request, FetchRequest)
                 return self._fetch(request)
