@@ -76,7 +76,7 @@ def test_librdkafka_reads_what_it_wrote(
     broker: BrokerProcess, admin: ck_admin.AdminClient, topic: str, compression: str, idempotent: bool
 ) -> None:
     """Keys, values, headers, timestamps, in order, in every compression, idempotent or not."""
-    create(admin, topic)
+    create(admin, topic, retention_ms="-1")
     producer = ck.Producer(
         {
             "bootstrap.servers": broker.address,
@@ -150,7 +150,7 @@ def test_offsets_are_found_by_time_and_at_both_ends(
     broker: BrokerProcess, admin: ck_admin.AdminClient, topic: str
 ) -> None:
     """ListOffsets: by timestamp, beginning, end, before and after everything."""
-    create(admin, topic)
+    create(admin, topic, retention_ms="-1")
     producer = ck.Producer({"bootstrap.servers": broker.address})
     for number in range(10):
         producer.produce(topic, b"x", timestamp=1_700_000_000_000 + number * 1000)

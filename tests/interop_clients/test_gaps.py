@@ -101,7 +101,7 @@ def test_a_topic_with_a_compression_of_its_own_recompresses(
     broker: BrokerProcess, admin: AdminClient, topic: str, codec: str
 ) -> None:
     """compression.type=gzip: whatever arrives, both clients read it back unchanged."""
-    create(admin, topic, compression_type="gzip")
+    create(admin, topic, compression_type="gzip", retention_ms="-1")
     producer = ck.Producer({"bootstrap.servers": broker.address, "compression.type": codec, "linger.ms": 20})
     for number in range(100):
         producer.produce(

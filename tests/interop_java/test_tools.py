@@ -151,7 +151,7 @@ def test_messages_are_produced_counted_consumed_and_deleted(
 
 def test_offsets_of_a_group_are_reset_in_every_way(operator: Operator, broker: BrokerProcess, topic: str) -> None:
     """ConsumerGroupCommand and GroupsCommand on a group that is at rest."""
-    operator.well(TOPICS, "--create", "--topic", topic, "--partitions", "2")
+    operator.well(TOPICS, "--create", "--topic", topic, "--partitions", "2", "--config", "retention.ms=-1")
     producer = ck.Producer({"bootstrap.servers": broker.address})
     for number in range(100):
         at = 1_700_000_000_000 + number * 1000
