@@ -89,7 +89,7 @@ _ROWS = (
     BrokerSetting("offsets.retention.minutes", _I, "10080", "How long an empty group's offsets are kept.", 1),
     BrokerSetting("offsets.topic.num.partitions", _I, "50", "Partitions of __consumer_offsets.", 1),
     BrokerSetting("offsets.topic.replication.factor", _H, "3", "Replicas of __consumer_offsets, if there are as many."),
-    BrokerSetting("offsets.topic.segment.bytes", _I, "104857600", "Segment size of __consumer_offsets.", 1),
+    BrokerSetting("offsets.topic.segment.bytes", _I, "104857600", "Segment size of __consumer_offsets.", 1048576),
     BrokerSetting("producer.id.expiration.ms", _I, "86400000", "When an idle producer's state is forgotten.", 1),
     BrokerSetting("socket.request.max.bytes", _I, "104857600", "Largest request.", 1),
 )  # fmt: skip

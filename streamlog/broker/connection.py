@@ -261,7 +261,6 @@ class Connection(asyncio.BufferedProtocol):
             slot.parts = waiting.finish()
         except RemoteProtocolError as error:
             self.reject(error)
-            return
         slot.done = True
         slots = self._slots
         while slots and slots[0].done:

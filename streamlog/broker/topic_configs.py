@@ -112,11 +112,16 @@ class TopicConfig:
         if number in self.also:
             return None
         if self.minimum is not None and number < self.minimum:
-            return f"must be at least {self.minimum:g}"
+            return f"must be at least {_plain(self.minimum)}"
         maximum = self.maximum if self.maximum is not None else widest
         if number > maximum or number < -widest - 1 or number != number:
-            return f"must be at most {maximum:g}"
+            return f"must be at most {_plain(maximum)}"
         return None
+
+
+def _plain(number: float) -> str:
+    """All digits of a whole number: nobody reads 1.04858e+06 as a mebibyte."""
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _reason_against_list(value: str, choices: tuple[str, ...]) -> str | None:

@@ -71,6 +71,10 @@ def test_an_unknown_name_is_warned_about() -> None:
     [
         ({"num.partitions": "many"}, "num.partitions"),
         ({"num.partitions": "0"}, "at least 1"),
+        ({"offsets.topic.segment.bytes": "1000"}, "at least 1048576"),
+        ({"log.segment.bytes": "1000"}, "at least 1048576"),
+        ({"log.cleaner.min.cleanable.ratio": "1.5"}, "at most 1"),
+        ({"log.cleaner.min.cleanable.ratio": "-0.5"}, "at least 0"),
         ({"log.retention.hours": "soon"}, "log.retention.hours"),
         ({"log.retention.ms": "-2"}, "log.retention.ms"),
         ({"auto.create.topics.enable": "maybe"}, "true or false"),

@@ -53,7 +53,7 @@ def _topic(broker: Broker, name: str) -> CreatableTopic:
     configs = {
         "cleanup.policy": "compact",
         "compression.type": "producer",
-        "segment.bytes": str(max(1024 * 1024, config.integer("offsets.topic.segment.bytes"))),
+        "segment.bytes": config.text("offsets.topic.segment.bytes"),
     }
     return CreatableTopic(
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from streamlog.broker.api.large import distinct
 from streamlog.broker.broker import Broker
 from streamlog.broker.config import BROKER_CONFIGS, BrokerSetting
 from streamlog.broker.context import RequestContext
@@ -25,7 +26,13 @@ DYNAMIC_SOURCES: Final = (ConfigSource.TOPIC, ConfigSource.DYNAMIC_BROKER, Confi
 
 
 def handle(broker: Broker, context: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
-    return DescribeConfigsResponse(results=[_describe(broker, request, resource) for resource in request.resources])
+    resources = distinct(request.resources, _identity)
+    return DescribeConfigsResponse(results=[_describe(broker, request, resource) for resource in resources])
+
+
+def _identity(resource: DescribeConfigsResource) -> tuple[object, ...]:
+    keys = resource.configuration_keys
+    return resource.resource_type, resource.resource_name, None if keys is None else tuple(keys)
 
 
 def _describe(

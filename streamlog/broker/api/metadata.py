@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterable
 from uuid import UUID
 
 from streamlog.broker.api.create_topics import auto_create_topics
+from streamlog.broker.api.large import distinct
 from streamlog.broker.authorized_operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
@@ -29,6 +30,8 @@ from streamlog.wire.schema import ZERO_UUID
 def handle(
     broker: Broker, context: RequestContext, request: MetadataRequest
 ) -> MetadataResponse | Awaitable[MetadataResponse]:
+    if request.topics:
+        request.topics = distinct(request.topics, lambda topic: (topic.name, topic.topic_id))
     missing = _missing_topics(broker, context, request)
     if missing:
         return _create_and_answer(broker, context, request, missing)

@@ -29,6 +29,7 @@ from streamlog.broker.api import (
     incremental_alter_configs,
     init_producer_id,
     join_group,
+    large,
     leave_group,
     list_groups,
     list_offsets,
@@ -101,6 +102,10 @@ class Service(NamedTuple):
     max_version: int
     handle: Callable[[Broker, RequestContext, memoryview, int], Reply]
     """Decodes the request's body, which begins at the given position, and handles it."""
+    decode: Callable[[int, memoryview, int], Request]
+    """The first half of it; takes the version."""
+    handle_decoded: Callable[[Broker, RequestContext, Request], Reply]
+    """The second half."""
     response: type[Response]
 
 
@@ -114,7 +119,18 @@ def _service(key: ApiKey, request: type[Q], handle: Callable[[Broker, RequestCon
         message, _ = decoders[context.version](frame, position)
         return handle(broker, context, message)
 
-    return Service(key, api.min_version, api.stable_max_version, decode_and_handle, api.response)
+    def decode(version: int, frame: memoryview, position: int) -> Request:
+        message: Q
+        message, _ = decoders[version](frame, position)
+        return message
+
+    def handle_decoded(broker: Broker, context: RequestContext, message: Request) -> Reply:
+        assert isinstance(message, request), f"a {type(message).__name__} came to {key!r}"
+        return handle(broker, context, message)
+
+    return Service(
+        key, api.min_version, api.stable_max_version, decode_and_handle, decode, handle_decoded, api.response
+    )
 
 
 SERVED: dict[int, Service] = {
@@ -168,8 +184,18 @@ class ApiDispatcher:
                 return encode_response_parts(api_key, 0, header.correlation_id, api_versions.refuse_version())
             raise RemoteProtocolError(f"{API_TABLE[api_key].name} version {version} is not served")
         context = RequestContext(api_key, version, header.correlation_id, header.client_id or "", connection)
+        is_large = len(frame) >= large.LARGE_FRAME_BYTES
+        if is_large and api_key != ApiKey.PRODUCE:
+            work = self._serve_large(service, context, bytes(frame), position)
+            finished = self._broker.scope.spawn(service.key.name, work)
+            return Waiting(finished, lambda: _raised(finished.result()))
         try:
-            reply = service.handle(self._broker, context, frame, position)
+            if is_large:
+                message = service.decode(version, frame, position)
+                large.check_size(api_key, message)
+                reply = service.handle_decoded(self._broker, context, message)
+            else:
+                reply = service.handle(self._broker, context, frame, position)
         except Exception as error:
             return _encode(context, _failed(service, context, error))
         if isinstance(reply, Deferred):
@@ -182,6 +208,49 @@ class ApiDispatcher:
             return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
         task = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
         return Waiting(task, lambda: _encode(context, task.result()))
+
+    async def _serve_large(
+        self, service: Service, context: RequestContext, frame: bytes, position: int
+    ) -> Parts | RemoteProtocolError | None:
+        """Decode and encode in a thread, and handle slice by slice (large.py)."""
+        run = self._broker.env.offload.run
+        outcome: Outcome
+        try:
+            message = await run(lambda: service.decode(context.version, memoryview(frame), position))
+            outcome = await self._answer_in_slices(service, context, message)
+        except Exception as error:
+            outcome = _failed(service, context, error)
+        try:
+            return await run(lambda: _encode(context, outcome))
+        except RemoteProtocolError as error:
+            return error
+
+    async def _answer_in_slices(self, service: Service, context: RequestContext, message: Request) -> Response | None:
+        slicing = large.SLICINGS.get(service.key)
+        if slicing is None:
+            large.check_size(service.key, message)
+            return await _answered(service.handle_decoded(self._broker, context, message))
+        whole: Response | None = None
+        for request, continues in large.cut(message, slicing):
+            answer = await _answered(service.handle_decoded(self._broker, context, request))
+            assert answer is not None, f"{service.key!r} is always answered"
+            if whole is None:
+                whole = answer
+            else:
+                large.join(whole, answer, slicing, continues)
+            await asyncio.sleep(large.PAUSE_S)
+        return whole
+
+
+async def _answered(reply: Reply) -> Response | None:
+    assert not isinstance(reply, Deferred), "only Produce defers, and it is never cut"
+    return reply if reply is None or isinstance(reply, Response) else await reply
+
+
+def _raised(result: Parts | RemoteProtocolError | None) -> Parts | None:
+    if isinstance(result, RemoteProtocolError):
+        raise result
+    return result
 
 
 async def _settle(service: Service, context: RequestContext, reply: Awaitable[Response | None]) -> Outcome:
