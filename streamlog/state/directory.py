@@ -1,12 +1,15 @@
 """Where a worker keeps its state: who owns which directory, what is in it, and what may be thrown away.
 
-    <data_dir>/<app id>/
+    <data_dir>/<app id>/<cluster id>/
         worker-0/               the first worker of this app that uses this data directory; a second one gets worker-1
             lock                held by the operating system while the worker's process lives
             format              layout version of everything below
             task-3/             the RocksDB of task 3
             task-3.corrupt-1/   set aside, for whoever wants to look
             global/             global tables, which every worker has as a whole
+
+State is a copy of what a cluster's changelogs say, and its offsets are places in that cluster's logs. So an app that
+moves to another cluster with its data directory has another state there, and finds the first again when it comes back.
 
 A worker takes the free slot that holds the most tasks: after a restart of several workers the state is found again.
 """
@@ -29,7 +32,7 @@ SLOTS_MAX = 1024
 """Workers of one app on one data directory. More is a mistake: they would not share a machine."""
 
 _TASK = re.compile(r"task-([A-Za-z0-9._-]+?)(\.corrupt-\d+)?\Z")
-_APP_ID = re.compile(r"[A-Za-z0-9._-]+\Z")
+_NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
 @dataclass(slots=True)
@@ -44,16 +47,18 @@ class StateDirectory:
     _stale_since_ms: dict[str, int]  # tasks that are not ours now, by the monotonic clock
 
     @classmethod
-    def claim(cls, env: Env, data_dir: str, app_id: str) -> StateDirectory:
-        """Take a slot under `<data_dir>/<app_id>`.
+    def claim(cls, env: Env, data_dir: str, app_id: str, cluster_id: str) -> StateDirectory:
+        """Take a slot under `<data_dir>/<app_id>/<cluster_id>`.
 
         Raises: UserError: no slot is free, the app id is no name for a directory, or a newer release wrote it.
         """
-        if not _APP_ID.match(app_id) or app_id in (".", ".."):
+        if not _is_name(app_id):
             raise UserError(
                 f"app id {app_id!r} names topics and a directory: use letters, digits, '.', '_' and '-' only"
             )
-        root = f"{data_dir}/{app_id}"
+        # The cluster says its own id, usually 22 characters of base64: whatever it is, it stays one directory.
+        cluster = cluster_id if _is_name(cluster_id) else f"cluster-{cluster_id.encode().hex()}"
+        root = f"{data_dir}/{app_id}/{cluster}"
         storage = env.storage
         storage.make_directory(root)
         known = [name for name in storage.list(root) if re.fullmatch(r"worker-\d+", name)]
@@ -111,6 +116,11 @@ class StateDirectory:
     def release(self) -> None:
         """Give the slot up. Every store must be closed."""
         self._lock.release()
+
+
+def _is_name(text: str) -> bool:
+    """Whether the text can be the name of a directory, everywhere."""
+    return _NAME.match(text) is not None and text not in (".", "..")
 
 
 def _tasks(storage: Storage, path: str, known: list[str] | None) -> list[str]:

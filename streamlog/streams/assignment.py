@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from streamlog.client.consumer import Consumer
@@ -20,14 +22,16 @@ from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
 from streamlog.state.directory import StateDirectory
+from streamlog.state.logs import LogState, plan
 from streamlog.state.opening import close_stores, open_store
 from streamlog.state.store import Store, StoreEngine
+from streamlog.state.threads import in_thread
 from streamlog.streams.commit import CommitFailed, Committer
 from streamlog.streams.context import Outbox
 from streamlog.streams.lane import LaneFailure
+from streamlog.streams.places import Place, SourceLog, place_of
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy
-from streamlog.streams.progress import decode_ahead
 from streamlog.streams.pump import Pump
 from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, Settings
 from streamlog.streams.status import RestoreStatus
@@ -125,6 +129,14 @@ class Assignment:
         await self.lose_all()
         await self._scope.close()
 
+    async def follow_again(self, task: Task, why: str) -> None:
+        """Begin this task again where its topics are now. What it has processed is committed."""
+        if self.tasks.get(task.number) is task:
+            log.warning("task=%d state=resetting: %s", task.number, why)
+            self._need_consumer().pause(self._partitions(task))
+            await self._close([task], commit=True)
+            self._begin(task.number, pause_s=0)
+
     async def reset(self, tasks: Sequence[Task], why: Exception) -> None:
         """Begin these tasks again at what is committed: their outputs or rows were lost on the way."""
         mine = [task for task in tasks if self.tasks.get(task.number) is task]
@@ -144,6 +156,7 @@ class Assignment:
             self._topology,
             number,
             self._epoch,
+            life=self._env.entropy.uuid4().hex,
             pump=self._pump,
             outbox=self._outbox,
             clock=self._env.clock,
@@ -181,11 +194,8 @@ class Assignment:
             committed = {one.topic: offset for one, offset in found.items() if offset is not None}
             await self._restore.restore(task, store)
             await self._ready.wait()
-            positions, ahead = await self._positions(partitions, committed, store)
-            ends: dict[str, int] = {}
-            if any(table.kind == "source" for table in self._plan.tables):
-                ends = {one.topic: end for one, end in (await consumer.end_offsets(partitions)).items()}
-            task.open(store, positions, ends, self._global_states, ahead)
+            places, ends = await self._places(task, partitions, committed, store)
+            task.open(store, places, ends, self._global_states)
         except BaseException:
             task.store = None
             await close_stores(self._env, [store])
@@ -195,32 +205,44 @@ class Assignment:
         consumer.resume(partitions)
         task.move_to(TaskState.RUNNING)
         task.start()
-        log.info("task=%d epoch=%d state=running positions=%s", task.number, task.epoch, positions)
+        begins = {name: place.offset for name, place in places.items()}
+        log.info("task=%d epoch=%d state=running positions=%s", task.number, task.epoch, begins)
 
-    async def _positions(
-        self, partitions: Sequence[TopicPartition], committed: Mapping[str, OffsetAndMetadata], store: Store
-    ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-        """Where processing begins, and which lanes begin later. The store may be ahead of the group: a crash can come
-        between the two commits."""
-        stored = {topic: one for (topic, _), one in store.source_offsets().items()}
-        positions: dict[str, int] = {}
-        ahead: dict[str, dict[str, int]] = {}
-        unknown: list[TopicPartition] = []
+    async def _places(
+        self,
+        task: Task,
+        partitions: Sequence[TopicPartition],
+        committed: Mapping[str, OffsetAndMetadata],
+        store: Store,
+    ) -> tuple[dict[str, Place], dict[str, int]]:
+        """Where processing begins, and where the partitions end as consumers may see them."""
+        consumer = self._need_consumer()
+        starts = await consumer.beginning_offsets(partitions)
+        last = await consumer.end_offsets(partitions, isolation_level="read_uncommitted")
+        stored = store.source_offsets()
+        places: dict[str, Place] = {}
         for one in partitions:
-            topic = one.topic
-            known = [offsets[topic] for offsets in (committed, stored) if topic in offsets]
-            if known:
-                positions[topic] = max(commit.offset for commit in known)
-                lanes: dict[str, int] = {}
-                ahead[topic] = lanes
-                for lane, offset in (item for commit in known for item in decode_ahead(commit.metadata).items()):
-                    lanes[lane] = max(offset, lanes.get(lane, offset))
-            else:
-                unknown.append(one)
-        if unknown:
-            begins = await self._need_consumer().beginning_offsets(unknown)
-            positions |= {one.topic: begins[one] for one in unknown}
-        return positions, ahead
+            source = SourceLog(starts[one], last[one], consumer.topic_id(one.topic))
+            place = place_of(committed.get(one.topic), stored.get((one.topic, one.partition)), source)
+            if place.notice is not None:
+                log.warning("partition=%s %s", one, place.notice)
+            places[one.topic] = place
+            await self._drop_strangers(task, one.topic, source, store)
+        ends = (
+            await consumer.end_offsets(partitions) if any(table.kind == "source" for table in self._plan.tables) else {}
+        )
+        return places, {one.topic: end for one, end in ends.items()}
+
+    async def _drop_strangers(self, task: Task, topic: str, source: SourceLog, store: Store) -> None:
+        """Empty the tables that follow the topic, if their rows are of another topic of that name."""
+        for table in self._plan.tables:
+            if table.kind != "source" or table.changelog != topic:
+                continue
+            position = store.positions().get(table.name)
+            known = LogState(source.start_offset, source.end_offset, source.topic_id)
+            if position is not None and (why := plan(replace(position, at_ms=-1), known, 0, 0).rebuild) is not None:
+                log.warning("table=%s partition=%d state=rebuilding reason=%s", table.name, task.number, why)
+                await in_thread(self._env, partial(store.drop_table, table.name))
 
     # --- flow -----------------------------------------------------------------------------------------------------
 

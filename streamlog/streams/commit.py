@@ -25,7 +25,6 @@ from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Clock, Offload
 from streamlog.state.store import Position
 from streamlog.streams.context import Outbox
-from streamlog.streams.progress import encode_ahead
 from streamlog.streams.task import Task, TaskCommit, TaskState
 
 
@@ -153,7 +152,7 @@ class Committer:
             if error is None:
                 task.committed(commit)
                 for topic, end in commit.offsets.items():
-                    offset = OffsetAndMetadata(end, metadata=encode_ahead(commit.ahead[topic]))
+                    offset = OffsetAndMetadata(end, metadata=task.metadata(commit, topic))
                     self._owed[TopicPartition(topic, task.number)] = (task, offset)
                 continue
             task.abandon(commit)

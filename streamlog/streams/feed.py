@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from streamlog.streams.batches import Batch, Reader
 from streamlog.streams.tracker import OffsetTracker
@@ -26,7 +27,7 @@ class LaneTopic:
 class Source:
     """One partition of one topic, as its task consumes it."""
 
-    __slots__ = ("end_offset", "on_used", "partition", "position", "stopped", "topic")
+    __slots__ = ("after", "end_offset", "on_used", "partition", "position", "stopped", "topic", "topic_id")
 
     def __init__(
         self,
@@ -35,13 +36,17 @@ class Source:
         position: int,
         end_offset: int | None = None,
         on_used: Callable[[], None] = lambda: None,
+        topic_id: UUID | None = None,
+        after: str = "",
     ) -> None:
-        """`on_used`: called when a lane has used up a batch."""
+        """`on_used`: called when a lane has used up a batch. `after`: whose commit the group had; see `Progress`."""
         self.topic = topic
         self.partition = partition
         self.position = position  # next offset the consumer will bring; everything below was fed
         self.end_offset = end_offset  # exclusive; latest known; None until heard of
         self.on_used = on_used
+        self.topic_id = topic_id  # of the topic that the position belongs to
+        self.after = after
         self.stopped = False  # an agent gave up on an event here: nobody reads on
 
     @property

@@ -33,9 +33,10 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.feed import Source
 from streamlog.streams.lane import Lane, LaneFailure
 from streamlog.streams.ordering import TableFeed, TableGate
+from streamlog.streams.places import Place
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Stop
-from streamlog.streams.progress import encode_ahead
+from streamlog.streams.progress import Progress, encode_progress
 from streamlog.streams.pump import Pump
 from streamlog.streams.tables import Table, Unavailable, key_check
 from streamlog.streams.topology import Topology
@@ -101,6 +102,7 @@ class Task:
         number: int,
         epoch: int,
         *,
+        life: str = "",
         pump: Pump,
         outbox: Outbox,
         clock: Clock,
@@ -112,12 +114,13 @@ class Task:
 
         Args: topology: the plan's, resolved.
               epoch: tells this incarnation's records from those of earlier ones.
+              life: the same among all workers, for ever: signs the task's commits.
               on_failure: told when an agent's body failed, and what its policy does about it.
               on_crash: told when streamlog itself failed; bodies' exceptions go through their policies.
               on_drained: told when a topic's slowest lane may have used up a batch.
         """
         self.plan, self.topology = plan, topology
-        self.number, self.epoch = number, epoch
+        self.number, self.epoch, self.life = number, epoch, life
         self.state = TaskState.ASSIGNED
         self.store: Store | None = None
         self.sources: dict[str, Source] = {}  # by topic; filled by `open`
@@ -151,13 +154,11 @@ class Task:
     def open(
         self,
         store: Store,
-        positions: Mapping[str, int],
+        places: Mapping[str, Place],
         end_offsets: Mapping[str, int],
         global_states: Mapping[str, Any],
-        ahead: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """Make states and lanes. The store is complete; processing begins at `positions`, per topic, exclusive ends;
-        lanes that are `ahead` of them, per topic and lane, begin there.
+        """Make states and lanes. The store is complete; processing begins at `places`, per topic.
 
         A table that follows a topic may lag behind its position, when its store is new: then the topic is consumed from
         where the table stands (`sources` says so), and the lanes begin at the position all the same.
@@ -167,12 +168,14 @@ class Task:
             self.sources[name] = Source(
                 name,
                 self.number,
-                self._consume_from(name, positions[name], store),
+                self._consume_from(name, places[name].offset, store),
                 end_offsets.get(name),
                 partial(self._on_drained, self, name),
+                places[name].topic_id,
+                places[name].after,
             )
-        self._committed = dict(positions)
-        self._ahead = {name: dict(lanes) for name, lanes in (ahead or {}).items()}
+        self._committed = {name: place.offset for name, place in places.items()}
+        self._ahead = {name: dict(place.ahead) for name, place in places.items()}
         for table in self.plan.tables:
             self._states[table.slot] = self._open_table(table, store, global_states)
         feeds = [
@@ -181,7 +184,7 @@ class Task:
                 table.source.lane_topic(),
                 self._states[table.slot],
                 _table_position(table, store),
-                positions[table.changelog],
+                places[table.changelog].offset,
             )
             for table in self.plan.tables
             if table.kind == "source" and table.source is not None and table.changelog in self.sources
@@ -358,10 +361,22 @@ class Task:
             if table.kind != "source" and table.name in changelog_ends:
                 batch.positions[table.name] = changelog_ends[table.name]
             elif table.name in commit.followed:
-                batch.positions[table.name] = Position(commit.followed[table.name], at_ms=self._clock.wall_ms())
+                topic_id = self.sources[table.changelog].topic_id
+                end = commit.followed[table.name]
+                batch.positions[table.name] = Position(end, topic_id, at_ms=self._clock.wall_ms())
         for name, end in commit.offsets.items():
-            batch.source_offsets[(name, self.number)] = SourceOffset(end, metadata=encode_ahead(commit.ahead[name]))
+            source = self.sources[name]
+            progress = Progress(self.life, source.after, ahead=commit.ahead[name])
+            batch.source_offsets[(name, self.number)] = SourceOffset(
+                end, source.topic_id, metadata=encode_progress(progress)
+            )
         return batch
+
+    def metadata(self, commit: TaskCommit, topic: str) -> str:
+        """What goes beside the topic's offset to the group."""
+        topic_id = self.sources[topic].topic_id
+        name = "" if topic_id is None else topic_id.hex
+        return encode_progress(Progress(self.life, topic=name, ahead=commit.ahead[topic]))
 
     def committed(self, commit: TaskCommit) -> None:
         """The commit is in the store."""

@@ -225,11 +225,14 @@ class Worker:
 
     async def _open(self) -> None:
         env, program = self.env, self.program
-        self._directory = await env.offload.run(lambda: StateDirectory.claim(env, self._data_dir, program.id))
-        self._closers.append(self._directory.release)
         admin = Admin(self.broker, env=env, connection=self._connection)
         await admin.open()
         self._closers.append(admin.close)
+        cluster_id = (await admin.describe_cluster()).cluster_id
+        self._directory = await env.offload.run(
+            lambda: StateDirectory.claim(env, self._data_dir, program.id, cluster_id)
+        )
+        self._closers.append(self._directory.release)
         self._retention = RetentionWatch(program.id, env.clock, admin.describe_configs)
         self.topology = await provide_topics(
             admin,
@@ -461,6 +464,10 @@ class Worker:
                 timestamps_ms = batch.columns.timestamps_ms
                 if timestamps_ms and retention.suspects(batch.topic, timestamps_ms):
                     self._scope.spawn("retention", retention.look(batch.topic, timestamps_ms[0]))
+                if batch.start_offset < task.sources[batch.topic].position:
+                    # A consumer goes back only when the log it knew is gone: the topic was made again, or cut.
+                    await self.assignment.follow_again(task, f"{batch.topic}-{batch.partition} begins anew")
+                    continue
                 task.feed(batch.topic, batch.columns, batch.next_offset, batch.high_watermark)
                 self.assignment.throttle(task, batch.topic)
                 self._fed_events += len(batch.columns)

@@ -25,6 +25,9 @@ class ManualClock(RealClock):
         return self.now_ms
 
 
+CLUSTER = "q1w2E3r4T5y6U7i8O9p0-_"
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
@@ -43,7 +46,7 @@ def engine(env: Env) -> RocksEngine:
 
 
 def claim(env: Env, path: Path) -> StateDirectory:
-    return StateDirectory.claim(env, str(path), "app")
+    return StateDirectory.claim(env, str(path), "app", CLUSTER)
 
 
 def test_two_workers_get_two_directories(env: Env, tmp_path: Path) -> None:
@@ -76,7 +79,8 @@ def test_a_killed_worker_leaves_its_slot_free(env: Env, tmp_path: Path) -> None:
     """The lock is the operating system's: no stale lock file stops the next start."""
     code = (
         "import sys\nfrom streamlog.env import real_env\nfrom streamlog.state.directory import StateDirectory\n"
-        f"owned = StateDirectory.claim(real_env(), {str(tmp_path)!r}, 'app')\nprint(owned.slot, flush=True)\n"
+        f"owned = StateDirectory.claim(real_env(), {str(tmp_path)!r}, 'app', {CLUSTER!r})\n"
+        "print(owned.slot, flush=True)\n"
         "sys.stdin.read()"
     )
     worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -134,4 +138,20 @@ def test_a_layout_of_a_later_release_is_refused(env: Env, tmp_path: Path) -> Non
 def test_an_app_id_that_is_no_directory_is_refused(env: Env, tmp_path: Path, app_id: str) -> None:
     """It must not walk out of the data directory."""
     with pytest.raises(UserError, match="app id"):
-        StateDirectory.claim(env, str(tmp_path), app_id)
+        StateDirectory.claim(env, str(tmp_path), app_id, CLUSTER)
+
+
+def test_each_cluster_has_state_of_its_own(env: Env, engine: RocksEngine, tmp_path: Path) -> None:
+    """Whatever a broker calls its cluster, the state stays below the app's directory."""
+    root = tmp_path / "app"
+    for cluster in (CLUSTER, "another", "..", "a/b", "", "ü" * 20):
+        directory = StateDirectory.claim(env, str(tmp_path), "app", cluster)
+        assert directory.slot == 0
+        assert directory.tasks() == []
+        engine.open(directory.task_path("0")).close()
+        assert Path(directory.path).parent.parent == root
+        directory.release()
+    assert len(list(root.iterdir())) == 6
+    again = claim(env, tmp_path)
+    assert again.tasks() == ["0"]
+    again.release()

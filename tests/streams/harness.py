@@ -7,7 +7,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streamlog.client.partitioner import partition_for_key
@@ -18,8 +18,8 @@ from streamlog.streams.app import App
 from streamlog.streams.context import Sender
 from streamlog.streams.lane import LaneFailure
 from streamlog.streams.outbox import TIMESTAMP_MS_MAX, refused_time
+from streamlog.streams.places import SourceLog, place_of
 from streamlog.streams.policies import Policy
-from streamlog.streams.progress import decode_ahead
 from streamlog.streams.pump import Pump
 from streamlog.streams.task import Task, TaskCommit, TaskState
 from streamlog.wire.records import RecordColumns
@@ -100,12 +100,16 @@ class TaskHarness:
 
     def start(self, positions: Mapping[str, int] | None = None, ends: Mapping[str, int] | None = None) -> None:
         store = self.engine.open("store")
-        committed = {name: one.offset for (name, _), one in store.source_offsets().items()}
-        ahead = {name: decode_ahead(one.metadata) for (name, _), one in store.source_offsets().items()}
-        begin = {name: (positions or committed).get(name, 0) for name in self.task.topics}
+        stored = store.source_offsets()
+        places = {
+            name: place_of(None, stored.get((name, self.task.number)), SourceLog(0, 2**62)) for name in self.task.topics
+        }
+        for name, offset in (positions or {}).items():
+            places[name] = replace(places[name], offset=offset)
+        begin = {name: place.offset for name, place in places.items()}
         self.offsets.update(begin)
         self.task.move_to(TaskState.RESTORING)
-        self.task.open(store, begin, ends if ends is not None else begin, {}, ahead)
+        self.task.open(store, places, ends if ends is not None else begin, {})
         self.task.move_to(TaskState.RUNNING)
         self.task.start()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import streamlog
 from streamlog.state.memory import MemoryEngine
-from streamlog.streams.progress import AHEAD_BYTES_MAX, decode_ahead, encode_ahead
+from streamlog.streams.progress import METADATA_BYTES_MAX, Progress, decode_progress, encode_progress
 from tests.streams.harness import running
 
 
@@ -87,15 +87,17 @@ async def test_a_lane_that_gets_ahead_of_a_standing_offset_is_a_commit() -> None
 @given(st.dictionaries(st.text(max_size=20), st.integers(0, 2**62), max_size=5))
 def test_the_lanes_ahead_come_back_as_they_were(ahead: dict[str, int]) -> None:
     """Few lanes always fit."""
-    assert decode_ahead(encode_ahead(ahead)) == ahead
+    progress = Progress("me", "them", "topic", ahead)
+    assert decode_progress(encode_progress(progress)) == progress
 
 
 def test_lanes_without_room_are_those_with_least_to_repeat() -> None:
     """More than a broker would take is never sent: it would refuse the whole commit."""
     ahead = {f"an_agent_with_a_long_name_{number:04}": 1_000_000 + number for number in range(500)}
-    text = encode_ahead(ahead)
-    kept = decode_ahead(text)
-    assert len(text.encode()) <= AHEAD_BYTES_MAX
+    text = encode_progress(Progress("me", ahead=ahead))
+    kept = decode_progress(text).ahead
+    assert decode_progress(text).by == "me"
+    assert len(text.encode()) <= METADATA_BYTES_MAX
     assert 50 < len(kept) < 500
     assert min(kept.values()) > max(at for lane, at in ahead.items() if lane not in kept)
 
@@ -103,4 +105,4 @@ def test_lanes_without_room_are_those_with_least_to_repeat() -> None:
 def test_metadata_of_somebody_else_says_nothing() -> None:
     """Offsets can be committed by any tool, with any text."""
     for text in ("", "by hand", "[1]", '{"a": "b"}', "\ud800"):
-        assert decode_ahead(text) == {}
+        assert decode_progress(text) == Progress()
