@@ -102,7 +102,7 @@ def test_processes_are_supervised(shell: Shell) -> None:
         parent.wait_for(rf"\[{number}\] .*worker=\w+ state=running")
     endpoints = set(re.findall(r"web=(http://\S+)", parent.text))
     assert len(endpoints) == 2
-    slots = sorted(path.name for path in (shell.path / "streamlog-data/flights").iterdir())
+    slots = sorted(path.name for path in (shell.path / "streamlog-data/flights").glob("*/worker-*"))
     assert slots == ["worker-0", "worker-1"]
 
     children = _workers_of(shell, parent.process.pid)
