@@ -17,8 +17,8 @@ from streamlog.embedded import EmbeddedLog, exists
 from streamlog.env import Env
 from streamlog.errors import UserError
 
-REACHING: Final = "streamlog.client.cluster"
-"""Who logs that no broker is reached: a person who waits should know what for."""
+WAITING: Final = ("streamlog.client.cluster", "streamlog.client.refusals")
+"""Who logs that no broker is reached, or takes what we write: a person who waits should know what for."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -135,7 +135,8 @@ def run(work: Coroutine[Any, Any, T], *, loglevel: int = logging.ERROR) -> T:
     """Run a command's coroutine to its end. uvloop where it is installed."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=loglevel, format="streamlog: %(message)s")
-        logging.getLogger(REACHING).setLevel(logging.WARNING)
+        for name in WAITING:
+            logging.getLogger(name).setLevel(logging.WARNING)
     return runner()(work)
 
 

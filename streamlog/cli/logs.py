@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CHATTY = ("streamlog.client", "streamlog.state")
-"""They log a line for each partition, for those who read logs afterwards. On a terminal the display says it."""
+"""They log a line for each partition and each table, which with a few hundred of them is noise. What becomes of the
+tasks is said by streamlog.streams, and the rest from --loglevel debug on."""
 
 _console: Console | None = None
 
@@ -36,7 +37,7 @@ def set_up_logging(level: str, *, plain: bool) -> None:
         handler = _TerminalHandler(terminal)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    if terminal is not None and level == "info":
+    if level == "info":
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
 

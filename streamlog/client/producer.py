@@ -23,6 +23,7 @@ from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker, is_topic_name
 from streamlog.client.partitioner import StickyPartitioner, partition_for_key
 from streamlog.client.producer_queue import Batch, PartitionKey, ProducerIdentity
+from streamlog.client.refusals import RefusalWatch
 from streamlog.client.transactions import PRODUCE_VERSION_1_MAX, VERSION_2, Transactions
 from streamlog.client.values import GroupMetadata, Headers, OffsetAndMetadata, RecordMetadata, TopicPartition
 from streamlog.env import Env
@@ -146,6 +147,7 @@ class Producer:
         self._room_waiters: deque[asyncio.Future[None]] = deque()
         self._acked: dict[PartitionKey, int] = {}  # exclusive end offset of the last acknowledged batch
         self._append_failure: StreamlogError | None = None  # first failure of a record without a future
+        self._refusals = RefusalWatch()
         self._fatal: StreamlogError | None = None  # nothing can be sent any more
         self._state: Literal["new", "open", "closed"] = "new"
 
@@ -715,6 +717,12 @@ class Producer:
                 key, batch, ErrorCode.NETWORK_EXCEPTION, now_ms, retriable=True, message=message
             )
         code = ErrorCode.of(answer.error_code)
+        if code is ErrorCode.NONE:
+            if self._refusals.is_refused:
+                self._refusals.accepted(now_ms)
+        elif code.retriable:
+            why = f"{answer.error_message} ({code.name})" if answer.error_message else code.name
+            self._refusals.refused(TopicPartition(*key), why, now_ms)
         at_once = False
         if code.refresh_metadata:
             leader = answer.current_leader
