@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from streamlog.broker.broker import Broker
@@ -99,18 +99,32 @@ class Housekeeping:
 
     async def compact(self) -> None:
         """Clean the partitions that need it, the dirtiest first, in slices between requests."""
-        broker = self._broker
-        due: list[tuple[float, Partition, Cleanable]] = []
-        for partition in broker.partitions:
-            if not partition.log.config.compact:
-                continue
-            clean_offset = broker.logs.cleaner_offsets.get((partition.topic, partition.index), 0)
-            found = find_cleanable(partition.log, clean_offset, broker.env.clock.wall_ms())
-            if found is not None and is_due(partition.log, found):
-                due.append((found.dirty_ratio, partition, found))
-        for _, partition, found in sorted(due, key=lambda entry: -entry[0]):
-            if not partition.closed:
+        worth_it = [found for found in map(self._find_due, self._compacted()) if found is not None]
+        if await self._make_durable(worth_it):
+            worth_it = [found for found in map(self._find_due, self._compacted()) if found is not None]
+        for partition, found in sorted(worth_it, key=lambda entry: -entry[1].dirty_ratio):
+            if not partition.closed and found.end_offset <= partition.log.recovery_point:
                 await self._compact_one(partition, found)
+
+    def _compacted(self) -> Iterator[Partition]:
+        return (partition for partition in self._broker.partitions if partition.log.config.compact)
+
+    def _find_due(self, partition: Partition) -> tuple[Partition, Cleanable] | None:
+        """What is worth cleaning in a partition, also above its recovery point."""
+        clean_offset = self._broker.logs.cleaner_offsets.get((partition.topic, partition.index), 0)
+        now_ms = self._broker.env.clock.wall_ms()
+        found = find_cleanable(partition.log, clean_offset, now_ms, above_recovery_point=True)
+        return None if found is None or not is_due(partition.log, found) else (partition, found)
+
+    async def _make_durable(self, worth_it: list[tuple[Partition, Cleanable]]) -> bool:
+        """Checkpoint what is to be cleaned and may not be yet (cleaner.py says why). Says whether it took time."""
+        behind = [partition for partition, found in worth_it if found.end_offset > partition.log.recovery_point]
+        for partition in behind:
+            if not partition.closed:
+                await self._checkpoint_one(partition.log)
+        if behind:
+            self._broker.logs.save_recovery_points()
+        return bool(behind)
 
     async def _compact_one(self, partition: Partition, found: Cleanable) -> None:
         broker = self._broker

@@ -13,7 +13,9 @@ What stays although a later record replaces it, or although it says "deleted":
       retry is recognised
     - the last batch of the round, likewise: it carries the end offset
 Records of aborted transactions go at once. Nothing is cleaned that is above the last stable offset, younger than
-min.compaction.lag.ms, in the active segment, or not yet below the recovery point.
+min.compaction.lag.ms, in the active segment, or not yet below the recovery point: a record may go because a later one
+replaces it only when a power cut cannot take the later one. Whoever finds something to clean above the recovery
+point makes a checkpoint first.
 
 Swapping survives a crash at any point (recovery.py has the other half): the new files are complete and synced as
 .cleaned, become .swap, which commits; then the old ones become .deleted and the new ones lose their suffix. The
@@ -80,12 +82,19 @@ class CleanResult:
     """The partition was truncated or its segments deleted meanwhile; nothing was replaced from there on."""
 
 
-def find_cleanable(log: PartitionLog, clean_offset: int, now_ms: int) -> Cleanable | None:
-    """What could be cleaned now, or None when that is nothing. `clean_offset` is where the last round ended."""
+def find_cleanable(
+    log: PartitionLog, clean_offset: int, now_ms: int, *, above_recovery_point: bool = False
+) -> Cleanable | None:
+    """What could be cleaned now, or None when that is nothing. `clean_offset` is where the last round ended.
+
+    With `above_recovery_point`, what could be cleaned after a checkpoint.
+    """
     first_dirty = max(clean_offset, log.log_start_offset)
     if first_dirty > log.log_end_offset:
         first_dirty = log.log_start_offset  # the log was truncated below what had been cleaned
-    limit = min(log.last_stable_offset, log.active.base_offset, log.recovery_point)
+    limit = min(log.last_stable_offset, log.active.base_offset)
+    if not above_recovery_point:
+        limit = min(limit, log.recovery_point)
     end_offset, clean_bytes, dirty_bytes = first_dirty, 0, 0
     oldest_dirty_ms: int | None = None
     for number in range(len(log.segments) - 1):
