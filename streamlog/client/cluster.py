@@ -20,6 +20,7 @@ from streamlog.client.connection import Connection
 from streamlog.client.failures import BrokerUnreachable, one_line
 from streamlog.client.links import Lane, Links
 from streamlog.client.metadata import Broker, Metadata, is_topic_name
+from streamlog.client.refusals import RefusalWatch
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError, StreamlogError, UserError
@@ -376,19 +377,23 @@ class Cluster:
         """
         patience_ms = self.settings.api_timeout_ms if timeout_ms is None else timeout_ms
         deadline_ms = self.env.clock.mono_ms() + patience_ms
+        refusals = RefusalWatch()
         failure: Exception | None = None
         attempts = 0
         while (left_ms := deadline_ms - self.env.clock.mono_ms()) > 0:
             self.check()
             try:
                 async with asyncio.timeout(left_ms / 1000):
-                    return await attempt()
+                    result = await attempt()
+                refusals.accepted(self.env.clock.mono_ms())
+                return result
             except TimeoutError:
                 break
             except KafkaError as error:
                 if not error.retriable:
                     raise
                 failure = error
+                refusals.refused(what, one_line(error), self.env.clock.mono_ms())
                 if error.refresh_metadata:
                     self.refresh_nowait()
             except (BrokerUnreachable, RemoteProtocolError) as error:

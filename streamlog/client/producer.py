@@ -722,7 +722,7 @@ class Producer:
                 self._refusals.accepted(now_ms)
         elif code.retriable:
             why = f"{answer.error_message} ({code.name})" if answer.error_message else code.name
-            self._refusals.refused(TopicPartition(*key), why, now_ms)
+            self._refusals.refused(f"writing to {TopicPartition(*key)}", why, now_ms)
         at_once = False
         if code.refresh_metadata:
             leader = answer.current_leader
