@@ -241,7 +241,10 @@ class Cluster:
 
     def _on_refresh_failure(self, failure: Exception) -> None:
         if self._last_failure is None:
-            log.warning("no broker reached, trying again: %s", one_line(failure))
+            # Of brokers that were there before, links.py says it, by address.
+            known = self.metadata.brokers and isinstance(failure, BrokerUnreachable)
+            level = logging.INFO if known else logging.WARNING
+            log.log(level, "no broker reached, trying again: %s", one_line(failure))
         self._last_failure = failure
         self._attempts += 1
         self._wanted.set()

@@ -36,6 +36,8 @@ class ConnectionSettings:
     request_timeout_ms: int = 30_000
     """An unanswered request closes its connection after this long: the answers behind it would be late as well."""
     connect_timeout_ms: int = 10_000
+    connect_slow_ms: int = 2_000
+    """After this long without an answer the log says what is waited for; a process that is silent looks hung."""
     reconnect_backoff_ms: int = 50
     reconnect_backoff_ms_max: int = 1_000
     retry_backoff_ms: int = 100

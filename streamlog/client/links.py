@@ -7,14 +7,18 @@ own, so that a fetch waiting for data or a member waiting for its group never ho
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Container
 from enum import Enum
 
 from streamlog.client.config import Address, ConnectionSettings
 from streamlog.client.connection import Connection, connect
-from streamlog.client.failures import BrokerUnreachable
+from streamlog.client.failures import BrokerUnreachable, one_line
+from streamlog.client.outages import Outages
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
+
+log = logging.getLogger(__name__)
 
 
 class Lane(Enum):
@@ -30,13 +34,24 @@ class Lane(Enum):
 class Link:
     """One lane to one address."""
 
-    def __init__(self, name: str, address: Address, settings: ConnectionSettings, env: Env, scope: Scope) -> None:
-        self.name = name
+    def __init__(
+        self,
+        node_id: int,
+        lane: Lane,
+        address: Address,
+        settings: ConnectionSettings,
+        env: Env,
+        scope: Scope,
+        outages: Outages,
+    ) -> None:
+        self.name = f"{node_id} {lane.value}"
+        self._is_bootstrap = node_id < 0
         self.address = address
         self.connection: Connection | None = None  # open and shaken hands
         self._settings = settings
         self._env = env
         self._scope = scope
+        self._outages = outages
         self._connecting: asyncio.Task[Connection | Exception] | None = None
         self._failures = 0  # in a row
         self._retry_at_ms = 0
@@ -69,10 +84,39 @@ class Link:
         pause_ms = self._retry_at_ms - self._env.clock.mono_ms()
         if pause_ms > 0:
             await asyncio.sleep(pause_ms / 1000)
+        slow = asyncio.get_running_loop().call_later(self._settings.connect_slow_ms / 1000, self._say_slow)
         try:
-            return await connect(self.address, self._settings, self._env.clock, self._on_lost)
+            connection = await connect(self.address, self._settings, self._env.clock, self._on_lost)
         except StreamlogError as failure:
+            self._say_failure(failure)
             return failure  # an answer for who waits, not the end of the client
+        finally:
+            slow.cancel()
+        outage = self._outages.on_success(self.address)
+        if outage is not None:
+            lasted_s = outage.lasted_s(self._env.clock.mono_ms())
+            log.info("broker=%s is back after %.1f s and %d attempts", self.address, lasted_s, outage.attempts)
+        return connection
+
+    def _say_slow(self) -> None:
+        seconds, most = self._settings.connect_slow_ms / 1000, self._settings.connect_timeout_ms / 1000
+        log.warning("broker=%s has not answered for %g s; giving it up to %g s", self.address, seconds, most)
+
+    def _say_failure(self, failure: StreamlogError) -> None:
+        now_ms = self._env.clock.mono_ms()
+        outage = self._outages.on_failure(self.address, now_ms)
+        if outage is None:
+            log.debug("broker=%s %s", self.address, one_line(failure))
+        elif outage.attempts == 1:
+            # An address to begin with is one of several: cluster.py says when none of them is of use.
+            level = logging.INFO if self._is_bootstrap else logging.WARNING
+            log.log(level, "broker=%s is unreachable, trying again: %s", self.address, one_line(failure))
+        else:
+            lasted_s = outage.lasted_s(now_ms)
+            log.warning(
+                "broker=%s is unreachable for %.0f s and %d attempts, trying again: %s",
+                *(self.address, lasted_s, outage.attempts, one_line(failure)),
+            )
 
     def _on_connected(self, task: asyncio.Task[Connection | Exception]) -> None:
         self._connecting = None
@@ -112,6 +156,7 @@ class Links:
         self._settings = settings
         self._env = env
         self._scope = scope
+        self._outages = Outages()
         self._links: dict[tuple[int, Lane], Link] = {}
 
     def link(self, node_id: int, lane: Lane, address: Address) -> Link:
@@ -120,7 +165,7 @@ class Links:
         if link is None or link.address != address:
             if link is not None:
                 link.close()
-            link = Link(f"{node_id} {lane.value}", address, self._settings, self._env, self._scope)
+            link = Link(node_id, lane, address, self._settings, self._env, self._scope, self._outages)
             self._links[node_id, lane] = link
         return link
 

@@ -281,6 +281,17 @@ class Producer:
         return self._accumulator.append
 
     @property
+    def fatal(self) -> StreamlogError | None:
+        """Why this producer can send nothing any more, however long one waits: close it and make another.
+
+        Refused by the cluster, fenced by a newer producer with its transactional id, or a bug. None: nothing is wrong
+        that would not pass.
+        """
+        if self._fatal is None and self._transactions is not None:
+            return self._transactions.fenced
+        return self._fatal
+
+    @property
     def full(self) -> bool:
         """Whether the buffer has no room: who goes on appending should await `room` first."""
         return self._accumulator.buffered_bytes >= self._buffer_bytes_max

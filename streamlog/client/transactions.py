@@ -107,6 +107,11 @@ class Transactions:
     # -- what the producer asks
 
     @property
+    def fenced(self) -> StreamlogError | None:
+        """Why this producer is at its end, if it is."""
+        return self._why if self.state is State.FENCED else None
+
+    @property
     def unfinished(self) -> bool:
         """Whether a transaction is open that nobody has tried to end."""
         return self.state in (State.OPEN, State.BROKEN)

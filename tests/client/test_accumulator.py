@@ -423,15 +423,15 @@ def test_a_retry_that_cannot_be_sent_breaks_the_sequence() -> None:
 
 def test_a_record_that_would_make_a_batch_too_large_for_a_request_opens_the_next_one() -> None:
     """Small ones do not have to be split off again after a broker refused them together."""
-    accumulator = Accumulator(Limits(300, 400, 5, 10_000, 100, 1_000, True, Compression.NONE, None), Driver())
+    accumulator = Accumulator(Limits(900, 1_000, 5, 10_000, 100, 1_000, True, Compression.NONE, None), Driver())
     accumulator.identity = ProducerIdentity(7, 0)
-    add(accumulator, 1)
-    accumulator.append(KEY, None, b"2" * 325, 1_000, ())
+    accumulator.append(KEY, None, b"1" * 450, 1_000, ())
+    accumulator.append(KEY, None, b"2" * 480, 1_000, ())
     accumulator.close_all()
     (first,) = drained(accumulator, 0)
     accumulator.on_answer(KEY, first, 0, 0, base_offset=0)
     (second,) = drained(accumulator, 0)
     assert (first.record_count, second.record_count) == (1, 1)
-    assert contents(first) == [1]
+    assert [contents(one) for one in (first, second)] == [[int("1" * 450)], [int("2" * 480)]]
     accumulator.on_answer(KEY, second, 0, 0, base_offset=1)
     assert accumulator.buffered_bytes == 0

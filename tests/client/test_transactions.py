@@ -171,6 +171,8 @@ async def test_a_newer_producer_fences_the_older(
             await older.commit_transaction()
         with pytest.raises(ProducerFenced):
             older.begin_transaction()
+        assert isinstance(older.fatal, ProducerFenced)
+        assert newer.fatal is None
     assert await visible(cluster, env, target) == [b"alive"]
 
 
