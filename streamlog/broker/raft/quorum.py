@@ -22,17 +22,17 @@ from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.retention import delete_old_segments
 from streamlog.broker.log.waiters import OffsetWaiters
 from streamlog.broker.metadata.topic_names import CLUSTER_METADATA
-from streamlog.broker.raft.core import AppendControl, PersistElection, SoleVoter
+from streamlog.broker.raft.messages import SnapshotId
 from streamlog.broker.raft.snapshot import (
     DamagedSnapshot,
     Snapshot,
-    SnapshotId,
     decode_snapshot,
     encode_control_records,
     encode_snapshot,
     encode_values,
     parse_name,
 )
+from streamlog.broker.raft.sole_voter import AppendControl, PersistElection, SoleVoter
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError
 from streamlog.wire.internal.control import ControlType, LeaderChangeMessage

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from streamlog.broker.raft.messages import SnapshotId
 from streamlog.env import Buffer
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.internal.control import (
@@ -24,8 +25,6 @@ from streamlog.wire.internal.voters import KRaftVersionRecord, VotersRecord
 from streamlog.wire.message import Message
 from streamlog.wire.records import CorruptBatch, NeedMoreData, decode_records, encode_batch, iter_batch_headers
 
-SUFFIX: Final = ".checkpoint"
-
 BATCH_BYTES: Final = 1024 * 1024
 """Records of a snapshot are cut into batches of about this size, so that reading one needs little memory."""
 
@@ -34,17 +33,6 @@ _NAME: Final = re.compile(r"(\d{20})-(\d{10})\.checkpoint")
 
 class DamagedSnapshot(RemoteProtocolError):
     """A snapshot file that is not whole. An older one, or the log, has to do."""
-
-
-class SnapshotId(NamedTuple):
-    """Everything below `end_offset` is in the snapshot; `epoch` is that of the last record in it."""
-
-    end_offset: int
-    epoch: int
-
-    @property
-    def file_name(self) -> str:
-        return f"{self.end_offset:020d}-{self.epoch:010d}{SUFFIX}"
 
 
 class Snapshot(NamedTuple):

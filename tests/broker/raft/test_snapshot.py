@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from streamlog.broker.raft.messages import SnapshotId
 from streamlog.broker.raft.snapshot import (
     BATCH_BYTES,
     DamagedSnapshot,
-    SnapshotId,
     decode_snapshot,
     encode_snapshot,
     parse_name,
