@@ -97,7 +97,7 @@ def get(
 @click.argument("table")
 @click.option("--prefix", default="", help="Only keys that begin so.")
 @click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="Stop after so many rows.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each row; no rows, no lines.")
 @broker_option
 @click.pass_obj
 def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: int | None, as_json: bool) -> None:
@@ -107,13 +107,16 @@ def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: in
         env = real_env()
         async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
             info = await live.info(table)
+            row: dict[str, Any] | None = None
             async for key, value in live.table(table).items(prefix=prefix, limit=limit):
-                row: dict[str, Any] = {"key": key}
+                row = {"key": key}
                 if info.window_step_ms is not None:
                     start_ms = to_timestamp_ms(key[1])
                     window = {"start": iso_of(start_ms), "end": iso_of(start_ms + (info.window_size_ms or 0))}
                     row = {"key": key[0], "window": window}
                 _print_row({**row, "value": value}, as_json)
+            if row is None and not as_json:
+                click.echo(f"Table {table} of {app_id} has no rows{' that begin so' if prefix else ''}.", err=True)
 
     run(work())
 
@@ -124,7 +127,7 @@ def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: in
 @click.argument("key", required=False)
 @click.option("--prefix", default="", help="Only keys that begin so.")
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after so many changes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a change.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each change.")
 @broker_option
 @click.pass_obj
 def watch(

@@ -204,9 +204,8 @@ class Topology:
                 lines.append(f"      concurrency: {lane.concurrency}")
         for table in self.tables:
             count = "" if table.partitions is None else f", {table.partitions} partitions"
-            lines.append(
-                f"  {table.kind} table {table.name}: {table.key} -> {table.value}, from {table.changelog}{count}"
-            )
+            kind = "table" if table.kind == "table" else f"{table.kind} table"
+            lines.append(f"  {kind} {table.name}: {table.key} -> {table.value}, from {table.changelog}{count}")
         for topic in self.topics:
             count = "?" if topic.partitions is None else str(topic.partitions)
             lines.append(f"  {topic.kind} topic {topic.name}: {topic.key} -> {topic.value}, {count} partitions")

@@ -62,6 +62,7 @@ def test_the_example_of_the_readme_plans_as_it_reads() -> None:
     text = str(resolved)
     assert "agent by_origin: flights-by_origin-origin-repartition" in text
     assert "windowed table departures: raw str -> row int" in text
+    assert "\n  table delay_min: raw str -> row float" in text
 
 
 def test_dataclass_fields_are_references_too() -> None:

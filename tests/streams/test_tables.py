@@ -1,0 +1,196 @@
+"""Tables as dicts: what looks as if it worked has to work, or say in one sentence why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import streamlog
+from tests.streams.harness import TaskHarness, running
+
+Body = Callable[[Any, int], Any]
+
+
+async def processed(table: Any, app: streamlog.App, body: Body, events: int = 1) -> TaskHarness:
+    """A task whose agent called `body(table, number of the event)` for each event at 0, 1, 2... s, and committed."""
+    topic = app.topic("events", key=str, value=int)
+
+    @app.agent(topic, on_error="skip")
+    async def work(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            body(table, number)
+
+    async with running(app, {"events": 1}) as harness:
+        for number in range(events):
+            harness.feed("events", [("k", str(number), number * 1000)])
+            await harness.settle(50)
+            harness.commit()
+        return harness
+
+
+def what(harness: TaskHarness) -> list[str]:
+    return [one.failure.what for one in harness.failures]
+
+
+def windows_of(harness: TaskHarness, slot: int = 0) -> dict[Any, Any]:
+    state: Any = harness.task._states[slot]
+    return {(key, start): value for key, start, value in state.items()}
+
+
+async def test_windows_are_not_assigned_to_windows() -> None:
+    """Which of the values? It was a silent no-op."""
+    app = streamlog.App("w")
+    a = app.Table("a", key=str, value=int, default=int).tumbling(1)
+    b = app.Table("b", key=str, value=int, default=int).tumbling(1)
+
+    def body(_: object, number: int) -> None:
+        b["k"] += 5
+        if number == 0:
+            a["k"] = b["k"]
+        elif number == 1:
+            b["other"] = b["k"]
+        elif number == 2:
+            a["k"] = b["k"].current()
+
+    harness = await processed(a, app, body, events=3)
+    assert what(harness) == [
+        "table a: a['k'] = ... was given the windows of 'k' in table b, not a value: write .current() behind them",
+        "table b: b['other'] = ... was given the windows of 'k' in table b, not a value: write .current() behind them",
+    ]
+    assert windows_of(harness, 0) == {("k", 2000): 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda w: w.__iadd__(3), 10),
+        (lambda w: w.__isub__(3), 4),
+        (lambda w: w.__imul__(3), 21),
+        (lambda w: w.__itruediv__(7), 1),
+        (lambda w: w.__ifloordiv__(2), 3),
+        (lambda w: w.__imod__(4), 3),
+        (lambda w: w.__ipow__(2), 49),
+        (lambda w: w.__iand__(3), 3),
+        (lambda w: w.__ior__(8), 15),
+        (lambda w: w.__ixor__(1), 6),
+        (lambda w: w.__ilshift__(1), 14),
+        (lambda w: w.__irshift__(1), 3),
+    ],
+)
+async def test_every_augmented_assignment_works_on_windows(change: Callable[[Any], Any], wanted: int) -> None:
+    """As it does on the values of plain tables."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=int | float).tumbling(1)  # type: ignore[type-var]
+
+    def body(table: Any, _: int) -> None:
+        table["k"] = 7
+        change(table["k"])
+
+    harness = await processed(table, app, body)
+    assert what(harness) == []
+    assert windows_of(harness) == {("k", 0): wanted}
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda t: t["k"] == 5, r"compare a value: t\['k'\]\.current\(\)"),
+        (lambda t: t["k"] != 5, r"compare a value: t\['k'\]\.current\(\)"),
+        (lambda t: bool(t["k"]), r"compare a value: t\['k'\]\.current\(\)"),
+        (lambda t: list(t), r"table t has windows: iterate over its items\(\)"),
+        (lambda t: t["k"].apply(lambda value: None), r"table t: the function given to apply\(\) returned None"),
+        (lambda t: t.tumbling(1), "has no attribute 'tumbling'"),
+        (lambda t: t.table["k"], r"table t has windows: use what tumbling\(\) or hopping\(\) returned"),
+        (lambda t: t.table.__setitem__("k", 1), r"table t has windows: use what tumbling\(\) or hopping\(\) returned"),
+        (lambda t: t.table.items(), r"table t has windows: use what tumbling\(\) or hopping\(\) returned"),
+        (lambda t: t.table.__delitem__("k"), r"table t has windows: use what tumbling\(\) or hopping\(\) returned"),
+    ],
+)
+async def test_what_means_nothing_on_windows_says_so(use: Callable[[Any], Any], words: str) -> None:
+    """A comparison that is always false, a loop that never ends: both are silent."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=int, default=int).tumbling(1)
+    harness = await processed(table, app, lambda table, _: use(table))
+    assert len(what(harness)) == 1
+    assert re.search(words, what(harness)[0])
+
+
+async def test_in_asks_for_the_window_of_the_event() -> None:
+    """Without it Python would ask for t[0], t[1], t[2] and so on, for ever."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=int, default=int).tumbling(2)
+    found: list[bool] = []
+
+    def body(table: Any, number: int) -> None:
+        found.append("k" in table)
+        table["k"] += 1
+
+    harness = await processed(table, app, body, events=4)
+    assert what(harness) == []
+    assert found == [False, True, False, True]
+
+
+async def test_none_deletes_in_windows_as_in_tables() -> None:
+    """A tombstone either way."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=int).hopping(2, 1)
+
+    def body(table: Any, number: int) -> None:
+        table["k"] = 1
+        if number == 1:
+            table["k"] = None
+
+    harness = await processed(table, app, body, events=3)
+    assert what(harness) == []
+    assert windows_of(harness) == {("k", -1000): 1, ("k", 1000): 1, ("k", 2000): 1}
+
+
+async def test_a_table_is_iterated_like_a_dict() -> None:
+    """By keys. Without it Python would ask for t[0], t[1] and so on: with a default, for ever."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=int, default=int)
+
+    def body(table: Any, _: int) -> None:
+        table["a"], table["b"] = 1, 2
+        assert list(table) == ["a", "b"]
+        assert dict(table.items()) == {"a": 1, "b": 2}
+        del table["missing"]
+        assert table.pop("missing", 5) == 5
+        table["a"] = None
+        assert list(table) == ["b"]
+        table.setdefault("a", 3)
+
+    harness = await processed(table, app, body)
+    assert what(harness) == []
+    assert harness.table("t") == {"a": 3, "b": 2}
+
+
+async def test_tables_that_cannot_have_windows_say_so() -> None:
+    """Not later, by behaving like something else."""
+    app = streamlog.App("w")
+    with pytest.raises(streamlog.UserError, match="table g is global: declare another table for these windows"):
+        app.GlobalTable("g", key=str, value=int).tumbling(1)
+
+
+@pytest.mark.parametrize("use", ["read", "write", "items", "contains", "in", "iterate", "delete", "of_key"])
+def test_tables_outside_an_agent_say_where_to_read(use: str) -> None:
+    """Plain and windowed."""
+    app = streamlog.App("w")
+    plain: Any = app.Table("t", key=str, value=int, default=int)
+    windowed: Any = app.Table("u", key=str, value=int, default=int).tumbling(1)
+    uses: dict[str, Callable[[Any], Any]] = {
+        "read": lambda t: t["k"],
+        "write": lambda t: t.__setitem__("k", 1),
+        "items": lambda t: t.items(),
+        "in": lambda t: "k" in t,
+        "iterate": lambda t: list(t),
+        "delete": lambda t: t.__delitem__("k"),
+        "of_key": lambda t: t.of_key("k", 0, 1) if t is windowed else t.get("k"),
+        "contains": lambda t: t["k"].current() if t is windowed else t.pop("k"),
+    }
+    for table in (plain, windowed):
+        with pytest.raises(streamlog.UserError, match="used outside an agent|has windows: iterate"):
+            uses[use](table)
