@@ -54,7 +54,11 @@ def test_scans_are_lines(flying: Shell) -> None:
 def test_a_scan_of_nothing_says_so_to_people_and_is_no_lines_for_programs(flying: Shell) -> None:
     """One line a row, so none for none; a listing that is one document is [] then."""
     nothing = flying.run("tables", "scan", "flights", "delay_min", "--prefix", "X")
-    assert (nothing.code, nothing.out, nothing.err) == (0, "", "Table delay_min of flights has no rows that begin so.\n")
+    assert (nothing.code, nothing.out, nothing.err) == (
+        0,
+        "",
+        "Table delay_min of flights has no rows that begin so.\n",
+    )
     lines = flying.run("tables", "scan", "flights", "delay_min", "--prefix", "X", "--json")
     assert (lines.code, lines.out, lines.err) == (0, "", "")
 
