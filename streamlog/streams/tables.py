@@ -9,18 +9,21 @@ lost.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
-from datetime import timedelta
-from typing import Any, Final, Generic, NoReturn, TypeVar, overload
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, overload
 
 from streamlog.client.partitioner import partition_for_key
 from streamlog.errors import UserError
 from streamlog.serde import Serde, key_serde_for, table_value_serde_for
 from streamlog.state.changelog import changelog_topic
+from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
 from streamlog.streams.context import Cell
 from streamlog.streams.durations import milliseconds_of, window_milliseconds
 from streamlog.streams.lane import Cursor, current
+from streamlog.streams.record import to_timestamp_ms
 from streamlog.streams.topic import Topic, check_name, check_partitions
 from streamlog.streams.topology import TableKind
 
@@ -36,6 +39,21 @@ class _Missing:
 
 MISSING: Final = _Missing()
 _cursor = current.get
+
+
+class Rows(Protocol[K, V]):
+    """A table's part on one task, as `Table` uses it."""
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def contains(self, key: K) -> bool: ...
+    def items(self) -> Iterator[tuple[K, V]]: ...
+    def keys(self) -> Iterator[K]: ...
+    def values(self) -> Iterator[V]: ...
+    def set(self, key: K, value: V) -> None: ...
+    def delete(self, key: K) -> None: ...
 
 
 class Unavailable:
@@ -100,14 +118,14 @@ class Table(Generic[K, V]):
     def __getitem__(self, key: K) -> V:
         """The value of `key`, or a fresh default, which is not stored. Raises: KeyError: there is neither."""
         try:
-            value = _cursor().states[self.slot].get(key, MISSING)
-        except LookupError:
-            self._outside()
-        if value is MISSING:
+            value: V | _Missing = _cursor().states[self.slot].get(key, MISSING)
+        except (LookupError, TypeError):
+            self._misused()
+        if isinstance(value, _Missing):
             if self.default is None:
                 raise KeyError(key)
             return self.default()
-        return value  # type: ignore[no-any-return]  # states of all tables are in one list
+        return value
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -115,36 +133,43 @@ class Table(Generic[K, V]):
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: Any = None) -> Any:
         """The value of `key`, or `default`; the table's own default plays no part."""
-        return self._state().get(key, default)
+        return self._rows().get(key, default)
 
     def __contains__(self, key: K) -> bool:
-        return bool(self._state().contains(key))
+        return self._rows().contains(key)
+
+    def __iter__(self) -> Iterator[K]:
+        return self.keys()
 
     def items(self) -> Iterator[tuple[K, V]]:
         """All rows of this task's partition, sorted by the keys' bytes. Goes through the store: not for every event."""
-        return self._state().items()  # type: ignore[no-any-return]
+        return self._rows().items()
 
     def keys(self) -> Iterator[K]:
-        return self._state().keys()  # type: ignore[no-any-return]
+        return self._rows().keys()
 
     def values(self) -> Iterator[V]:
-        return self._state().values()  # type: ignore[no-any-return]
+        return self._rows().values()
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     def __setitem__(self, key: K, value: V) -> None:
-        """Raises: UserError: the key belongs to another partition, or the table follows a topic."""
+        """Set, or with None delete.
+
+        Raises: UserError: key or value do not fit their types, the key belongs to another partition, or the table
+                follows a topic.
+        """
         if value is None:
             self.__delitem__(key)
             return
         try:
             _cursor().states[self.slot].set(key, value)
-        except LookupError:
-            self._outside()
+        except (LookupError, TypeError):
+            self._misused()
 
     def __delitem__(self, key: K) -> None:
         """Deleting a key that is absent is fine: events are processed at least once."""
-        self._state().delete(key)
+        self._rows().delete(key)
 
     @overload
     def pop(self, key: K) -> V | None: ...
@@ -152,18 +177,17 @@ class Table(Generic[K, V]):
     def pop(self, key: K, default: D) -> V | D: ...
     def pop(self, key: K, default: Any = None) -> Any:
         """Delete `key` and return its value, or `default`."""
-        state = self._state()
-        value = state.get(key, default)
-        state.delete(key)
+        value = self.get(key, default)
+        del self[key]
         return value
 
     def setdefault(self, key: K, value: V) -> V:
         """The value of `key`; `value` is stored first if there is none."""
-        found = self._state().get(key, MISSING)
-        if found is MISSING:
+        found = self.get(key, MISSING)
+        if isinstance(found, _Missing):
             self[key] = value
-            return value
-        return found  # type: ignore[no-any-return]
+            return self.get(key, value)
+        return found
 
     # --- windows --------------------------------------------------------------------------------------------------
 
@@ -200,8 +224,8 @@ class Table(Generic[K, V]):
     def _with(
         self, size_ms: int, step_ms: int, grace: float | timedelta | None, expires: float | timedelta | None
     ) -> WindowedTable[K, V]:
-        if self.source is not None or self._windowed is not None:
-            reason = "follows a topic" if self.source is not None else "has windows already"
+        if self.kind not in ("table", "set"):
+            reason = {"source": "follows a topic", "global": "is global"}.get(self.kind, "has windows already")
             raise UserError(f"table {self.name} {reason}: declare another table for these windows")
         self.windows = Windows(size_ms, step_ms, _span_ms(grace, "grace="), _span_ms(expires, "expires="))
         self.kind = "windowed"
@@ -210,20 +234,23 @@ class Table(Generic[K, V]):
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _state(self) -> Any:
-        try:
-            return _cursor().states[self.slot]
-        except LookupError:
-            self._outside()
+    def _rows(self) -> Rows[K, V]:
+        cursor = _cursor(None)
+        if cursor is None or self.windows is not None:
+            self._misused()
+        rows: Rows[K, V] = cursor.states[self.slot]  # states of all tables are in one list
+        return rows
 
-    def _outside(self) -> NoReturn:
-        raise UserError(
-            f"table {self.name} was used outside an agent: its rows belong to the tasks of the workers. Read them with "
-            f"streamlog.connect(..., app={self._cell.app_id!r}) or app.query({self.name!r}); write them in an agent"
-        )
+    def _misused(self) -> NoReturn:
+        """Say what is wrong; anything else goes on as the exception that it is."""
+        if self.windows is not None:
+            raise UserError(f"table {self.name} has windows: use what tumbling() or hopping() returned")
+        if _cursor(None) is None:
+            raise UserError(_used_outside(self.name, self._cell))
+        raise  # noqa: PLE0704  # it is called where an exception is being handled
 
     def _lookup(self, key: K) -> V | None:
-        return self._state().get(key)  # type: ignore[no-any-return]
+        return self._rows().get(key)
 
 
 class SetTable(Table[K, "frozenset[V]"], Generic[K, V]):
@@ -256,19 +283,22 @@ class GlobalTable(Table[K, V]):
 
     kind = "global"
 
-    def _state(self) -> Any:
+    def _rows(self) -> Rows[K, V]:
         cursor = _cursor(None)
-        if cursor is not None:
-            return cursor.states[self.slot]
-        return self._cell.get(f"reading global table {self.name}").global_state(self.name)
+        rows: Rows[K, V] = (
+            self._cell.get(f"reading global table {self.name}").global_state(self.name)
+            if cursor is None
+            else cursor.states[self.slot]
+        )
+        return rows
 
     def __getitem__(self, key: K) -> V:
-        value = self._state().get(key, MISSING)
-        if value is MISSING:
+        value = self._rows().get(key, MISSING)
+        if isinstance(value, _Missing):
             if self.default is None:
                 raise KeyError(key)
             return self.default()
-        return value  # type: ignore[no-any-return]
+        return value
 
     def __setitem__(self, key: K, value: V) -> None:
         self._append(key, None if value is None else self.value_serde.encode(value))
@@ -276,10 +306,12 @@ class GlobalTable(Table[K, V]):
     def __delitem__(self, key: K) -> None:
         self._append(key, None)
 
-    def pop(self, key: K, default: Any = None) -> Any:
-        value = self.get(key, default)
-        del self[key]
-        return value
+    def setdefault(self, key: K, value: V) -> V:
+        found = self.get(key, MISSING)
+        if isinstance(found, _Missing):
+            self[key] = value  # which is not seen yet
+            return value
+        return found
 
     def _append(self, key: K, value: bytes | None) -> None:
         if self.source is not None:
@@ -310,14 +342,24 @@ class WindowedTable(Generic[K, V]):
         try:
             cursor = _cursor()
         except LookupError:
-            self.table._outside()
+            self._outside()
         return WindowSet(self.table, self.windows, cursor, key)
 
     def __setitem__(self, key: K, value: V | WindowSet[K, V]) -> None:
-        """Set every window that contains the event's time. `table[key] += 1` ends here with its windows written
-        already."""
-        if not isinstance(value, WindowSet):
-            self[key].apply(lambda _: value)
+        """Set every window that contains the event's time; with None, delete them. `table[key] += 1` ends here with
+        its windows written already."""
+        if isinstance(value, WindowSet):
+            if value.table is not self.table or value.key != key:
+                raise UserError(
+                    f"table {self.name}: {self.name}[{key!r}] = ... was given {value!r}, not a value: write .current() "
+                    "behind them"
+                )
+        elif value is None:
+            del self[key]
+        else:
+            windows = self[key]
+            for start_ms in windows._admitted():
+                windows._state.set(key, start_ms, value)
 
     def __delitem__(self, key: K) -> None:
         """Delete the windows that contain the event's time."""
@@ -325,26 +367,64 @@ class WindowedTable(Generic[K, V]):
         for start_ms in windows._admitted():
             windows._state.delete(key, start_ms)
 
+    def __contains__(self, key: K) -> bool:
+        """Whether the newest window that contains the event's time has a value."""
+        windows = self[key]
+        return windows._state.get(key, windows._start_ms(windows._event_ms()), MISSING) is not MISSING
+
+    def __iter__(self) -> Iterator[K]:
+        raise UserError(
+            f"table {self.name} has windows: iterate over its items(), which gives key, window start and value"
+        )
+
     def of_key(self, key: K, since_ms: int, until_ms: int) -> list[tuple[int, V]]:
         """The windows of a key that start in [since_ms, until_ms), oldest first, as (start, value)."""
-        return list(self.table._state().of_key(key, since_ms, until_ms))
+        return list(self._rows().of_key(key, since_ms, until_ms))
 
     def items(self) -> Iterator[tuple[K, int, V]]:
         """All rows of this task's partition as (key, window start in ms, value)."""
-        return self.table._state().items()  # type: ignore[no-any-return]
+        return self._rows().items()
+
+    def _rows(self) -> WindowedState[K, V]:
+        cursor = _cursor(None)
+        if cursor is None:
+            self._outside()
+        rows: WindowedState[K, V] = cursor.states[self.table.slot]
+        return rows
+
+    def _outside(self) -> NoReturn:
+        raise UserError(_used_outside(self.name, self.table._cell))
 
 
 class WindowSet(Generic[K, V]):
     """The windows of one key around the current event."""
 
-    __slots__ = ("_cursor", "_default", "_state", "_windows", "key")
+    __slots__ = ("_cursor", "_default", "_state", "_windows", "key", "table")
 
     def __init__(self, table: Table[K, V], windows: Windows, cursor: Cursor, key: K) -> None:
         self.key = key
+        self.table = table
         self._cursor = cursor
         self._windows = windows
         self._default = table.default
-        self._state = cursor.states[table.slot]
+        self._state: WindowedState[K, V] = cursor.states[table.slot]
+
+    def __repr__(self) -> str:
+        return f"the windows of {self.key!r} in table {self.table.name}"
+
+    # Several values are neither equal to one nor true, and saying False would be silent.
+
+    def __eq__(self, other: object) -> bool:
+        self._no_value()
+
+    __hash__ = None  # type: ignore[assignment]  # as Python sets it for a class with __eq__
+
+    def __bool__(self) -> bool:  # noqa: PLE0304  # it does not return
+        self._no_value()
+
+    def _no_value(self) -> NoReturn:
+        name = f"{self.table.name}[{self.key!r}]"
+        raise UserError(f"{name} is a set of windows; compare a value: {name}.current()")
 
     # --- writing: every window that contains the event's time, unless it is closed already ------------------------
 
@@ -354,7 +434,13 @@ class WindowSet(Generic[K, V]):
         state, key = self._state, self.key
         for start_ms in self._admitted():
             value = state.get(key, start_ms, MISSING)
-            state.set(key, start_ms, change(self._fresh() if value is MISSING else value))
+            changed = change(self._fresh() if isinstance(value, _Missing) else value)
+            if changed is None:
+                raise UserError(
+                    f"table {self.table.name}: the function given to apply() returned None; it has to return the new "
+                    "value. Delete windows with del"
+                )
+            state.set(key, start_ms, changed)
         return self
 
     def __iadd__(self, other: V) -> WindowSet[K, V]:
@@ -365,13 +451,37 @@ class WindowSet(Generic[K, V]):
         return self
 
     def __isub__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: value - other)  # type: ignore[operator]
+        return self.apply(lambda value: operator.sub(value, other))
 
     def __imul__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: value * other)  # type: ignore[operator]
+        return self.apply(lambda value: operator.mul(value, other))
+
+    def __itruediv__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.truediv(value, other))
+
+    def __ifloordiv__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.floordiv(value, other))
+
+    def __imod__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.mod(value, other))
+
+    def __ipow__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.pow(value, other))
+
+    def __iand__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.and_(value, other))
 
     def __ior__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: value | other)  # type: ignore[operator]
+        return self.apply(lambda value: operator.or_(value, other))
+
+    def __ixor__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.xor(value, other))
+
+    def __ilshift__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.lshift(value, other))
+
+    def __irshift__(self, other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operator.rshift(value, other))
 
     # --- reading: one window --------------------------------------------------------------------------------------
 
@@ -383,10 +493,8 @@ class WindowSet(Generic[K, V]):
         """The window that was current `ago` (seconds) before the event."""
         return self._at_ms(self._event_ms() - milliseconds_of(ago, "delta()"))
 
-    def at(self, moment: Any) -> V:
+    def at(self, moment: datetime | float) -> V:
         """The newest window that contains `moment`: a datetime, ms as int or seconds as float."""
-        from streamlog.streams.record import to_timestamp_ms
-
         return self._at_ms(to_timestamp_ms(moment))
 
     def now(self) -> V:
@@ -394,9 +502,11 @@ class WindowSet(Generic[K, V]):
         return self._at_ms(self._cursor.lane.wall_ms())
 
     def _at_ms(self, timestamp_ms: int) -> V:
-        start_ms = timestamp_ms - timestamp_ms % self._windows.step_ms
-        value = self._state.get(self.key, start_ms, MISSING)
-        return self._fresh() if value is MISSING else value
+        value = self._state.get(self.key, self._start_ms(timestamp_ms), MISSING)
+        return self._fresh() if isinstance(value, _Missing) else value
+
+    def _start_ms(self, timestamp_ms: int) -> int:
+        return timestamp_ms - timestamp_ms % self._windows.step_ms
 
     def _fresh(self) -> V:
         if self._default is None:
@@ -409,7 +519,7 @@ class WindowSet(Generic[K, V]):
         return self._cursor.timestamp_ms
 
     def _admitted(self) -> list[int]:
-        return self._state.admit(self._event_ms())  # type: ignore[no-any-return]
+        return self._state.admit(self._event_ms())
 
 
 def key_check(table: Table[Any, Any], partition: int, partitions: int) -> Callable[[bytes], None]:
@@ -435,6 +545,13 @@ def key_check(table: Table[Any, Any], partition: int, partitions: int) -> Callab
         )
 
     return check
+
+
+def _used_outside(table: str, cell: Cell) -> str:
+    return (
+        f"table {table} was used outside an agent: its rows belong to the tasks of the workers. Read them with "
+        f"streamlog.connect(..., app={cell.app_id!r}) or app.query({table!r}); write them in an agent"
+    )
 
 
 def _span_ms(span: float | timedelta | None, what: str) -> int | None:
