@@ -450,38 +450,41 @@ class WindowSet(Generic[K, V]):
         self._state.add(self.key, cursor.reading.timestamps_ms[cursor.index], other, self._default or self._fresh)
         return self
 
+    def _each(self, operate: Callable[[Any, Any], Any], other: V) -> WindowSet[K, V]:
+        return self.apply(lambda value: operate(value, other))
+
     def __isub__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.sub(value, other))
+        return self._each(operator.sub, other)
 
     def __imul__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.mul(value, other))
+        return self._each(operator.mul, other)
 
     def __itruediv__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.truediv(value, other))
+        return self._each(operator.truediv, other)
 
     def __ifloordiv__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.floordiv(value, other))
+        return self._each(operator.floordiv, other)
 
     def __imod__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.mod(value, other))
+        return self._each(operator.mod, other)
 
     def __ipow__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.pow(value, other))
+        return self._each(operator.pow, other)
 
     def __iand__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.and_(value, other))
+        return self._each(operator.and_, other)
 
     def __ior__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.or_(value, other))
+        return self._each(operator.or_, other)
 
     def __ixor__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.xor(value, other))
+        return self._each(operator.xor, other)
 
     def __ilshift__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.lshift(value, other))
+        return self._each(operator.lshift, other)
 
     def __irshift__(self, other: V) -> WindowSet[K, V]:
-        return self.apply(lambda value: operator.rshift(value, other))
+        return self._each(operator.rshift, other)
 
     # --- reading: one window --------------------------------------------------------------------------------------
 
