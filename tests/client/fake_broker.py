@@ -67,6 +67,7 @@ class FakeBroker:
         self.batches: dict[int, bytes] = {}  # fetch offset -> what is answered there
         self.error_code = ErrorCode.NONE  # of the next fetches
         self.epoch_end: tuple[int, int] = (0, 0)  # answer of OffsetForLeaderEpoch: epoch, end offset
+        self.mute = False  # takes connections and answers nothing, as a stopped process does
         self.fetches = 0
         self.joined = asyncio.Event()  # set when a JoinGroup has come; it is never answered
         self.leave_codes: list[ErrorCode] = []  # of the next LeaveGroups
@@ -74,6 +75,8 @@ class FakeBroker:
 
     def answer(self, request: Request) -> Response | None:
         """None: no answer yet (a fetch that waits)."""
+        if self.mute:
+            return None
         match request.api_key:
             case ApiKey.API_VERSIONS:
                 keys = [API_TABLE[key] for key in SERVED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import pytest
@@ -54,14 +53,13 @@ async def test_a_broker_that_is_not_there_is_named_in_the_log_at_once(
 
 async def test_a_broker_that_does_not_answer_is_named_while_we_wait(env: Env, caplog: pytest.LogCaptureFixture) -> None:
     """A host that drops packets, or a process that is stopped: connecting takes ten seconds, the log does not."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)  # a mute peer
-    port = server.sockets[0].getsockname()[1]
-    cluster = Cluster(f"127.0.0.1:{port}", env, ConnectionSettings(connect_slow_ms=50))
-    with caplog.at_level(logging.WARNING, "streamlog.client"), pytest.raises(BrokerUnreachable):
-        await cluster.open(timeout_ms=500)
-    await cluster.close()
-    server.close()
-    assert f"broker=127.0.0.1:{port} has not answered for 0.05 s; giving it up to 10 s" in caplog.text
+    async with fake_broker() as broker:
+        broker.mute = True
+        cluster = Cluster(f"127.0.0.1:{broker.port}", env, ConnectionSettings(connect_slow_ms=50))
+        with caplog.at_level(logging.WARNING, "streamlog.client"), pytest.raises(BrokerUnreachable):
+            await cluster.open(timeout_ms=500)
+        await cluster.close()
+        assert f"broker=127.0.0.1:{broker.port} has not answered for 0.05 s; giving it up to 10 s" in caplog.text
 
 
 async def test_a_broker_that_comes_back_is_said_to_be_back(env: Env, caplog: pytest.LogCaptureFixture) -> None:
