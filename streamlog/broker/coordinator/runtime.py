@@ -39,6 +39,9 @@ COMMIT_TIMEOUT_MS = 5_000
 """How long replies wait for their records (Kafka's offsets.commit.timeout.ms): below the 30 s that clients wait, so
 that they learn of the trouble from us."""
 
+LOAD_PAUSE_MS = 1
+"""Other tasks get at least this much between two chunks of a log that is folded."""
+
 RELOAD_PAUSE_MS = 500
 """Between dropping a shard and folding it anew: a log that refuses every append must not cost a fold per request."""
 
@@ -282,6 +285,7 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         try:
             async for data in live.log.read():
                 fold_batches(data, self._codec, live.shard)
+                await asyncio.sleep(LOAD_PAUSE_MS / 1000)
         except Exception:
             # Damage, or a disk that went away. Serving what was read so far would forget commits; serve nothing.
             live.phase = Phase.CLOSED

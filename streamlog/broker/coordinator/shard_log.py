@@ -55,7 +55,7 @@ class ShardLog(Protocol):
     def read(self) -> AsyncIterator[bytes]:
         """All batches from the log's start to its end as of now, in chunks of whole batches.
 
-        Gives other tasks their turn between chunks. Raises: KafkaError.
+        Whoever folds them gives other tasks their turn in between. Raises: KafkaError.
         """
         ...
 

@@ -93,21 +93,27 @@ def load(
     Raises: DamagedLog: promised bytes are gone or wrong; nothing was cut. OSError.
     """
     report = RecoveryReport()
-    if recovery_point == 0 and set(storage.list(directory)) <= {PARTITION_METADATA_FILE}:
+    # A broker of a thousand partitions starts in the time that their system calls take: one listing each.
+    names = storage.list(directory)
+    if recovery_point == 0 and set(names) <= {PARTITION_METADATA_FILE}:
         return _begin(storage, directory, config, report, log_start_offset, now_ms)
-    finish_interrupted(storage, directory, config, report, now_ms)
-    segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
-    epochs = _load_epochs(storage, directory, segments, report)
+    names = finish_interrupted(storage, directory, config, report, now_ms, names)
+    segments = _open_segments(storage, directory, config, log_start_offset, now_ms, names)
+    epochs = _load_epochs(storage, directory, segments, report, LEADER_EPOCH_FILE in names)
+    snapshots = _base_offsets(names, SNAPSHOT_SUFFIX)
     if not may_have_gaps:
         _check_no_gaps(segments, recovery_point)
     # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
     was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
     if was_clean:
         aborted_of(storage, directory, segments, len(segments) - 1, now_ms)
-        producers = rebuild_producers(storage, directory, segments, segments.active.next_offset, now_ms)
+        end_offset = segments.active.next_offset
+        producers = rebuild_producers(storage, directory, segments, end_offset, now_ms, snapshots=snapshots)
     else:
         epochs.truncate_from_end(recovery_point)
-        recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, now_ms)
+        recovery = _Recovery(
+            storage, directory, segments, epochs, report, recovery_point, may_have_gaps, now_ms, snapshots
+        )
         producers = recovery.run()
     if segments.active.next_offset < recovery_point:
         raise DamagedLog(
@@ -130,18 +136,19 @@ def _begin(
 ) -> LoadedLog:
     """The log of a directory that holds none yet.
 
-    Recovery would come to the same; but topics come with dozens of partitions, and each would cost it five listings.
+    Recovery would come to the same; but topics come with dozens of partitions, and each would look for what is
+    not there.
     """
-    segments = _open_segments(storage, directory, config, log_start_offset, now_ms)
+    segments = _open_segments(storage, directory, config, log_start_offset, now_ms, [])
     producers = ProducerState()
     producers.end_offset = log_start_offset
     return LoadedLog(segments, EpochCache(), producers, report, log_start_offset, was_clean=False)
 
 
 def _open_segments(
-    storage: Storage, directory: str, config: LogConfig, log_start_offset: int, now_ms: int
+    storage: Storage, directory: str, config: LogConfig, log_start_offset: int, now_ms: int, names: list[str]
 ) -> SegmentList:
-    base_offsets = _base_offsets(storage.list(directory), LOG_SUFFIX)
+    base_offsets = _base_offsets(names, LOG_SUFFIX)
     create = not base_offsets
     segments = [
         Segment(
@@ -183,11 +190,13 @@ def _check_no_gaps(segments: SegmentList, recovery_point: int) -> None:
             )
 
 
-def _load_epochs(storage: Storage, directory: str, segments: SegmentList, report: RecoveryReport) -> EpochCache:
+def _load_epochs(
+    storage: Storage, directory: str, segments: SegmentList, report: RecoveryReport, has_file: bool
+) -> EpochCache:
     path = f"{directory}/{LEADER_EPOCH_FILE}"
     if all(segment.size_bytes == 0 for segment in segments):
         return EpochCache()
-    if storage.exists(path):
+    if has_file:
         try:
             return EpochCache(decode_epochs(storage.read_bytes(path)))
         except DamagedCheckpoint:
@@ -207,10 +216,9 @@ def _load_epochs(storage: Storage, directory: str, segments: SegmentList, report
 
 
 def finish_interrupted(
-    storage: Storage, directory: str, config: LogConfig, report: RecoveryReport, now_ms: int
-) -> None:
-    """Bring deletions and compaction swaps to their end."""
-    names = storage.list(directory)
+    storage: Storage, directory: str, config: LogConfig, report: RecoveryReport, now_ms: int, names: list[str]
+) -> list[str]:
+    """Bring deletions and compaction swaps to their end. `names` are in the directory; returns which are afterwards."""
     for name in names:
         if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, ".tmp")):
             storage.remove(f"{directory}/{name}")
@@ -218,20 +226,28 @@ def finish_interrupted(
     for base_offset in _base_offsets(names, LOG_SUFFIX + SWAP_SUFFIX):
         _finish_swap(storage, directory, config, base_offset, now_ms)
         report.finished.append(file_name(base_offset, LOG_SUFFIX + SWAP_SUFFIX))
-    _remove_orphans(storage, directory)
+    if report.finished:
+        names = storage.list(directory)
+    return storage.list(directory) if _remove_orphans(storage, directory, names) else names
 
 
-def _remove_orphans(storage: Storage, directory: str) -> None:
-    """Indexes whose log is gone, and swap indexes whose log never became a swap file: the log is renamed last."""
-    names = storage.list(directory)
+def _remove_orphans(storage: Storage, directory: str, names: list[str]) -> bool:
+    """Indexes whose log is gone, and swap indexes whose log never became a swap file: the log is renamed last.
+
+    Says whether there were any.
+    """
+    removed = False
     logs = set(_base_offsets(names, LOG_SUFFIX))
     for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
         orphans = [offset for offset in _base_offsets(names, suffix) if offset not in logs]
         for base_offset in orphans:
             storage.remove(f"{directory}/{file_name(base_offset, suffix)}")
+            removed = True
     for name in names:
         if name.endswith(SWAP_SUFFIX):
             storage.remove(f"{directory}/{name}")
+            removed = True
+    return removed
 
 
 def _finish_swap(storage: Storage, directory: str, config: LogConfig, base_offset: int, now_ms: int) -> None:
@@ -271,7 +287,9 @@ class _Recovery:
         recovery_point: int,
         may_have_gaps: bool,
         now_ms: int,
+        snapshots: list[int],
     ) -> None:
+        self._snapshots = snapshots
         self._storage = storage
         self._directory = directory
         self._segments = segments
@@ -294,6 +312,7 @@ class _Recovery:
             self._recovery_point,
             self._now_ms,
             stop_offset=segments[first].next_offset,
+            snapshots=self._snapshots,
         )
         number = first
         while number < len(segments):
@@ -306,7 +325,8 @@ class _Recovery:
                 self._remove_from(number)
         for segment in list(segments)[first:-1]:
             segment.finish()
-        remove_snapshots(self._storage, self._directory, above=self._recovery_point)
+        if self._snapshots and self._snapshots[-1] > self._recovery_point:
+            remove_snapshots(self._storage, self._directory, above=self._recovery_point)
         self._rebuild_lost_aborted(first)
         self._producers.note_seen(self._now_ms)
         return self._producers
@@ -417,12 +437,16 @@ def rebuild_producers(
     now_ms: int,
     *,
     stop_offset: int | None = None,
+    snapshots: list[int] | None = None,
 ) -> ProducerState:
     """Producer state from the newest usable snapshot at or below `end_offset` and the batches behind it.
 
-    The batches are folded in up to `stop_offset`, by default `end_offset`. Damaged snapshots are removed.
+    The batches are folded in up to `stop_offset`, by default `end_offset`. Damaged snapshots are removed. `snapshots`
+    are those in the directory, for who has just listed it.
     """
-    producers = _newest_snapshot(storage, directory, end_offset, now_ms)
+    if snapshots is None:
+        snapshots = snapshot_offsets(storage, directory)
+    producers = _newest_snapshot(storage, directory, snapshots, end_offset, now_ms)
     if producers is None:
         producers = ProducerState()
         producers.end_offset = segments[0].base_offset
@@ -437,8 +461,10 @@ def rebuild_producers(
     return producers
 
 
-def _newest_snapshot(storage: Storage, directory: str, end_offset: int, now_ms: int) -> ProducerState | None:
-    for offset in reversed(_base_offsets(storage.list(directory), SNAPSHOT_SUFFIX)):
+def _newest_snapshot(
+    storage: Storage, directory: str, snapshots: list[int], end_offset: int, now_ms: int
+) -> ProducerState | None:
+    for offset in reversed(snapshots):
         if offset > end_offset:
             continue
         path = f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"

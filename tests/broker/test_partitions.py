@@ -1,0 +1,98 @@
+"""Topics of many partitions: created a few at a time, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from streamlog.broker.node import Node
+from streamlog.broker.partitions import CREATE_AT_ONCE
+from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse, DeleteTopicState
+from streamlog.wire.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+)
+from streamlog.wire.messages.produce import ProduceResponse
+from tests.broker.batches import new_batch, produce_request
+from tests.broker.running import RawClient, client_of, make_topic, running_node
+
+MANY = 40 * CREATE_AT_ONCE
+
+
+def directories(path: Path, topic: str) -> int:
+    return sum(1 for one in path.iterdir() if one.name.startswith(f"{topic}-") and not one.name.endswith("-delete"))
+
+
+async def produce(client: RawClient, topic: str, partition: int) -> int:
+    """The error code."""
+    request = produce_request(topic, new_batch(b"v"), partition=partition)
+    answer = await client.ask(request, 12, ProduceResponse)
+    assert isinstance(answer, ProduceResponse)
+    return answer.responses[0].partition_responses[0].error_code
+
+
+async def all_created(path: Path, topic: str, count: int) -> None:
+    async with asyncio.timeout(20):
+        while directories(path, topic) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_partition_serves_before_its_turn_to_be_created(tmp_path: Path) -> None:
+    """The last one, as soon as the topic is there."""
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=MANY)
+        assert directories(tmp_path, "t") < MANY
+        assert await produce(client, "t", MANY - 1) == 0
+        assert await produce(client, "t", MANY) == 3
+        await all_created(tmp_path, "t", MANY)
+        assert sum(1 for _ in node.broker.partitions) == MANY
+
+
+async def test_a_stop_in_between_creates_the_rest_at_the_next_start(tmp_path: Path) -> None:
+    """Clean or not, what was written is there."""
+    for topic, is_clean in (("a", True), ("b", False)):
+        node: Node
+        async with running_node(tmp_path) as node, client_of(node) as client:
+            await make_topic(client, topic, partitions=MANY)
+            assert await produce(client, topic, MANY - 1) == 0
+            assert directories(tmp_path, topic) < MANY
+        if not is_clean:
+            (tmp_path / ".kafka_cleanshutdown").unlink()
+    async with running_node(tmp_path) as node:
+        for topic in ("a", "b"):
+            assert directories(tmp_path, topic) == MANY
+            last = node.broker.partitions.find(topic, MANY - 1)
+            assert last is not None
+            assert last.log.log_end_offset == 1
+
+
+async def test_a_topic_deleted_while_it_is_created_leaves_nothing(tmp_path: Path) -> None:
+    """Nor does its successor of the same name suffer."""
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=MANY)
+        request = DeleteTopicsRequest(topics=[DeleteTopicState(name="t")])
+        answer = await client.ask(request, 6, DeleteTopicsResponse)
+        assert isinstance(answer, DeleteTopicsResponse)
+        assert answer.responses[0].error_code == 0
+        await make_topic(client, "t", partitions=MANY // 2)
+        assert await produce(client, "t", MANY // 2) == 3
+        await all_created(tmp_path, "t", MANY // 2)
+        ids = {partition.topic_id for partition in node.broker.partitions}
+        assert ids == {node.broker.image.topics["t"].id}
+
+
+async def test_a_config_that_changes_meanwhile_counts_for_all(tmp_path: Path) -> None:
+    """For those that are there and for those to come."""
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=MANY)
+        change = AlterableConfig(name="retention.ms", config_operation=0, value="12345")
+        request = IncrementalAlterConfigsRequest(
+            resources=[AlterConfigsResource(resource_type=2, resource_name="t", configs=[change])]
+        )
+        answer = await client.ask(request, 1, IncrementalAlterConfigsResponse)
+        assert isinstance(answer, IncrementalAlterConfigsResponse)
+        assert answer.responses[0].error_code == 0
+        await all_created(tmp_path, "t", MANY)
+        assert {partition.log.config.retention_ms for partition in node.broker.partitions} == {12345}
