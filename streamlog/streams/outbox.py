@@ -3,12 +3,17 @@ committed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from streamlog.client.partitioner import partition_for_key
 from streamlog.client.producer import Producer
-from streamlog.errors import UserError
+from streamlog.client.values import TopicPartition
+from streamlog.errors import StreamlogError, UserError
 from streamlog.streams.context import Sender
+
+log = logging.getLogger(__name__)
 
 _NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
 
@@ -29,13 +34,49 @@ def refused_time(topic: str, timestamp_ms: int) -> UserError:
 
 
 class ProducerOutbox:
-    """An `Outbox` over a producer. Topics have to be known before records are placed by key."""
+    """An `Outbox` over a producer. Topics have to be known before records are placed by key.
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    A producer that has ended is replaced; who holds a `sender` needs a new one then.
+    """
+
+    def __init__(self, make: Callable[[], Producer]) -> None:
+        """`make` gives a producer that is not open."""
+        self._make = make
+        self._producer = producer = make()
         self._append = producer.append
         self._counts: dict[str, int] = {}  # partitions of known topics
         self._senders: dict[str, Sender] = {}
+
+    async def open(self) -> None:
+        """Raises: BrokerUnreachable."""
+        await self._producer.open()
+
+    async def close(self) -> None:
+        """Send what is left. Raises: what was not acknowledged."""
+        await self._producer.close()
+
+    async def renew(self) -> bool:
+        """Replace the producer if it has ended; whether it had. What it did not send is lost.
+
+        Raises: StreamlogError: no other can be had now; the old one stays.
+        """
+        ended = self._producer
+        if ended.fatal is None:
+            return False
+        log.warning("the producer has ended and is replaced: %s", ended.fatal)
+        fresh = self._make()
+        await fresh.open()
+        try:
+            for topic in self._counts:
+                await fresh.partitions(topic)
+        except BaseException:
+            await fresh.close()
+            raise
+        self._producer, self._append = fresh, fresh.append
+        self._senders.clear()
+        with suppress(StreamlogError):  # it says again why it ended
+            await ended.close()
+        return True
 
     async def know_topic(self, topic: str) -> int:
         """Learn how many partitions a topic has. Raises: KafkaError: it does not exist."""
@@ -83,6 +124,10 @@ class ProducerOutbox:
 
         self._senders[topic] = send
         return send
+
+    def acked_offset(self, partition: TopicPartition) -> int | None:
+        """See `Producer.acked_offset`."""
+        return self._producer.acked_offset(partition)
 
     @property
     def full(self) -> bool:

@@ -242,18 +242,15 @@ class Worker:
             create_declared=self._create_declared,
             embedded=self._embedded,
         )
-        producer = Producer(
-            self.broker, env=env, linger_ms=LINGER_MS, auto_create_topics=False, connection=self._connection
-        )
-        await producer.open()
-        self._closers.append(lambda: self._close_producer(producer))
-        self._outbox = ProducerOutbox(producer)
+        outbox = self._outbox = ProducerOutbox(self._make_producer)
+        await outbox.open()
+        self._closers.append(lambda: self._close_outbox(outbox))
         for node in self.topology.topics:
             await self._outbox.know_topic(node.name)
         self._replies = Replies(program.id, self.broker, env, admin, self._outbox, self._connection)
         self._closers.append(self._replies.close)
-        pump = Pump(lambda: not producer.full, lambda: self._on_blocked(pump))
-        self._committer = Committer(self._outbox, producer, self._commit_offsets, env.clock, env.offload)
+        pump = Pump(lambda: not outbox.full, lambda: self._on_blocked(pump))
+        self._committer = Committer(self._outbox, outbox, self._commit_offsets, env.clock, env.offload)
         reader = await self._open_reader()
         restorer = Restorer(reader, env)
         self._closers.append(restorer.close)
@@ -319,9 +316,14 @@ class Worker:
             fetching.cancel()
             await asyncio.wait([fetching])
 
-    async def _close_producer(self, producer: Producer) -> None:
+    def _make_producer(self) -> Producer:
+        return Producer(
+            self.broker, env=self.env, linger_ms=LINGER_MS, auto_create_topics=False, connection=self._connection
+        )
+
+    async def _close_outbox(self, outbox: ProducerOutbox) -> None:
         try:
-            await producer.close()
+            await outbox.close()
         except StreamlogError as error:
             log.warning("app=%s last outputs were not acknowledged: %s", self.program.id, error)
 
@@ -504,7 +506,8 @@ class Worker:
                 await self._committer.commit(lambda: assignment.running)
             except CommitFailed as failed:
                 self._trouble = f"committing: {failed}"
-                await assignment.reset(failed.tasks, failed.cause)
+                lost = await self._renew_outbox()
+                await assignment.reset(list(assignment.tasks.values()) if lost else failed.tasks, failed.cause)
             except StreamlogError as error:
                 # A rebalance is under way, or the coordinator is away: the next commit brings the offsets along.
                 log.info("app=%s offsets were not taken by the group: %s", self.program.id, error)
@@ -512,6 +515,15 @@ class Worker:
                 if self._trouble is not None and self._trouble.startswith("committing"):
                     self._trouble = None
             due_ms = began_ms + max(interval_ms, COMMIT_PAUSE_FACTOR * self._committer.stats.work_ms)
+
+    async def _renew_outbox(self) -> bool:
+        """Whether the producer had ended, and with it the way to send of every task there is."""
+        assert self._outbox is not None, "made before the loops start"
+        try:
+            return await self._outbox.renew()
+        except StreamlogError as error:
+            log.warning("app=%s no new producer yet: %s", self.program.id, error)
+            return False
 
     async def _until_commit(self, due_ms: int) -> None:
         left_ms = due_ms - self.env.clock.mono_ms()

@@ -11,7 +11,10 @@ import pytest
 
 import streamlog
 from streamlog.client.admin import Admin, NewTopic
+from streamlog.client.producer import Producer
 from streamlog.env import real_env
+from streamlog.errors import EnvironmentFailure
+from streamlog.state.query import TableReader
 from streamlog.streams.worker import Worker
 from tests.streams.live import LiveBroker, live_broker
 from tests.streams.words import PARTITIONS, counts_in, send_lines, until, until_counted, word_count
@@ -324,3 +327,40 @@ def rows_of(worker: Worker, table: str) -> dict[object, object]:
     for reader in worker.query(table).values():
         rows.update(reader.scan().rows)
     return rows
+
+
+async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_path: Path) -> None:
+    """Whatever ended it, the tasks begin again at what is committed, with another one."""
+    app = streamlog.App("renewed", partitions=2, commit_interval_ms=50)
+    numbers = app.topic("numbers", key=str, value=int, partitions=2)
+    doubles = app.topic("doubles", key=str, value=int, partitions=2)
+    counts = app.Table("counts", key=str, value=int, default=int)
+
+    @app.agent(numbers)
+    async def double(stream: streamlog.Stream[str, int]) -> None:
+        async for key, value in stream.items():
+            counts[key] += 1
+            await doubles.send(2 * value, key=key)
+
+    def rows() -> dict[str, int]:
+        readers = worker.query("counts").values()
+        return {key: value for one in readers if isinstance(one, TableReader) for key, value in one.scan().rows}
+
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")) as worker:
+        for number in range(10):
+            await numbers.send(number, key=str(number))
+        await until(lambda: len(rows()) == 10)
+        commits = worker.status().commits
+        await until(lambda: worker.status().commits > commits + 1)
+        assert worker._outbox is not None
+        ended = worker._outbox._producer
+        ended._end(EnvironmentFailure("something in it failed"))
+        async with Producer(broker.address, env=real_env()) as other:
+            for number in range(10, 20):
+                await other.send("numbers", str(number).encode(), key=str(number).encode())
+        await until(lambda: len(rows()) == 20)
+        assert set(rows().values()) == {1}
+        await until(lambda: worker.status().healthy)
+        await numbers.send(20, key="20")
+        await until(lambda: len(rows()) == 21)
+        assert worker._outbox._producer is not ended
