@@ -72,6 +72,8 @@ class Committer:
         offload: Offload,
     ) -> None:
         self.stats = CommitStats()
+        self.in_group: dict[TopicPartition, tuple[str, int]] = {}
+        """Which life of its task had which offset taken by the group last, exclusive."""
         self._outbox = outbox
         self._acknowledged = acknowledged
         self._commit_offsets = commit_offsets
@@ -180,4 +182,5 @@ class Committer:
         owed = {one: offset for one, (task, offset) in self._owed.items() if task.state is not TaskState.CLOSED}
         if owed:
             await self._commit_offsets(owed)
+            self.in_group |= {one: (self._owed[one][0].life, offset.offset) for one, offset in owed.items()}
         self._owed.clear()

@@ -40,6 +40,7 @@ from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Retry, Stop
 from streamlog.streams.provision import provide_topics
 from streamlog.streams.pump import Pump
+from streamlog.streams.purge import Purge
 from streamlog.streams.replies import Replies
 from streamlog.streams.restoring import TableRestore
 from streamlog.streams.retention import RetentionWatch
@@ -162,6 +163,8 @@ class Worker:
         self._closers: list[Callable[[], Any]] = []  # of what start has opened, in that order
         self._consumer: Consumer | None = None
         self._directory: StateDirectory | None = None
+        self.purge: Purge | None = None
+        """What deletes processed records of repartition topics, once the worker has started."""
         self._outbox: ProducerOutbox | None = None
         self._retention: RetentionWatch | None = None
         self._committer: Committer | None = None
@@ -287,6 +290,9 @@ class Worker:
             self._begin_hooks()
         self._scope.spawn("commit", self._commit_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
+        assignment = self.assignment
+        self.purge = Purge(self.topology, lambda: assignment.running, self._committer.in_group, admin.delete_records)
+        self._scope.spawn("purge", self.purge.forever())
 
     async def _close(self, patience_s: float | None = None) -> None:
         """Close what was opened, in the reverse order. What fails to close, or takes longer than `patience_s`, does not
