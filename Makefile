@@ -53,11 +53,13 @@ crash: setup ## kill brokers with -9 under load, many times
 	@$(BIN)/pytest -m crash
 
 KAFKA_LIBS := target/kafka-libs
+# Milliseconds that Maven waits for a repository that says nothing; by itself half an hour.
+PATIENCE := -Dmaven.wagon.rto=20000 -Daether.connector.connectTimeout=10000 -Daether.connector.requestTimeout=20000
 
 $(KAFKA_LIBS)/.stamp: tests/interop_java/pom.xml
 	@command -v java >/dev/null || { echo "no java on PATH; install a JDK 17"; exit 1; }
 	@command -v mvn >/dev/null || { echo "no mvn on PATH; install Maven, it fetches Apache Kafka's jars"; exit 1; }
-	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
+	@mvn -q -B $(PATIENCE) -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
 
 .PHONY: kafka-libs

@@ -120,7 +120,7 @@ class FetchSessions:
             self._sessions.pop(request.session_id, None)
             asked = _asked(request, version)
             session = None
-            if request.session_epoch == INITIAL_EPOCH and request.session_id >= 0 and asked:
+            if request.session_epoch == INITIAL_EPOCH:
                 session = self._create(asked, version >= TOPIC_IDS_SINCE, now_ms)
             return FetchPlan(asked.values(), session, is_incremental=False)
         session = self._sessions.get(request.session_id)

@@ -125,6 +125,8 @@ def _plain(number: float) -> str:
 
 
 def _reason_against_list(value: str, choices: tuple[str, ...]) -> str | None:
+    if value.strip() and not all(part.strip() for part in value.split(",")):
+        return "an item is empty"
     items = parse_list(value)
     wrong = [item for item in items if item not in choices]
     if wrong:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
+from streamlog.wire.apis import API_TABLE
 from streamlog.wire.frames import decode_response, encode_request
 from streamlog.wire.message import Request, Response
 from streamlog.wire.messages.create_topics import (
@@ -15,15 +18,31 @@ from streamlog.wire.messages.create_topics import (
     CreateTopicsRequest,
     CreateTopicsResponse,
 )
-from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from streamlog.wire.messages.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
+from streamlog.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
+from streamlog.wire.messages.init_producer_id import InitProducerIdRequest
+from streamlog.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+)
+from streamlog.wire.messages.metadata import (
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+    MetadataResponseTopic,
+)
 from streamlog.wire.schema import Struct
 
 Seen: TypeAlias = Any
 """Plain lists, dicts and numbers: an answer without what must differ."""
 
+UNKNOWN_TOPIC = 3
 CLOSED = "closed"
 SILENT = "silent"
-ANSWER_SECONDS_MAX = 8.0
+ANSWER_SECONDS_MAX = 15.0
+READY_SECONDS_MAX = 30.0
 
 DIFFERS = frozenset(
     {
@@ -62,6 +81,11 @@ class Peer:
         with self.connect() as wire:
             return wire.ask(request, version, response)
 
+    def see(self, request: Request, version: int) -> Seen:
+        """What can be compared of the answer to one request, CLOSED or SILENT."""
+        with self.connect() as wire:
+            return wire.see(request, version)
+
     def frame(self, body: bytes) -> Seen:
         """What becomes of a connection after this frame: an answer's bytes, CLOSED or SILENT."""
         return self.raw(struct.pack(">i", len(body)) + body)
@@ -78,12 +102,62 @@ class Peer:
         made = self.ask(CreateTopicsRequest(topics=[topic]), 7, CreateTopicsResponse)
         assert isinstance(made, CreateTopicsResponse)
         assert made.topics[0].error_code == 0, made
-        for _ in range(200):  # Kafka answers before every part of it knows
-            known = self.ask(MetadataRequest(topics=[MetadataRequestTopic(name=name)]), 12, MetadataResponse)
-            assert isinstance(known, MetadataResponse)
-            if not known.topics[0].error_code and all(not p.error_code for p in known.topics[0].partitions):
-                break
+        self.wait_for_topic(name)  # Kafka answers before every part of it knows
         return made.topics[0].topic_id
+
+    def wait_for_topic(self, name: str) -> int:
+        """Return how many partitions a topic has once all of them are led."""
+        for topic in self._looks(name):
+            if not topic.error_code and all(not one.error_code for one in topic.partitions):
+                count = len(topic.partitions)
+                # Metadata knows a leader before the leader knows that it is one.
+                asked = ListOffsetsTopic(name, [ListOffsetsPartition(index, timestamp=-1) for index in range(count)])
+                found = self.ask(ListOffsetsRequest(-1, topics=[asked]), 5, ListOffsetsResponse)
+                assert isinstance(found, ListOffsetsResponse)
+                if not any(one.error_code for one in found.topics[0].partitions):
+                    return count
+        raise AssertionError(f"{name} is not there")
+
+    def wait_until_gone(self, name: str) -> None:
+        """Return when nobody knows the topic any more."""
+        for topic in self._looks(name):
+            if topic.error_code == UNKNOWN_TOPIC:
+                return
+        raise AssertionError(f"{name} is still there")
+
+    def _looks(self, name: str) -> Iterator[MetadataResponseTopic]:
+        """What metadata says about a topic, again and again while there is patience."""
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        asked = MetadataRequest(topics=[MetadataRequestTopic(name=name)], allow_auto_topic_creation=False)
+        while time.monotonic() < deadline:
+            known = self.ask(asked, 12, MetadataResponse)
+            assert isinstance(known, MetadataResponse)
+            yield known.topics[0]
+            time.sleep(0.01)
+
+    def wait_for_producer_ids(self) -> None:
+        """Return when there are some: Kafka fetches its first block of ids meanwhile."""
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self.see(InitProducerIdRequest(None, 1000), 4)["error_code"] == 0:
+                return
+            time.sleep(0.05)
+        raise AssertionError("no producer ids")
+
+    def wait_for_coordinator(self, group: str) -> None:
+        """Return when the group's coordinator is there: Kafka makes its topic meanwhile."""
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            asked = FindCoordinatorRequest(key_type=0, coordinator_keys=[group])
+            answer = self.ask(asked, 4, FindCoordinatorResponse)
+            assert isinstance(answer, FindCoordinatorResponse)
+            if answer.coordinators[0].error_code == 0:
+                probe = self.ask(DescribeGroupsRequest([group]), 5, DescribeGroupsResponse)
+                assert isinstance(probe, DescribeGroupsResponse)
+                if probe.groups[0].error_code not in (14, 15, 16):
+                    return
+            time.sleep(0.05)
+        raise AssertionError("no coordinator")
 
 
 class Wire:
@@ -108,6 +182,14 @@ class Wire:
         correlation_id, answer = decode_response(response, version, frame)
         assert correlation_id == 7
         return answer
+
+    def see(self, request: Request, version: int) -> Seen:
+        """What can be compared of the answer, CLOSED or SILENT."""
+        self.send(encode_request(request, version, 7, "test"))
+        frame = self.read_frame()
+        if isinstance(frame, str):
+            return frame
+        return comparable(decode_response(API_TABLE[request.api_key].response, version, frame)[1])
 
     def outcome(self) -> Seen:
         frame = self.read_frame()
@@ -144,6 +226,11 @@ def comparable(answer: object) -> Seen:
     if isinstance(answer, bytes | bytearray | memoryview):
         return len(answer)
     return answer
+
+
+def by_name(answers: Seen) -> Seen:
+    """Answers about topics, in an order: Kafka keeps some of them in hash maps."""
+    return sorted(answers, key=lambda one: str(one["name"]))
 
 
 def differences(ours: Seen, theirs: Seen, path: str = "") -> list[str]:

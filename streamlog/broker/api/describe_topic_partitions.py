@@ -11,7 +11,7 @@ from streamlog.broker.authorized_operations import TOPIC_OPERATIONS
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.metadata.topic_names import INTERNAL_TOPICS, reason_against
-from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.describe_topic_partitions import (
     Cursor,
     DescribeTopicPartitionsRequest,
@@ -25,8 +25,14 @@ def handle(
     broker: Broker, context: RequestContext, request: DescribeTopicPartitionsRequest
 ) -> DescribeTopicPartitionsResponse:
     image = broker.image
-    if request.cursor is not None and request.cursor.partition_index < 0:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, "a cursor begins at a partition that exists")
+    if _is_astray(request):
+        return DescribeTopicPartitionsResponse(
+            topics=[
+                DescribeTopicPartitionsResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=topic.name)
+                for topic in request.topics
+            ],
+            next_cursor=None,
+        )
     names = sorted({topic.name for topic in request.topics}) if request.topics else sorted(image.topics)
     first_index = 0
     if request.cursor is not None:
@@ -49,6 +55,15 @@ def handle(
     return response
 
 
+def _is_astray(request: DescribeTopicPartitionsRequest) -> bool:
+    """Whether the cursor is at no partition, or at a topic that is not asked for."""
+    cursor = request.cursor
+    if cursor is None:
+        return False
+    named = {topic.name for topic in request.topics}
+    return cursor.partition_index < 0 or bool(named and cursor.topic_name not in named)
+
+
 def _describe(
     broker: Broker, context: RequestContext, name: str, first_index: int, room: int
 ) -> tuple[DescribeTopicPartitionsResponseTopic, int | None]:
@@ -58,7 +73,9 @@ def _describe(
     if topic is None:
         invalid = reason_against(name) is not None
         code = ErrorCode.INVALID_TOPIC_EXCEPTION if invalid else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        return DescribeTopicPartitionsResponseTopic(error_code=code, name=name), None
+        return DescribeTopicPartitionsResponseTopic(
+            error_code=code, name=name, topic_authorized_operations=TOPIC_OPERATIONS
+        ), None
     described: list[DescribeTopicPartitionsResponsePartition] = []
     for index in range(first_index, min(len(topic.partitions), first_index + room)):
         registration = topic.partitions[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from streamlog.broker.broker import Broker
@@ -16,6 +17,7 @@ from streamlog.wire.messages.list_offsets import (
     ListOffsetsResponse,
     ListOffsetsTopicResponse,
 )
+from streamlog.wire.records import NO_LEADER_EPOCH
 
 LATEST: Final = -1
 EARLIEST: Final = -2
@@ -31,14 +33,24 @@ NOTHING: Final = (-1, -1, -1)
 
 
 def handle(broker: Broker, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
+    times = Counter((topic.name, asked.partition_index) for topic in request.topics for asked in topic.partitions)
+    answers: dict[str, list[ListOffsetsPartitionResponse]] = {}
+    twice: set[tuple[str, int]] = set()
+    for topic in request.topics:
+        for asked in topic.partitions:
+            place = topic.name, asked.partition_index
+            if place in twice:
+                continue
+            if times[place] > 1:
+                twice.add(place)
+                answer = ListOffsetsPartitionResponse(
+                    partition_index=asked.partition_index, error_code=ErrorCode.INVALID_REQUEST
+                )
+            else:
+                answer = _answer(broker, context, request, topic.name, asked)
+            answers.setdefault(topic.name, []).append(answer)
     return ListOffsetsResponse(
-        topics=[
-            ListOffsetsTopicResponse(
-                name=topic.name,
-                partitions=[_answer(broker, context, request, topic.name, asked) for asked in topic.partitions],
-            )
-            for topic in request.topics
-        ]
+        topics=[ListOffsetsTopicResponse(name=name, partitions=found) for name, found in answers.items()]
     )
 
 
@@ -47,6 +59,8 @@ def _answer(
 ) -> ListOffsetsPartitionResponse:
     try:
         partition = broker.partitions.lead(topic, asked.partition_index, asked.current_leader_epoch)
+        if asked.current_leader_epoch < NO_LEADER_EPOCH:
+            raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH, "an epoch from before the first one")
         timestamp_ms, offset, leader_epoch = _look_up(partition, context, request.isolation_level, asked.timestamp)
     except KafkaError as error:
         return ListOffsetsPartitionResponse(partition_index=asked.partition_index, error_code=error.code)
@@ -71,7 +85,10 @@ def _look_up(
         case -1:
             return -1, end_offset, partition.leader_epoch
         case -2 | -4:
-            return -1, log.log_start_offset, log.epochs.epoch_at(log.log_start_offset)
+            start_offset = log.log_start_offset
+            # Nothing lies at the start of an empty log; what comes there comes from the leader of today.
+            is_empty = start_offset == log.log_end_offset
+            return -1, start_offset, partition.leader_epoch if is_empty else log.epochs.epoch_at(start_offset)
         case -5 | -6:
             return NOTHING  # nothing is tiered, nothing waits to be
         case -3:

@@ -137,7 +137,7 @@ def _describe_asked(
     if topic_id != ZERO_UUID:
         topic = image.topics_by_id.get(topic_id)
         code = ErrorCode.UNKNOWN_TOPIC_ID
-        if context.version < 12 or name is not None:
+        if context.version < 12:
             topic, code = None, ErrorCode.INVALID_REQUEST
         name = name if context.version < 12 else None
     elif name is None:

@@ -138,7 +138,7 @@ def _operate_one(values: dict[str, str], config: AlterableConfig) -> None:
     if row is None or row.type is not ConfigType.LIST:
         raise refuse(ErrorCode.INVALID_CONFIG, f"{config.name} is not a list; {operation.name} needs one")
     items = parse_list(values.get(config.name, row.default))
-    operands = parse_list(config.value)
+    operands = config.value.split(",")  # an empty one too: it is refused with the values it would be among
     if operation is Operation.APPEND:
         items += [item for item in operands if item not in items]
     else:

@@ -274,7 +274,10 @@ def delete_topics(
     asked = [(name, ZERO_UUID) for name in request.topic_names] + [(t.name, t.topic_id) for t in request.topics]
     counts = Counter(topic.id for topic in _find_all(image, asked))
     repeated = Counter(asked)
+    named = {name for name, _ in asked if name is not None}
     for name, topic_id in dict.fromkeys(asked):
+        if name is None and topic_id in image.topics_by_id and image.topics_by_id[topic_id].name in named:
+            continue  # its name is answered
         try:
             if repeated[name, topic_id] > 1:
                 raise refuse(ErrorCode.INVALID_REQUEST, "the topic is named twice in one request")

@@ -76,7 +76,7 @@ def test_a_simple_group_is_listed_as_empty_and_can_be_deleted() -> None:
     assert (listed.group_id, listed.group_state, listed.group_type, listed.protocol_type) == (
         GROUP,
         "Empty",
-        "Classic",
+        "classic",
         "",
     )
     assert bench.delete_group() is ErrorCode.NONE

@@ -15,7 +15,7 @@ from streamlog.wire.messages.list_groups import ListedGroup
 NOT_FOUND_SINCE = 6
 """Before this DescribeGroups version an unknown group is described as dead, without an error (KIP-1043)."""
 
-CLASSIC = "Classic"
+CLASSIC = "classic"
 
 
 def describe_group(table: GroupTable, request: DescribeGroup, caller: Caller, out: GroupDecision) -> None:
