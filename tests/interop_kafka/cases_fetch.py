@@ -72,7 +72,7 @@ def fetch_in_sessions_that_are_not(peer: Peer) -> Seen:
 
 @case
 def list_offsets_of_every_kind(peer: Peer) -> Seen:
-    peer.make_topic("offsets")
+    peer.make_topic("offsets", retention_ms="-1")  # records of 1970: retention would come at any moment
     for at in (1000, 3000, 2000):
         produced(peer, "offsets", new_batch(b"a", timestamp_ms=at))
     seen: list[Seen] = []

@@ -87,7 +87,7 @@ for _name, (_section, _count) in SECTIONS.items():
 def batch_case(name: str) -> Case:
     def run(peer: Peer) -> Seen:
         topic = f"batch-{name}"
-        peer.make_topic(topic)
+        peer.make_topic(topic, retention_ms="-1")  # some are of 1970
         refused = produced(peer, topic, BATCHES[name]())
         return refused, produced(peer, topic, new_batch(b"after"))
 

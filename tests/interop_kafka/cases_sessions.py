@@ -192,7 +192,7 @@ def fetch_after_another_epoch(peer: Peer) -> Seen:
 def offsets_by_special_timestamps(peer: Peer) -> Seen:
     """-1 to -7 in every version, on empty, filled and shrunk logs, for both isolation levels."""
     peer.make_topic("special-empty")
-    peer.make_topic("special-full")
+    peer.make_topic("special-full", retention_ms="-1")  # records of 1970: retention would come at any moment
     for at in (5000, 9000, 7000):
         produced(peer, "special-full", new_batch(b"a", b"b", timestamp_ms=at))
     one = list_offsets.ListOffsetsPartition

@@ -67,15 +67,15 @@ def committed_offsets_in_every_version(peer: Peer) -> Seen:
     """Each version commits, and each reads what the last one committed; leader epochs from 6 and 5 on, ids from 10."""
     topic_id = peer.make_topic("commit-versions")
     peer.wait_for_coordinator("commit-versions")
+    read = offset_fetch.OffsetFetchRequestGroup(
+        "commit-versions",
+        topics=[offset_fetch.OffsetFetchRequestTopics("commit-versions", topic_id, [0, 1])],
+    )
     seen: list[Seen] = []
     for version in versions_of(offset_commit.OffsetCommitRequest):
         part = offset_commit.OffsetCommitRequestPartition(0, 100 + version, 0, f"m{version}")
         topic = offset_commit.OffsetCommitRequestTopic("commit-versions", topic_id, [part])
         seen.append(peer.see(offset_commit.OffsetCommitRequest("commit-versions", topics=[topic]), version))
-        read = offset_fetch.OffsetFetchRequestGroup(
-            "commit-versions",
-            topics=[offset_fetch.OffsetFetchRequestTopics("commit-versions", topic_id, [0, 1])],
-        )
         seen.append(peer.see(offset_fetch.OffsetFetchRequest(groups=[read]), 9))
     for version in versions_of(offset_fetch.OffsetFetchRequest):
         if version < 8:
