@@ -195,6 +195,47 @@ def type_name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
 
 
+def can_change(kind: Any) -> bool:
+    """Whether values of this type can be changed in place, as far as anybody can tell: unknown types can."""
+    try:
+        return _changes(msgspec.inspect.type_info(kind))
+    except (TypeError, NameError):
+        return True
+
+
+def _changes(info: Any) -> bool:
+    match info:
+        case msgspec.inspect.UnionType(types=types) | msgspec.inspect.TupleType(item_types=types):
+            return any(map(_changes, types))
+        case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.FrozenSetType(item_type=item):
+            return _changes(item)
+        case msgspec.inspect.StructType(cls=cls):
+            frozen = getattr(cls, "__origin__", cls).__struct_config__.frozen
+            return not frozen or any(_changes(field.type) for field in info.fields)
+        case msgspec.inspect.NamedTupleType():
+            return any(_changes(field.type) for field in info.fields)
+        case _:
+            return not isinstance(info, _CONSTANT)
+
+
+_CONSTANT = (
+    msgspec.inspect.NoneType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.StrType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.DateType,
+    msgspec.inspect.TimeType,
+    msgspec.inspect.TimeDeltaType,
+    msgspec.inspect.UUIDType,
+    msgspec.inspect.DecimalType,
+    msgspec.inspect.EnumType,
+    msgspec.inspect.LiteralType,
+)
+
+
 # --- raw ----------------------------------------------------------------------------------------------------------
 
 

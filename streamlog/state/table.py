@@ -18,7 +18,10 @@ Commits overlap with processing: `take_dirty` encodes what changed and starts th
 caller sends the rows to the changelog, writes them to the store, then says `committed`; or `abandon`, which makes them
 dirty again.
 
-Values belong to the table from `set` on. Whoever changes a value in place has to `set` it again, or the change is lost.
+Values that can be changed in place (lists, records) are watched where a table is made with `watch`: who gets one may
+change it and need not `set` it again. A clean value that is given out is `lent`, with the bytes it had; a default that
+is given out for a key without a row is `offered`. When changes are taken, and before a scan, what differs from its
+bytes by then counts as set. Whoever holds a value longer, across a commit, has to `set` it, or the change is lost.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 
 from streamlog.errors import UserError
-from streamlog.serde import Serde, SerdeError, type_name
+from streamlog.serde import Serde, SerdeError, can_change, type_name
 from streamlog.state.store import Change, CommitBatch, Store
 
 K = TypeVar("K")
@@ -108,10 +111,13 @@ class TableState(Generic[K, V]):
         "_in_commit",
         "_key",
         "_large",
+        "_lent",
+        "_offered",
         "_old",
         "_recent",
         "_store",
         "_turn_at_bytes",
+        "_watches",
         "absent",
         "loads",
         "name",
@@ -128,12 +134,14 @@ class TableState(Generic[K, V]):
         *,
         on_new_key: Callable[[bytes], None] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        watch: bool = False,
     ) -> None:
         """A table `name` of `store`.
 
         Args:    value: a `table_value_serde_for`, so that rows begin with their format byte.
                  on_new_key: called with the key's bytes when a key that is not known to exist is about to be
                  written; what it raises refuses the write. Rows that came from the store are not asked about again.
+                 watch: notice what is changed in place; costs nothing where values cannot be.
         Raises:  UserError: keys of this type cannot be looked up.
         """
         if _can_change(key.type):
@@ -159,6 +167,9 @@ class TableState(Generic[K, V]):
         self._old: dict[K, V | _Mark] = {}
         self._dirty: dict[K, bytes] = {}
         self._in_commit: dict[K, bytes] | None = None
+        self._watches = watch and can_change(value.type)
+        self._lent: dict[K, bytes] = {}  # clean values that were given out, with their bytes; a subset of recent
+        self._offered: dict[K, tuple[V, bytes]] = {}  # defaults that were given out, with their bytes
         self._large: dict[K, int] = {}  # encoded size of values in recent beyond SMALL_VALUE_BYTES
         self._cache_bytes_max = cache_bytes_max
         self._charge_bytes = 0  # estimate for recent
@@ -175,9 +186,30 @@ class TableState(Generic[K, V]):
         value = self._recent.get(key, _UNKNOWN)
         if value is _UNKNOWN:
             value = self._load(key)
+        if self._watches:
+            value = self._given_out(key, value)
         return default if value is _ABSENT else value
 
+    def offer(self, key: K, default: Callable[[], V]) -> V:
+        """A value for a key that has none: it becomes the row's if it is changed."""
+        if not self._watches:
+            return default()
+        if key not in self._offered:
+            value = default()
+            self._offered[key] = value, self._encode_value(value)
+        return self._offered[key][0]
+
+    def _given_out(self, key: K, value: V | _Mark) -> V | _Mark:
+        if key in self._offered:
+            self._settle_offer(key)
+            return self._recent.get(key, _ABSENT)
+        if not isinstance(value, _Mark) and key not in self._dirty and key not in self._lent:
+            self._lent[key] = self._encode_value(value)
+        return value
+
     def contains(self, key: K) -> bool:
+        if self._offered:
+            return self.get(key, _ABSENT) is not _ABSENT
         value = self._recent.get(key, _UNKNOWN)
         if value is _UNKNOWN:
             value = self._load(key)
@@ -250,6 +282,7 @@ class TableState(Generic[K, V]):
 
     def _merged(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[tuple[bytes, K | _Mark, Any]]:
         """Sorted union of changes and store: (key bytes, key, value), or (key bytes, unknown, row) from the store."""
+        self._settle()
         changed = self._changed(start, stop, reverse)
         position, end = 0, len(changed)
         for key_bytes, data in self._store.scan(self.name, start, stop, reverse=reverse):
@@ -273,6 +306,29 @@ class TableState(Generic[K, V]):
         """Keys that were written since the last finished commit, deletions included, with their bytes."""
         yield from {**(self._in_commit or {}), **self._dirty}.items()
 
+    def _settle(self) -> None:
+        """What was changed in place counts as set from here on."""
+        for key, data in self._lent.items():
+            value = self._recent[key]
+            if key not in self._dirty and not isinstance(value, _Mark) and self._encoded(key, value) != data:
+                self._first_write(key)
+        self._lent.clear()
+        for key in list(self._offered):
+            self._settle_offer(key)
+        self._offered.clear()
+
+    def _settle_offer(self, key: K) -> None:
+        """A default that was changed is the key's value; another is offered again."""
+        value, data = self._offered[key]
+        if self._encoded(key, value) != data:
+            self.set(key, value)
+
+    def _encoded(self, key: K, value: V) -> bytes:
+        try:
+            return self._encode_value(value)
+        except SerdeError as error:
+            raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
+
     def _changed(self, start: bytes, stop: bytes | None, reverse: bool) -> list[tuple[bytes, K, Any]]:
         """Entries the store may not have yet, sorted by key bytes."""
         recent = self._recent
@@ -295,9 +351,12 @@ class TableState(Generic[K, V]):
         if key not in self._dirty:
             self._first_write(key)
         self._recent[key] = value
+        if self._offered:
+            self._offered.pop(key, None)
 
     def delete(self, key: K) -> None:
         """Delete; a key that is known to be absent is left alone."""
+        self._offered.pop(key, None)
         if key not in self._dirty:
             if self._recent.get(key) is _ABSENT:
                 return
@@ -320,6 +379,8 @@ class TableState(Generic[K, V]):
     def forget(self, changes: Sequence[Change] | None = None) -> None:
         """Somebody else wrote these rows to the store (None: all of them): read them from there again."""
         assert not self._dirty, f"table {self.name} has changes of its own"
+        self._lent.clear()
+        self._offered.clear()
         if self.on_leave is not None:
             self.on_leave(True)
         if changes is None:
@@ -359,17 +420,15 @@ class TableState(Generic[K, V]):
                  nothing has been taken.
         """
         assert self._in_commit is None, f"table {self.name}: the commit before was neither finished nor abandoned"
+        self._settle()
         rows: list[tuple[bytes, bytes | None, int]] = []
-        recent, encode = self._recent, self._encode_value
+        recent, encode = self._recent, self._encoded
         for key, key_bytes in self._dirty.items():
             value = recent[key]
             if isinstance(value, _Mark):
                 rows.append((key_bytes, None, timestamp_ms))
                 continue
-            try:
-                data = encode(value)
-            except SerdeError as error:
-                raise SerdeError(f"table {self.name}, key {key!r}: {error}") from error
+            data = encode(key, value)
             rows.append((key_bytes, data, timestamp_ms))
             if len(data) > SMALL_VALUE_BYTES:
                 self._charge_large(key, len(data))
@@ -416,6 +475,7 @@ class TableState(Generic[K, V]):
 
         Measured from what had to stay, not from zero: were everything dirty, a fixed bound would turn at every write.
         """
+        self._settle()
         if self.on_leave is not None:
             self.on_leave(False)
         kept = {key: self._recent[key] for key in (*(self._in_commit or ()), *self._dirty)}

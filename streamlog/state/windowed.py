@@ -88,11 +88,13 @@ class WindowedState(Generic[K, V]):
         on_new_key: Callable[[bytes], None] | None = None,
         on_late: Callable[[int, int], None] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        watch: bool = False,
     ) -> None:
         """A windowed table `name` of `store`.
 
         Args:    emit_on_close: rows wait for `take_closed` before they expire.
                  on_new_key: as for TableState, with the bytes of the key without the window.
+                 watch: as for TableState.
                  on_late: called with window start and stream time for each write that came too late.
         """
         self.name = name
@@ -122,6 +124,7 @@ class WindowedState(Generic[K, V]):
             value,
             on_new_key=None if on_new_key is None else lambda data: on_new_key(data[:-START_BYTES]),
             cache_bytes_max=cache_bytes_max,
+            watch=watch,
         )
         # Most rows are born when their window is the newest, and asking the store for them costs more than counting.
         # Windows that start later have no row outside of memory:
@@ -183,6 +186,13 @@ class WindowedState(Generic[K, V]):
             self._set_start_ms = start_ms
         self._table.set((key, start_ms), value)
         return True
+
+    def offer(self, key: K, start_ms: int, default: Callable[[], V]) -> V:
+        """As for TableState; a value of a closed window that is changed stays a value of nobody."""
+        if start_ms <= self._closed_start_ms:
+            return default()
+        self._set_start_ms = max(start_ms, self._set_start_ms)
+        return self._table.offer((key, start_ms), default)
 
     def add(self, key: K, timestamp_ms: int, amount: Any, fresh: Callable[[], V]) -> None:
         """Add `amount` to every window that a record of this time still counts for; absent values begin as `fresh()`.

@@ -3,8 +3,8 @@
 A table is a declaration with a slot number. Inside a body, its part is `states[slot]` of the cursor: one context
 variable, one list index. Everything with state is in `streamlog.state`.
 
-Values belong to the table once they are set: a list that is changed in place has to be set again, or the change is
-lost.
+Values may be changed in place, `table[key].append(x)`, as in a dict: the task notices when it commits. What is changed
+later than that, behind an await that outlasts a commit, and values that came from `items()`, have to be set again.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Rows(Protocol[K, V]):
     @overload
     def get(self, key: K, default: D) -> V | D: ...
     def contains(self, key: K) -> bool: ...
+    def offer(self, key: K, default: Callable[[], V]) -> V: ...
     def items(self) -> Iterator[tuple[K, V]]: ...
     def keys(self) -> Iterator[K]: ...
     def values(self) -> Iterator[V]: ...
@@ -116,7 +117,10 @@ class Table(Generic[K, V]):
     # --- reading --------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: K) -> V:
-        """The value of `key`, or a fresh default, which is not stored. Raises: KeyError: there is neither."""
+        """The value of `key`, or a fresh default, which is stored if it is changed (`table[key].append(x)`).
+
+        Raises: KeyError: there is neither.
+        """
         try:
             value: V | _Missing = _cursor().states[self.slot].get(key, MISSING)
         except (LookupError, TypeError):
@@ -124,7 +128,7 @@ class Table(Generic[K, V]):
         if isinstance(value, _Missing):
             if self.default is None:
                 raise KeyError(key)
-            return self.default()
+            return self._rows().offer(key, self.default)
         return value
 
     @overload
@@ -505,8 +509,9 @@ class WindowSet(Generic[K, V]):
         return self._at_ms(self._cursor.lane.wall_ms())
 
     def _at_ms(self, timestamp_ms: int) -> V:
-        value = self._state.get(self.key, self._start_ms(timestamp_ms), MISSING)
-        return self._fresh() if isinstance(value, _Missing) else value
+        start_ms = self._start_ms(timestamp_ms)
+        value = self._state.get(self.key, start_ms, MISSING)
+        return self._state.offer(self.key, start_ms, self._fresh) if isinstance(value, _Missing) else value
 
     def _start_ms(self, timestamp_ms: int) -> int:
         return timestamp_ms - timestamp_ms % self._windows.step_ms

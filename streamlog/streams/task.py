@@ -238,10 +238,10 @@ class Task:
         check = key_check(table, self.number, partitions)
         if table.windows is not None:
             state = WindowedState(
-                table.name, store, table.key_serde, table.value_serde, table.windows, on_new_key=check
+                table.name, store, table.key_serde, table.value_serde, table.windows, on_new_key=check, watch=True
             )
         else:
-            state = TableState(table.name, store, table.key_serde, table.value_serde, on_new_key=check)
+            state = TableState(table.name, store, table.key_serde, table.value_serde, on_new_key=check, watch=True)
         self._durable.append((table, state))
         return state
 
@@ -438,6 +438,9 @@ class ReadOnly:
         self._name, self._topic, self.state = name, topic, state
         self.get, self.contains = state.get, state.contains
         self.items, self.keys, self.values = state.items, state.keys, state.values
+
+    def offer(self, key: Any, default: Callable[[], Any]) -> Any:
+        return default()
 
     def set(self, key: Any, value: Any) -> None:
         raise UserError(

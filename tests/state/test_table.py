@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from streamlog.errors import UserError
-from streamlog.serde import SerdeError, key_serde_for, table_value_serde_for
+from streamlog.serde import SerdeError, can_change, key_serde_for, table_value_serde_for
 from streamlog.state.memory import MemoryEngine, MemoryStore
 from streamlog.state.store import CommitBatch
 from streamlog.state.table import ENTRY_BYTES, DirtyRows, TableState
@@ -317,3 +318,111 @@ class CacheAgainstDict(RuleBasedStateMachine):
 
 TestCacheAgainstDict = CacheAgainstDict.TestCase
 TestCacheAgainstDict.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+Rows = st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 3), max_size=3))
+Ops = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.sampled_from("abc"), st.integers(0, 9)),
+        st.tuples(st.just("read"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.just("has"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.just("clear"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.just("set"), st.sampled_from("abc"), st.integers(0, 9)),
+        st.tuples(st.just("delete"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.sampled_from(["commit", "abandon", "scan", "evict", "reopen"]), st.just(""), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(Ops)
+def test_values_changed_in_place_are_those_of_a_dict(ops: list[tuple[str, str, int]]) -> None:
+    """A defaultdict of lists that stores a default when somebody has changed it; through commits, evictions and new
+    lives."""
+    engine = MemoryEngine()
+    store = engine.open("t")
+    table = lists(store)
+    model: dict[str, list[int]] = {}
+    durable: dict[str, list[int]] = {}
+
+    def item(key: str) -> list[int]:
+        value = table.get(key, None)
+        return table.offer(key, list) if value is None else value
+
+    for what, key, number in ops:
+        if what == "append":
+            item(key).append(number)
+            model.setdefault(key, []).append(number)
+        elif what == "read":
+            assert item(key) == model.get(key, [])
+        elif what == "has":
+            assert table.contains(key) == (key in model)
+            assert table.get(key) == model.get(key)
+        elif what == "clear":
+            item(key).clear()
+            if key in model:
+                model[key].clear()
+        elif what == "set":
+            table.set(key, [number])
+            model[key] = [number]
+        elif what == "delete":
+            table.delete(key)
+            model.pop(key, None)
+        elif what == "scan":
+            assert dict(table.items()) == model
+        elif what == "evict":
+            table._turn()
+            table._turn()
+        elif what == "abandon":
+            table.abandon(table.take_dirty(0))
+        elif what == "commit":
+            commit(table, store)
+            durable = {key: list(value) for key, value in model.items()}
+        elif what == "reopen":
+            table = lists(store)
+            model = {key: list(value) for key, value in durable.items()}
+    assert dict(table.items()) == model
+    commit(table, store)
+    assert dict(lists(store).items()) == model
+
+
+def lists(store: MemoryStore) -> TableState[str, list[int]]:
+    return TableState("lists", store, key_serde_for(str), table_value_serde_for(list[int]), watch=True)
+
+
+def test_reading_writes_nothing(store: MemoryStore) -> None:
+    """Neither rows that were only looked at, nor defaults."""
+    table = lists(store)
+    table.set("a", [1])
+    commit(table, store)
+    assert table.get("a") == [1]
+    assert table.offer("b", list) == []
+    assert commit(table, store).rows == []
+    assert not table.contains("b")
+
+
+def test_what_cannot_change_is_not_watched() -> None:
+    """The cost of a counter stays what it was."""
+
+    class Frozen(msgspec.Struct, frozen=True):
+        x: int
+
+    class Holds(msgspec.Struct, frozen=True):
+        xs: list[int]
+
+    constant: list[Any] = [
+        int,
+        str,
+        float | None,
+        datetime,
+        tuple[int, str],
+        frozenset[str],
+        Frozen,
+        tuple[Frozen, ...],
+    ]
+    for kind in constant:
+        assert not can_change(kind)
+    changing: list[Any] = [list, dict[str, int], Point, Holds, tuple[Point, ...], list[int] | None, Any, set[int]]
+    for kind in changing:
+        assert can_change(kind)

@@ -202,3 +202,45 @@ def test_tables_outside_an_agent_say_where_to_read(use: str) -> None:
     for table in (plain, windowed):
         with pytest.raises(streamlog.UserError, match=r"used outside an agent|has windows: iterate"):
             uses[use](table)
+
+
+async def test_values_may_be_changed_in_place() -> None:
+    """As those of a defaultdict; the change used to be lost when the row left the cache."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=list[int], default=list)
+    windowed = app.Table("u", key=str, value=list[int], default=list).tumbling(2)
+
+    def body(table: Any, number: int) -> None:
+        table["k"].append(number)
+        windowed["k"].current().append(number)
+        table.setdefault("other", []).append(number)
+        assert not table["never"]
+        assert "never" not in table
+
+    done = await processed(table, app, body, events=4)
+    assert done.what == []
+    assert done.tables == {
+        "t": {"k": [0, 1, 2, 3], "other": [0, 1, 2, 3]},
+        "u": {("k", 0): [0, 1], ("k", 2000): [2, 3]},
+    }
+
+
+async def test_what_is_changed_in_place_to_another_type_stops_the_partition() -> None:
+    """At the commit no event can be blamed; the message says table, key and field."""
+    app = streamlog.App("w")
+    table: Any = app.Table("t", key=str, value=list[int], default=list)
+    topic = app.topic("events", key=str, value=int)
+
+    @app.agent(topic, on_error="skip")
+    async def work(stream: streamlog.Stream[str, int]) -> None:
+        async for _ in stream:
+            table["k"].append("one")
+
+    async with running(app, {"events": 1}) as harness:
+        harness.feed("events", [("k", "1"), ("k", "2")])
+        await harness.settle()
+        assert harness.commit().empty
+        assert [one.failure.what for one in harness.failures] == [
+            "table t, key 'k': cannot write ['one', 'one'] as list[int]: Expected `int`, got `str` - at `$[0]`. "
+            "Convert it, or declare the type that it has"
+        ]
