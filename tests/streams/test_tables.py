@@ -237,10 +237,11 @@ async def test_what_is_changed_in_place_to_another_type_stops_the_partition() ->
             table["k"].append("one")
 
     async with running(app, {"events": 1}) as harness:
-        harness.feed("events", [("k", "1"), ("k", "2")])
+        harness.feed("events", [("k", "1")])
         await harness.settle()
         assert harness.commit().empty
-        assert [one.failure.what for one in harness.failures] == [
-            "table t, key 'k': cannot write ['one', 'one'] as list[int]: Expected `int`, got `str` - at `$[0]`. "
-            "Convert it, or declare the type that it has"
-        ]
+        assert len(harness.failures) == 1
+        assert re.search(
+            r"table t, key 'k': cannot write \['one'\].*Expected `int`, got `str` - at `\$\[0\]`",
+            harness.failures[0].failure.what,
+        )
