@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from streamlog.streams.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +76,25 @@ class WorkerStatus:
     def healthy(self) -> bool:
         """Whether every partition moves."""
         return self.state == "running" and self.error is None and not any(task.failures for task in self.tasks)
+
+
+def task_status(task: Task, *, restoring: Sequence[RestoreStatus], error: str | None) -> TaskStatus:
+    """A task just now. `error`: why it could not be opened."""
+    failures = [str(failure) for failure in task.failures]
+    return TaskStatus(
+        number=task.number,
+        state=task.state.value,
+        partitions=tuple(
+            PartitionStatus(
+                source.topic,
+                source.partition,
+                source.position,
+                task.committed_offset(source.topic),
+                source.end_offset,
+                source.stopped,
+            )
+            for _, source in sorted(task.sources.items())
+        ),
+        restoring=tuple(restoring),
+        failures=tuple(failures if error is None else [*failures, error]),
+    )

@@ -2,9 +2,9 @@
 
     new --> starting --> running --> stopping --> stopped
 
-It owns the clients, the state directory and four loops: fetching (records to tasks), committing (every so often, all
-tasks together), timers, and whatever opens tasks. What a loop cannot do because the broker is away it does later: the
-worker says so in a log line and in its status, and goes on by itself.
+It owns the clients, the state directory and what lives off them: the intake (records to tasks), the commit loop, what
+runs beside the streams, and whatever opens tasks. What one of them cannot do because the broker is away it does later:
+the worker says so in a log line and in its status, and goes on by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from streamlog.client.admin import Admin
 from streamlog.client.config import ConnectionSettings
-from streamlog.client.consumer import Consumer
 from streamlog.client.producer import Producer
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
@@ -28,11 +27,14 @@ from streamlog.state.restore import Restorer
 from streamlog.state.rocksdb import RocksEngine
 from streamlog.state.store import StoreEngine
 from streamlog.streams.assignment import Assignment
-from streamlog.streams.assignor import MemberData, TaskAssignor
+from streamlog.streams.assignor import MemberData
 from streamlog.streams.beside import Beside
-from streamlog.streams.commit import CommitFailed, Committer
+from streamlog.streams.closing import quietly
+from streamlog.streams.commit import Committer
+from streamlog.streams.committing import CommitLoop
 from streamlog.streams.context import Cell, Outbox
 from streamlog.streams.globals import GlobalTables
+from streamlog.streams.intake import Intake
 from streamlog.streams.lane import LaneFailure
 from streamlog.streams.local_queries import LocalReader, local_readers
 from streamlog.streams.outbox import ProducerOutbox
@@ -44,26 +46,16 @@ from streamlog.streams.purge import Purge
 from streamlog.streams.replies import Replies
 from streamlog.streams.restoring import TableRestore
 from streamlog.streams.retention import RetentionWatch
-from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX, SESSION_TIMEOUT_MS, Settings
-from streamlog.streams.status import PartitionStatus, TaskStatus, WorkerStatus
-from streamlog.streams.task import Task, TaskState
+from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, SESSION_TIMEOUT_MS, Settings
+from streamlog.streams.status import WorkerStatus, task_status
+from streamlog.streams.task import Task
 from streamlog.streams.timers import BackgroundTask, Timer, Work
 from streamlog.streams.topology import Topology
 
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 500
-"""How long one fetch waits; between fetches the group may take partitions away."""
-
 LINGER_MS = 5
 """Outputs wait so long for others to share their batch; a commit does not wait for them."""
-
-COMMIT_PAUSE_FACTOR = 4
-"""A commit that kept the event loop for long is followed by a pause so many times as long: whatever the number of keys
-that change, commits take at most a fifth of the time, unless a table's cache is full of changes."""
-
-HEARTBEAT_INTERVAL_MS_MAX = 3_000
-"""Kafka's default. At least three have to be missed before the session ends."""
 
 HARD_STOP_S = 1.0
 """What each thing gets for closing when an orderly stop took too long."""
@@ -151,22 +143,18 @@ class Worker:
         self._embedded = embedded
         self._connection = connection or ConnectionSettings(client_id=f"streamlog-{program.id}")
         self._session_timeout_ms = session_timeout_ms
-        self._trouble: str | None = None  # what the fetch or commit loop is struggling with
         self._ended = asyncio.Event()
-        self._commit_wanted = asyncio.Event()
-        self._fed_events = 0  # since the last commit began
         self._scope = Scope("worker", self._on_crash)
         self._beside = Beside(program, env.clock, self._on_crash)  # timers, tasks and hooks
         self._ready = asyncio.Event()  # the group is joined, and the hooks that wait for that have ended
         self._hooks: asyncio.Task[None] | None = None
-        self._fetching: asyncio.Task[None] | None = None
         self._closers: list[Callable[[], Any]] = []  # of what start has opened, in that order
-        self._consumer: Consumer | None = None
+        self._intake: Intake | None = None
+        self._commits: CommitLoop | None = None
         self._directory: StateDirectory | None = None
         self.purge: Purge | None = None
         """What deletes processed records of repartition topics, once the worker has started."""
         self._outbox: ProducerOutbox | None = None
-        self._retention: RetentionWatch | None = None
         self._committer: Committer | None = None
         self._restore: TableRestore | None = None
         self._replies: Replies | None = None
@@ -236,7 +224,6 @@ class Worker:
             lambda: StateDirectory.claim(env, self._data_dir, program.id, cluster_id)
         )
         self._closers.append(self._directory.release)
-        self._retention = RetentionWatch(program.id, env.clock, admin.describe_configs)
         self.topology = await provide_topics(
             admin,
             self.plan.topology,
@@ -283,12 +270,30 @@ class Worker:
             self.endpoint = await extension.open(self) or self.endpoint
             self._opened.append(extension)
         self._beside.start()
+        commits = self._commits = CommitLoop(
+            program.id, self._committer, self.assignment, self._settings, env.clock, self._renew_outbox
+        )
         if self.topology.consumed:
-            self._consumer = await self._join()
-            self._fetching = self._scope.spawn("fetch", self._fetch_forever())
+            self._intake = Intake(
+                program.id,
+                self.broker,
+                self.topology.consumed,
+                env=env,
+                connection=self._connection,
+                session_timeout_ms=self._session_timeout_ms,
+                state_path=self._directory.path,
+                member_data=self.member_data,
+                assignment=self.assignment,
+                beside=self._beside,
+                commits=commits,
+                retention=RetentionWatch(program.id, env.clock, admin.describe_configs),
+                scope=self._scope,
+                on_joined=self._begin_hooks,
+            )
+            await self._intake.open()
         else:
             self._begin_hooks()
-        self._scope.spawn("commit", self._commit_forever())
+        self._scope.spawn("commit", commits.run_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
         assignment = self.assignment
         self.purge = Purge(self.topology, lambda: assignment.running, self._committer.in_group, admin.delete_records)
@@ -297,30 +302,24 @@ class Worker:
     async def _close(self, patience_s: float | None = None) -> None:
         """Close what was opened, in the reverse order. What fails to close, or takes longer than `patience_s`, does not
         keep the rest open."""
-        await self._end_fetching()
+        app_id = self.program.id
+        if self._intake is not None:
+            await self._intake.end_fetching()
         await self._beside.close()
-        if self._consumer is not None:
-            await self._quietly(self._consumer.close(), patience_s)  # its callbacks drain and commit
-            self._consumer = None
+        if self._intake is not None:
+            await self._intake.leave(patience_s)
         for extension in reversed(self._opened):
-            await self._quietly(extension.close(), patience_s)
+            await quietly(app_id, extension.close(), patience_s)
         self._opened.clear()
         await self._scope.close()
         while self._closers:
             result = self._closers.pop()()
             if result is not None:
-                await self._quietly(result, patience_s)
+                await quietly(app_id, result, patience_s)
         if self.program.cell.runtime is self:
             self.program.cell.runtime = None
         self.state = "stopped"
-        log.info("app=%s worker=%s state=stopped", self.program.id, self.process_id[:8])
-
-    async def _end_fetching(self) -> None:
-        """Before its consumer is closed, so that it does not find a closed one, or joins the group again meanwhile."""
-        fetching, self._fetching = self._fetching, None
-        if fetching is not None:
-            fetching.cancel()
-            await asyncio.wait([fetching])
+        log.info("app=%s worker=%s state=stopped", app_id, self.process_id[:8])
 
     def _make_producer(self) -> Producer:
         return Producer(
@@ -339,13 +338,6 @@ class Worker:
         self._closers.append(reader.close)
         return reader
 
-    async def _quietly(self, work: Any, patience_s: float | None = None) -> None:
-        try:
-            async with asyncio.timeout(patience_s):
-                await work
-        except Exception as error:  # closing goes on: what stays open is worse than what was not said
-            log.warning("app=%s while stopping: %s", self.program.id, error)
-
     def _on_crash(self, error: BaseException) -> None:
         """Something of streamlog itself failed: end the worker, loudly."""
         if self.failure is None:
@@ -354,50 +346,6 @@ class Worker:
         self._ended.set()
 
     # --- the group ------------------------------------------------------------------------------------------------
-
-    async def _join(self) -> Consumer:
-        assert self.assignment is not None, "the assignment is made before the group is joined"
-        consumer = Consumer(
-            self.broker,
-            env=self.env,
-            group_id=self.program.id,
-            group_instance_id=await self.env.offload.run(self._instance_id),
-            leave_when_static=True,
-            assignors=[TaskAssignor(self.member_data)],
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=self._session_timeout_ms,
-            heartbeat_interval_ms=min(HEARTBEAT_INTERVAL_MS_MAX, self._session_timeout_ms // 3),
-            connection=self._connection,
-        )
-        self.assignment.use(consumer)
-        consumer.subscribe(
-            self.topology.consumed,
-            on_assigned=self._on_assigned,
-            on_revoked=self._on_revoked,
-            on_lost=self._on_lost,
-        )
-        await consumer.open()
-        return consumer
-
-    async def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        assert self.assignment is not None, "the assignment is made before the group is joined"
-        await self.assignment.on_assigned(partitions)
-        if 0 in self.assignment.tasks:
-            self._beside.lead()
-        self._begin_hooks()
-
-    async def _on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        assert self.assignment is not None, "the assignment is made before the group is joined"
-        await asyncio.gather(self._stop_leading(partitions), self.assignment.on_revoked(partitions))
-
-    async def _on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        assert self.assignment is not None, "the assignment is made before the group is joined"
-        await asyncio.gather(self._stop_leading(partitions), self.assignment.on_lost(partitions))
-
-    async def _stop_leading(self, partitions: Sequence[TopicPartition]) -> None:
-        if any(one.partition == 0 for one in partitions):
-            await self._beside.stop_leading()
 
     def _begin_hooks(self) -> None:
         """Once; not awaited, because the group's callbacks do not wait for user functions."""
@@ -408,20 +356,6 @@ class Worker:
 
         if self._hooks is None:
             self._hooks = self._scope.spawn("started", hooks())
-
-    def _instance_id(self) -> str:
-        """The directory's name in the group: who holds the directory is the member, however often it was killed.
-
-        A restart after a crash replaces its dead self at once, instead of waiting until the session of that has ended
-        (KIP-345). The directory's lock sees to it that no two processes have the name.
-        """
-        assert self._directory is not None, "claimed before the group is joined"
-        path = f"{self._directory.path}/instance"
-        if self.env.storage.exists(path):
-            return self.env.storage.read_bytes(path).decode()
-        instance_id = f"{self.program.id}-{self.env.entropy.uuid4().hex}"
-        self.env.storage.write_atomic(path, instance_id.encode())
-        return instance_id
 
     def member_data(self) -> MemberData:
         """What the group's other members and its clients are told about this worker."""
@@ -442,86 +376,6 @@ class Worker:
 
     # --- loops ----------------------------------------------------------------------------------------------------
 
-    async def _fetch_forever(self) -> None:
-        """Feed the running tasks. A consumer that failed for good is replaced, and the group joined anew."""
-        assert self.assignment is not None, "made before the group is joined"
-        assert self._retention is not None, "made before the group is joined"
-        retention = self._retention
-        last: StreamlogError | None = None
-        pause_s = RETRY_BACKOFF_S_FIRST
-        while True:
-            consumer = self._consumer
-            assert consumer is not None, "joined before fetching"
-            try:
-                batches = await consumer.fetch(timeout_ms=FETCH_WAIT_MS)
-            except StreamlogError as error:
-                self._trouble = f"reading: {error}"
-                log.warning("app=%s cannot read: %s", self.program.id, error)
-                await asyncio.sleep(pause_s)
-                if error is last:  # the very same error again: the consumer has given up
-                    await self._rejoin(consumer)
-                last, pause_s = error, min(2 * pause_s, RETRY_BACKOFF_S_MAX)
-                continue
-            if last is not None:
-                last, self._trouble, pause_s = None, None, RETRY_BACKOFF_S_FIRST
-            tasks = self.assignment.tasks
-            for batch in batches:
-                task = tasks.get(batch.partition)
-                if task is None or task.state is not TaskState.RUNNING:
-                    continue  # of a life that is over
-                timestamps_ms = batch.columns.timestamps_ms
-                if timestamps_ms and retention.suspects(batch.topic, timestamps_ms):
-                    self._scope.spawn("retention", retention.look(batch.topic, timestamps_ms[0]))
-                if batch.start_offset < task.sources[batch.topic].position:
-                    # A consumer goes back only when the log it knew is gone: the topic was made again, or cut.
-                    await self.assignment.follow_again(task, f"{batch.topic}-{batch.partition} begins anew")
-                    continue
-                task.feed(batch.topic, batch.columns, batch.next_offset, batch.high_watermark)
-                self.assignment.throttle(task, batch.topic)
-                self._fed_events += len(batch.columns)
-                if task.dirty_full:
-                    self._commit_wanted.set()
-            if self._fed_events >= self._settings.commit_events_max:
-                self._commit_wanted.set()
-
-    async def _rejoin(self, consumer: Consumer) -> None:
-        assert self.assignment is not None, "made before the group is joined"
-        log.warning("app=%s leaves the group and joins again", self.program.id)
-        await asyncio.gather(self._beside.stop_leading(), self.assignment.lose_all())
-        await self._quietly(consumer.close())
-        while True:
-            try:
-                self._consumer = await self._join()
-                return
-            except StreamlogError as error:
-                self._trouble = f"joining: {error}"
-                log.warning("app=%s cannot join: %s", self.program.id, error)
-                await asyncio.sleep(RETRY_BACKOFF_S_MAX)
-
-    async def _commit_forever(self) -> None:
-        interval_ms = self._settings.commit_interval_ms
-        due_ms = self.env.clock.mono_ms() + interval_ms
-        assert self.assignment is not None, "made before the loops start"
-        assert self._committer is not None, "made before the loops start"
-        assignment = self.assignment
-        while True:
-            await self._until_commit(due_ms)
-            began_ms = self.env.clock.mono_ms()
-            self._fed_events = 0
-            try:
-                await self._committer.commit(lambda: assignment.running)
-            except CommitFailed as failed:
-                self._trouble = f"committing: {failed}"
-                lost = await self._renew_outbox()
-                await assignment.reset(list(assignment.tasks.values()) if lost else failed.tasks, failed.cause)
-            except StreamlogError as error:
-                # A rebalance is under way, or the coordinator is away: the next commit brings the offsets along.
-                log.info("app=%s offsets were not taken by the group: %s", self.program.id, error)
-            else:
-                if self._trouble is not None and self._trouble.startswith("committing"):
-                    self._trouble = None
-            due_ms = began_ms + max(interval_ms, COMMIT_PAUSE_FACTOR * self._committer.stats.work_ms)
-
     async def _renew_outbox(self) -> bool:
         """Whether the producer had ended, and with it the way to send of every task there is."""
         assert self._outbox is not None, "made before the loops start"
@@ -531,19 +385,9 @@ class Worker:
             log.warning("app=%s no new producer yet: %s", self.program.id, error)
             return False
 
-    async def _until_commit(self, due_ms: int) -> None:
-        left_ms = due_ms - self.env.clock.mono_ms()
-        if left_ms > 0:
-            try:
-                async with asyncio.timeout(left_ms / 1000):
-                    await self._commit_wanted.wait()
-            except TimeoutError:
-                pass
-        self._commit_wanted.clear()
-
     async def _commit_offsets(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        if self._consumer is not None:
-            await self._consumer.commit(offsets)
+        if self._intake is not None:
+            await self._intake.commit(offsets)
 
     def _on_blocked(self, pump: Pump) -> None:
         self._scope.spawn("room", self._await_room(pump))
@@ -610,37 +454,21 @@ class Worker:
             endpoint=self.endpoint,
             state=self.state,
             leader=self.leader,
-            tasks=tuple(self._task_status(task) for _, task in sorted(tasks.items())),
+            tasks=tuple(
+                task_status(
+                    task,
+                    restoring=self._restore.progress(number) if self._restore is not None else (),
+                    error=self.assignment.errors.get(number) if self.assignment is not None else None,
+                )
+                for number, task in sorted(tasks.items())
+            ),
             commits=0 if stats is None else stats.count,
             commit_took_ms=0 if stats is None else stats.took_ms,
             committed_at_ms=0 if stats is None else stats.at_ms,
-            error=self._trouble,
+            error=next((one.trouble for one in (self._intake, self._commits) if one is not None and one.trouble), None),
         )
 
     def query(self, table: str) -> dict[int, LocalReader]:
         """Readers of this worker's partitions of a table, by partition. Raises: UserError: there is no such table."""
         tasks = self.assignment.tasks if self.assignment is not None else {}
         return local_readers(self.plan, tasks, self._globals, table)
-
-    def _task_status(self, task: Task) -> TaskStatus:
-        assert self.assignment is not None, "tasks are part of the assignment"
-        failures = [str(failure) for failure in task.failures]
-        if task.number in self.assignment.errors:
-            failures.append(self.assignment.errors[task.number])
-        return TaskStatus(
-            number=task.number,
-            state=task.state.value,
-            partitions=tuple(
-                PartitionStatus(
-                    source.topic,
-                    source.partition,
-                    source.position,
-                    task.committed_offset(source.topic),
-                    source.end_offset,
-                    source.stopped,
-                )
-                for _, source in sorted(task.sources.items())
-            ),
-            restoring=tuple(self._restore.progress(task.number)) if self._restore is not None else (),
-            failures=tuple(failures),
-        )
