@@ -140,6 +140,7 @@ class Housekeeping:
             result: CleanResult = finished.value
             if result.was_interrupted:
                 return  # retention took segments away meanwhile; the next round starts from what is left
+            broker.env.hooks.sometimes("compaction done")
             broker.logs.cleaner_offsets[partition.topic, partition.index] = result.end_offset
             log.info(
                 "partition=%s-%d compacted_end=%d read=%d kept=%d",

@@ -48,8 +48,14 @@ class RunOptions:
     """Stop after so long without any connection."""
 
 
-async def run_broker(env: Env, config: BrokerConfig, options: RunOptions, tell: Callable[[str], None]) -> None:
-    """Serve until told to stop. `tell` gets the line that says it is ready.
+async def run_broker(
+    env: Env,
+    config: BrokerConfig,
+    options: RunOptions,
+    tell: Callable[[str], None],
+    started: Callable[[Node], None] | None = None,
+) -> None:
+    """Serve until told to stop. `tell` gets the line that says it is ready, `started` the node itself just before.
 
     Raises what `start_node` raises; EnvironmentFailure when the broker cannot go on (the metadata log's disk failed).
     """
@@ -62,6 +68,8 @@ async def run_broker(env: Env, config: BrokerConfig, options: RunOptions, tell: 
 
     loop = asyncio.get_running_loop()
     node = await start_node(env, config, options.data_dir, on_failure=on_failure)
+    if started is not None:
+        started(node)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     path = f"{options.data_dir}/{BROKER_FILE}"

@@ -83,7 +83,7 @@ class GroupCoordinator:
         self._creation: asyncio.Task[None] | None = None
         """Creates the topic, while somebody is waiting for that."""
         self._runtime: ShardRuntime[GroupRequest, GroupRecord] = ShardRuntime(
-            TOPIC, lambda _: GroupShard(limits, env.entropy.uuid4), RecordBytes(), env.clock, scope
+            TOPIC, lambda _: GroupShard(limits, env.entropy.uuid4), RecordBytes(), env.clock, scope, hooks=env.hooks
         )
 
     # Leadership.

@@ -27,7 +27,7 @@ from typing import Generic, TypeVar
 
 from streamlog.broker.coordinator.shard import Applied, Caller, Decision, Now, Refuse, Reply, Shard, Token
 from streamlog.broker.coordinator.shard_log import RecordCodec, ShardLog, encode_batches, fold_batches
-from streamlog.env import Clock, Scope
+from streamlog.env import Clock, Hooks, NoHooks, Scope
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         *,
         commit_timeout_ms: int = COMMIT_TIMEOUT_MS,
         reload_pause_ms: int = RELOAD_PAUSE_MS,
+        hooks: Hooks | None = None,
     ) -> None:
         """`name` is the topic's, for the log. `make_shard` gives an empty shard for a partition.
 
@@ -111,6 +112,7 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         self._scope = scope
         self._commit_timeout_ms = commit_timeout_ms
         self._reload_pause_ms = reload_pause_ms
+        self._hooks = hooks or NoHooks()
         self._shards: dict[int, Live[RequestT, RecordT]] = {}
         self._tokens = 0
         self._is_closed = False
@@ -294,6 +296,8 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         now = self._now()
         live.phase = Phase.ACTIVE
         end_offset = live.log.end_offset
+        if end_offset:
+            self._hooks.sometimes("coordinator shard loaded from a log")
         level = logging.INFO if end_offset else logging.DEBUG  # fifty empty partitions are not worth fifty lines
         log.log(level, "%s-%d loaded end=%d ms=%d", self._name, live.partition, end_offset, now.mono_ms - started_ms)
         self._step(live, now, lambda: live.shard.on_loaded(now))
@@ -302,6 +306,7 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         """The shard is ahead of its log for good. Drop it, and fold the log again if it is still ours."""
         if live.phase is Phase.CLOSED:
             return
+        self._hooks.sometimes("coordinator shard dropped")
         code = APPEND_ERRORS.get(error.code, error.code)
         log.warning("%s-%d dropped: %s", self._name, live.partition, error)
         self.unload(live.partition, code)

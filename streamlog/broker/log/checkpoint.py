@@ -68,6 +68,13 @@ def encode_partition_metadata(topic_id: uuid.UUID) -> bytes:
     return f"version: 0\ntopic_id: {uuid_to_text(topic_id)}".encode()
 
 
+def is_torn_partition_metadata(data: bytes) -> bool:
+    """Whether this is the beginning of a `partition.metadata` and not all of it."""
+    whole = encode_partition_metadata(uuid.UUID(int=0))
+    head = whole[: whole.rindex(b" ") + 1]
+    return len(data) < len(whole) and (head.startswith(data) or data.startswith(head))
+
+
 def decode_partition_metadata(data: bytes) -> uuid.UUID:
     """The topic id a partition directory belongs to (KIP-516). Raises DamagedCheckpoint."""
     values = _decode_pairs(data, ":")

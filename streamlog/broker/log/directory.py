@@ -44,6 +44,7 @@ from streamlog.broker.log.checkpoint import (
     encode_meta_properties,
     encode_offsets,
     encode_partition_metadata,
+    is_torn_partition_metadata,
 )
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.partition import PartitionLog
@@ -58,6 +59,9 @@ STRAY_SUFFIX = "-stray"
 
 NAME_MAX = 255
 """Bytes of a directory name. A renamed partition of a topic with a very long name loses the end of it, as in Kafka."""
+
+ANOTHER_TOPIC_ID = uuid.UUID(int=0)
+"""Stands for an id of which only the beginning is known, and that is not the expected one. No topic has it."""
 
 _PARTITION_DIRECTORY = re.compile(r"(.+)-(\d+)")
 _CHECKPOINTS = (RECOVERY_POINT_FILE, LOG_START_FILE, HIGH_WATERMARK_FILE, CLEANER_FILE)
@@ -199,7 +203,7 @@ class LogDirectory:
     def _open(self, key: TopicPartition, topic_id: uuid.UUID, config: LogConfig, now_ms: int) -> PartitionLog:
         path = self.directory_of(*key)
         is_new = not self._env.storage.is_directory(path)
-        found_id = None if is_new else self._topic_id_of(key)
+        found_id = None if is_new else self._topic_id_of(key, topic_id)
         if found_id is not None and found_id != topic_id:
             self.quarantine(*key)
             is_new, found_id = True, None
@@ -229,15 +233,24 @@ class LogDirectory:
         finally:
             file.close()
 
-    def _topic_id_of(self, key: TopicPartition) -> uuid.UUID | None:
-        """What the directory says it is; None for one whose file a crash lost, or that Kafka wrote long ago."""
+    def _topic_id_of(self, key: TopicPartition, expected: uuid.UUID) -> uuid.UUID | None:
+        """What the directory says it is; None for one whose file a crash lost, or that Kafka wrote long ago.
+
+        The file is synced with the partition's first flush. Cut short before that it says what it can: the beginning
+        of the id that is expected here, or of another.
+        """
         path = f"{self.directory_of(*key)}/{PARTITION_METADATA_FILE}"
         if not self._env.storage.exists(path):
             return None
-        data = self._env.storage.read_bytes(path)
+        data = self._env.storage.read_bytes(path).rstrip(b"\0")
+        whole = encode_partition_metadata(expected)
+        if len(data) < len(whole) and whole.startswith(data):
+            return None
         try:
-            return decode_partition_metadata(data) if data else None
+            return decode_partition_metadata(data)
         except DamagedCheckpoint as error:
+            if is_torn_partition_metadata(data):
+                return ANOTHER_TOPIC_ID
             raise PartitionOffline(f"{path} is damaged: {error}") from error
 
     def directory_of(self, topic: str, partition: int) -> str:

@@ -6,7 +6,8 @@ snapshot; then the recovery point may move. Both take what they need when they a
 files while they run; the partition meanwhile goes on, and `generation` tells whether it was truncated under them.
 
 A sync that fails is final. The kernel drops the pages it could not write and reports that once: trying again would
-succeed and prove nothing. The partition goes offline.
+succeed and prove nothing. The partition goes offline. Only what a checkpoint writes anew each time may fail and be
+tried again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from dataclasses import dataclass
 
 from streamlog.broker.log.segment import Segment
 from streamlog.env import File, Storage
+
+
+class DerivedFileFailed(OSError):
+    """The log is synced, and a file that recovery would otherwise derive could not be written: the disk is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,17 @@ class CheckpointWork:
         return self.flush.end_offset
 
     def run(self) -> None:
-        """Blocks. Raises OSError."""
+        """Blocks. Raises OSError; DerivedFileFailed when another attempt may succeed."""
         storage = self.flush.storage
         self.flush.run()
         for path in self.index_paths:
             sync_path(storage, path)
-        for path, data in self.replaced_files:
-            storage.write_atomic(path, data)
+        try:
+            for path, data in self.replaced_files:
+                storage.write_atomic(path, data)
+        except OSError as error:
+            # Each attempt writes a new file, so no page of this one is ever trusted.
+            raise DerivedFileFailed(error.errno, error.strerror, error.filename) from error
         for path in self.stale_paths:
             with suppress(FileNotFoundError):
                 storage.remove(path)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from streamlog.broker.log.flush import CheckpointWork, FlushWork
+from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.waiters import OffsetWaiters
@@ -54,10 +54,13 @@ class Flusher:
         """Sync until nobody waits."""
         try:
             while len(queue.waiters):
+                if len(queue.waiters) > 1:
+                    self._env.hooks.sometimes("sync shared by several appends")
                 async with queue.lock:
                     await self._sync(log, log.begin_flush())
                 queue.waiters.advance(log.flushed_offset)
                 if log.flushed_offset < log.log_end_offset:
+                    self._env.hooks.sometimes("append during a sync")
                     continue
                 # A truncation may have taken what somebody waits for; it will not come back.
                 queue.waiters.fail_above(log.log_end_offset, PartitionOffline(f"{log.directory} was truncated"))
@@ -110,6 +113,9 @@ class Flusher:
             await self._env.offload.run(work.run)
         except OSError as caught:
             error = caught
+        if isinstance(error, DerivedFileFailed):
+            self._env.hooks.sometimes("checkpoint not written")
+            logger.warning("partition=%s no checkpoint: %s", log.directory, error)
         if isinstance(work, CheckpointWork):
             log.end_checkpoint(work, error)
         else:

@@ -26,7 +26,7 @@ from typing import NamedTuple, NoReturn
 from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_epochs
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.epochs import EpochCache
-from streamlog.broker.log.flush import CheckpointWork, FlushWork
+from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork
 from streamlog.broker.log.lookup import TimestampOffset, aborted_transactions, first_at_or_after, newest
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
 from streamlog.broker.log.producer_state import ProducerState, TransactionMarker
@@ -151,6 +151,20 @@ class PartitionLog:
         self._roll_after_ms = self._draw_segment_ms()
         self._reader = LogReader(segments, self.log_end_offset)
         self.producers.on_high_watermark(self._high_watermark)
+        self._tell_hooks(report, was_clean)
+
+    def _tell_hooks(self, report: RecoveryReport, was_clean: bool) -> None:
+        sometimes = self._env.hooks.sometimes
+        if was_clean:
+            sometimes("clean start")
+        if report.walked_bytes:
+            sometimes("recovery walked batches")
+        if report.cut_bytes:
+            sometimes("recovery cut a torn tail")
+        if report.rebuilt:
+            sometimes("derived file rebuilt")
+        if report.finished:
+            sometimes("interrupted file operation finished")
 
     @classmethod
     def open(
@@ -294,6 +308,7 @@ class PartitionLog:
         if header.producer_id >= 0:
             duplicate = self.producers.check(header)
             if duplicate is not None:
+                self._env.hooks.sometimes("duplicate batch recognised")
                 self.producers.entries[header.producer_id].seen_at_ms = now_ms
                 return AppendResult(
                     duplicate.base_offset, duplicate.last_offset, -1, self.log_start_offset, is_duplicate=True
@@ -419,6 +434,7 @@ class PartitionLog:
         try:
             segment.write(data)
         except OSError as error:
+            self._env.hooks.sometimes("append undone")
             try:
                 segment.file.truncate(segment.size_bytes)
             except OSError as undo_error:
@@ -477,6 +493,7 @@ class PartitionLog:
             self._write_snapshot()
         except OSError as error:
             raise PartitionOffline(f"{self.directory}: a new segment could not be begun: {error}") from error
+        self._env.hooks.sometimes("segment rolled")
         self.segments.add(new)
         self._reader.start_tail(self.log_end_offset)
         self._roll_after_ms = self._draw_segment_ms()
@@ -709,6 +726,7 @@ class PartitionLog:
         for segment in work.segments:
             segment.unpin()
         if error is not None or self.failure is not None:
+            self._env.hooks.sometimes("sync failed")
             self._fail(self.failure or f"{self.directory} could not be synced: {error}")
         if work.generation == self.generation:
             self.flushed_offset = max(self.flushed_offset, work.end_offset)
@@ -746,9 +764,16 @@ class PartitionLog:
         return [self._snapshot_path(offset) for offset in offsets if offset not in kept]
 
     def end_checkpoint(self, work: CheckpointWork, error: OSError | None) -> None:
-        """Conclude a checkpoint; `recovery_point` has moved and is to be recorded. Raises PartitionOffline."""
+        """Conclude a checkpoint; `recovery_point` has moved and is to be recorded. Raises PartitionOffline.
+
+        After DerivedFileFailed the log is flushed, and the recovery point stays where it is.
+        """
+        if isinstance(error, DerivedFileFailed):
+            self.end_flush(work.flush, None)
+            return
         self.end_flush(work.flush, error)
         if work.flush.generation == self.generation:
+            self._env.hooks.sometimes("checkpoint made")
             self.recovery_point = work.end_offset
             self._epochs_saved = work.epoch_changes
             self.checkpointed_bytes = work.appended_bytes

@@ -47,8 +47,11 @@ from streamlog.broker.log.segment import (
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
 from streamlog.broker.log.walk import walk_batches
-from streamlog.env import Storage
+from streamlog.env import File, Storage
 from streamlog.wire.records import BatchHeader, CorruptBatch, NeedMoreData, verify_crc
+
+WRITE_BACK_BYTES = 1 << 20
+"""How much of a recovered log is written over itself at a time."""
 
 
 @dataclass(slots=True)
@@ -348,6 +351,7 @@ class _Recovery:
         self._report.walked_bytes += position - start
         if problem:
             self._cut(segment, position, end_position, problem)
+        _write_back(segment.file, start, position)
         segment.verified_from = min(segment.verified_from, start)
         segment.replace_aborted(aborted)
         return not problem
@@ -414,6 +418,17 @@ class _Recovery:
             for path in segment.existing_paths():
                 self._storage.remove(path)
         self._storage.sync_directory(self._directory)
+
+
+def _write_back(file: File, start: int, end: int) -> None:
+    """Write bytes over themselves, so that the next sync writes them to the disk.
+
+    The process before us may have ended because a sync failed. The kernel then calls the pages clean that it could not
+    write, and goes on serving them: they pass every check here, no later sync writes them, and a power cut uncovers
+    what is really on the disk.
+    """
+    for position in range(start, end, WRITE_BACK_BYTES):
+        file.pwrite(file.pread(min(WRITE_BACK_BYTES, end - position), position), position)
 
 
 def _joins(segment: Segment, following: Segment) -> bool:

@@ -127,6 +127,8 @@ class Quorum:
                 log.error("metadata snapshot %s is ignored: %s", snapshot_id.file_name, error)
                 continue
             self.snapshot_end_offset = snapshot_id.end_offset
+            if snapshot_id.end_offset:
+                self._env.hooks.sometimes("metadata snapshot loaded")
             return snapshot_id, snapshot
         return None
 
@@ -236,6 +238,7 @@ class Quorum:
             values, epoch=snapshot_id.epoch, voters=self.voter.voter_set, last_timestamp_ms=now_ms, now_ms=now_ms
         )
         self._env.storage.write_atomic(f"{self._directory}/{snapshot_id.file_name}", data)
+        self._env.hooks.sometimes("metadata snapshot written")
         self.snapshot_end_offset, self.bytes_since_snapshot = end_offset, 0
         old = list_snapshots(self._env, self._directory)[:-SNAPSHOTS_KEPT]
         for stale in old:

@@ -1,0 +1,46 @@
+"""A disk that is full, and is not any more."""
+
+from __future__ import annotations
+
+from random import Random
+
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.flush import DerivedFileFailed
+from streamlog.broker.log.partition import PartitionLog
+from streamlog.env import Env, NoHooks, RealClock, RealEntropy, ThreadOffload
+from streamlog.testing.simulator.disk import CAPACITY_BYTES, SimDisk
+from streamlog.testing.simulator.storage import DiskFaults, DiskKnobs, SimStorage
+from tests.broker.log.harness import NOW_MS, append, batch_of
+
+
+class Nobody:
+    def check(self) -> None:
+        return None
+
+    def spend(self, cost_ns: int) -> None:
+        return None
+
+
+def test_checkpoint_that_finds_the_disk_full_is_made_when_there_is_room_again() -> None:
+    """Only the producer snapshot did not fit: the log is synced, stays online, and the recovery point moves later."""
+    disk = SimDisk(Random(1))
+    storage = SimStorage(disk, Nobody(), DiskFaults(), DiskKnobs(), Random(1))
+    storage.make_directory("/data/t-0")
+    env = Env(RealClock(), RealEntropy(), storage, ThreadOffload(), NoHooks())
+    log = PartitionLog.open(env, "/data/t-0", LogConfig(), now_ms=NOW_MS)
+    append(log, batch_of(b"value"))
+    work = log.begin_checkpoint()
+    assert work is not None
+    disk.capacity_bytes = disk.used_bytes
+    try:
+        work.run()
+    except DerivedFileFailed as error:
+        log.end_checkpoint(work, error)
+    assert (log.failure, log.flushed_offset, log.recovery_point) == (None, 1, 0)
+    disk.capacity_bytes = CAPACITY_BYTES
+    again = log.begin_checkpoint()
+    assert again is not None
+    again.run()
+    log.end_checkpoint(again, None)
+    assert log.recovery_point == 1
+    log.abandon()
