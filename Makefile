@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test demo crash interop-java interop-kafka bench ci clean
+.PHONY: help setup fmt lint types imports test demo sim crash interop-java interop-kafka bench ci clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,11 @@ demo: $(VENV)/.demo ## a year of flights through workers on an embedded log, che
 
 test: setup ## run the tests
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+SIM_ARGS = $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) --json target/sim.json)
+
+sim: setup ## run simulated clusters (SEEDS=300; SEED=n replays one, SHRINK=1 makes it smaller, LOGS=1 says more)
+	@$(BIN)/python -m streamlog.testing.simulator $(SIM_ARGS) $(if $(SHRINK),--shrink) $(if $(LOGS),--logs)
 
 crash: setup ## kill brokers with -9 under load, many times
 	@$(BIN)/pytest -m crash

@@ -25,6 +25,7 @@ OPENS_FILES = ("env.py", "cli/", "testing/")
 
 TASKS_WITHOUT_SCOPE = {
     "env.py",  # where Scope is
+    "testing/simulator/loop.py",  # a loop makes tasks
     "state/threads.py",  # awaits the task itself, and is not cancelled with its caller: a disk write cannot be
 }
 

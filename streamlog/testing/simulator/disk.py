@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 PAGE_BYTES = 4096
 SECTOR_BYTES = 512
+CAPACITY_BYTES = 1 << 40
 
 
 class Names(Enum):
@@ -136,7 +137,7 @@ Edit: TypeAlias = tuple[Directory, str, Node | None]
 class SimDisk:
     """One machine's disk. Paths are absolute."""
 
-    def __init__(self, random: Random, names: Names = Names.JOURNAL, capacity_bytes: int = 1 << 40) -> None:
+    def __init__(self, random: Random, names: Names = Names.JOURNAL, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self.root = Directory()
         self.names = names
         self.capacity_bytes = capacity_bytes

@@ -71,6 +71,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self.on_error: Callable[[Owner, dict[str, Any]], None] | None = None
         """Told what asyncio would only log: exceptions of callbacks and of tasks that nobody awaits."""
         self.steps_max = STEPS_MAX
+        self.on_check: Callable[[], None] | None = None
+        """Called between callbacks, every `check_every` of them. What it raises ends the run."""
+        self.check_every = 1
         self.graveyard: list[object] = []
         """What dead incarnations were doing. Kept: collecting it would run their `finally` blocks."""
         self._owners: list[Owner] = [self.world]
@@ -215,6 +218,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.current = self.world
         if owner.cost_ns:
             self.charge(owner, owner.cost_ns)
+        if self.on_check is not None and self.trace.step_count % self.check_every == 0:
+            self.on_check()
 
     def _move_time(self) -> None:
         next_ns = min((owner.free_at_ns for owner in self._owners if owner.ready and not owner.paused), default=None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -36,10 +37,12 @@ class Process:
         self.number = number
         self.owner = machine.loop.add_owner(f"{machine.name}/{number}", machine.clock, machine.callback_cost_ns)
         self.offload = SimOffload(machine.loop, self.owner, random)
+        storage = SimStorage(machine.disk, self, machine.disk_faults, machine.disk_knobs, random)
+        storage.on_full = partial(hooks.sometimes, "disk was full")
         self.env = Env(
             SimClock(machine.loop, self.owner, machine.wall),
             SimEntropy(random),
-            SimStorage(machine.disk, self, machine.disk_faults, machine.disk_knobs, random),
+            storage,
             self.offload,
             hooks,
             process_id=number,

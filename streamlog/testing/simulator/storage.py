@@ -85,6 +85,7 @@ class SimFile:
             inode.write(fits, position)
             self._storage.disk.used_bytes += len(inode.content) - before
         if len(fits) < len(data):
+            self._storage.on_full()
             raise OSError(errno.ENOSPC, "No space left on device", self._path)
 
     def pread(self, size_bytes: int, position: int) -> bytes:
@@ -136,6 +137,8 @@ class SimStorage:
     def __init__(self, disk: SimDisk, user: User, faults: DiskFaults, knobs: DiskKnobs, random: Random) -> None:
         self.disk = disk
         self.step_count = 0
+        self.on_full: Callable[[], None] = lambda: None
+        """Told of each write that does not fit."""
         self._user = user
         self._faults = faults
         self._knobs = knobs

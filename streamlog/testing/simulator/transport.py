@@ -143,7 +143,6 @@ class SimTransport(asyncio.Transport):
         try:
             sent = self._socket.send(memoryview(self._unsent))
         except OSError as error:
-            self._unsent.clear()
             self._fail(error)
             return
         del self._unsent[:sent]
@@ -266,7 +265,7 @@ class SimTransport(asyncio.Transport):
     def _force_close(self, error: Exception | None) -> None:
         if self._lost:
             return
-        self._unsent.clear()
+        self._unsent = bytearray()  # the error's traceback may still hold a view of the other one
         self._closing = self._lost = True
         self._reading = False
         self._loop.call_soon(self._end, error, context=self._context)

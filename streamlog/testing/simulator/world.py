@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVar
 
-from streamlog.testing.simulator.disk import Names, SimDisk
+from streamlog.env import Scope
+from streamlog.testing.simulator.disk import CAPACITY_BYTES, Names, SimDisk
 from streamlog.testing.simulator.environment import SimHooks
 from streamlog.testing.simulator.loop import SimLoop
 from streamlog.testing.simulator.machine import Machine
@@ -54,6 +55,8 @@ class World:
         """Rare paths that nodes take in this run, and how likely."""
         self.errors: list[str] = []
         """What a loop had to report: exceptions that nobody caught."""
+        self.scope = Scope("world", lambda error: self.errors.append(f"the simulator itself: {error!r}"))
+        """Owns what goes on outside of all machines."""
         self.loop.on_error = self._on_error
         self.network.note = lambda text, segment: self.trace.note(self.loop.now_ns, "net", text)
 
@@ -76,7 +79,7 @@ class World:
         name: str,
         *,
         names: Names = Names.JOURNAL,
-        capacity_bytes: int = 1 << 40,
+        capacity_bytes: int = CAPACITY_BYTES,
         disk: DiskKnobs | None = None,
         wall_offset_ms: int = 0,
     ) -> Machine:

@@ -1,0 +1,150 @@
+"""The files a stopped broker leaves, opened again with the broker's own code and compared with what clients read.
+
+Three looks at every partition: its batches, one by one; the log as it opens after the stop; and the log as it opens
+when everything that can be derived is gone. The first must hold what consumers read, the other two must agree.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from random import Random
+from typing import TypeVar
+
+from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, decode_partition_metadata
+from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.directory import LogDirectory
+from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.producer_state import PRODUCER_EXPIRATION_MS
+from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.client.values import TopicPartition
+from streamlog.env import Env, NoHooks
+from streamlog.testing.simulator.disk import SimDisk
+from streamlog.testing.simulator.environment import SimEntropy
+from streamlog.testing.simulator.invariants import Violation
+from streamlog.testing.simulator.setup import Setup
+from streamlog.testing.simulator.storage import DiskFaults, DiskKnobs, SimStorage
+from streamlog.testing.simulator.workload import TABLE, Everything
+from streamlog.wire.records import decode_records, iter_batch_headers, verify_crc
+
+T = TypeVar("T")
+
+DERIVED = (".index", ".timeindex", ".txnindex", ".snapshot", LEADER_EPOCH_FILE)
+
+NODE_ID = 1
+
+
+class _Nobody:
+    """Reads a disk that belongs to no machine any more: nothing takes time, nothing fails."""
+
+    def check(self) -> None:
+        return None
+
+    def spend(self, cost_ns: int) -> None:
+        return None
+
+    def wall_ms(self) -> int:
+        return 0
+
+    def mono_ms(self) -> int:
+        return 0
+
+    def mono_ns(self) -> int:
+        return 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def close(self) -> None:
+        return None
+
+
+def audit(disk: SimDisk, data_dir: str, setup: Setup, everything: Everything) -> list[Violation]:
+    """Look at the data directory of a broker that has stopped. Returns what is wrong with it."""
+    violations: list[Violation] = []
+    for one, log in everything.logs.items():
+        is_table = one.topic == TABLE
+        try:
+            _check_batches(disk, f"{data_dir}/{one}", log, has_gaps=is_table)
+            kept = _state(_copy(disk), data_dir, one, is_table)
+            derived = _state(_without_derived(disk, f"{data_dir}/{one}"), data_dir, one, is_table)
+        except Violation as violation:
+            violations.append(violation)
+            continue
+        except PartitionOffline as error:
+            violations.append(Violation(28, f"{one} does not open: {error}"))
+            continue
+        if kept["end"] != everything.ends[one]:
+            violations.append(Violation(28, f"{one} ended at {everything.ends[one]} and opens with {kept['end']}"))
+        compared = ["end"] if is_table else ["end", "epochs", "producers"]
+        if any(fault.kind == "clock_jump" and abs(fault.amount) >= PRODUCER_EXPIRATION_MS for fault in setup.faults):
+            compared = compared[:2]  # producers were forgotten for their age, which the log does not tell
+        for name in compared:
+            if kept[name] != derived[name]:
+                number = 43 if name == "producers" else 21
+                violations.append(Violation(number, f"{one} {name}: {kept[name]}, and derived {derived[name]}"))
+    return violations
+
+
+def _check_batches(disk: SimDisk, directory: str, read: list[tuple[int, bytes]], *, has_gaps: bool) -> None:
+    """Raise Violation unless the batches of all segments follow each other and hold what was read."""
+    found: list[tuple[int, bytes | None]] = []
+    next_offset = -1
+    for path, inode in disk.walk(directory):
+        if not path.endswith(".log"):
+            continue
+        data = bytes(inode.content)
+        end = 0
+        for position, header in iter_batch_headers(data):
+            if not verify_crc(data, position, header):
+                raise Violation(18, f"{path}:{position} fails its checksum")
+            if header.base_offset < next_offset or (header.base_offset > next_offset >= 0 and not has_gaps):
+                raise Violation(18, f"{path}:{position} has offset {header.base_offset} where {next_offset} was due")
+            columns = decode_records(data, position, header)
+            found += zip(columns.offsets, columns.values, strict=True)
+            next_offset, end = header.next_offset, position + header.size_bytes
+        if end != len(data):
+            raise Violation(18, f"{path} has {len(data) - end} bytes behind its last batch")
+    first = read[0][0] if read else next_offset
+    if not has_gaps and [entry for entry in found if entry[0] >= first] != read:
+        raise Violation(18, f"{directory} holds other records than were read")
+
+
+def _state(disk: SimDisk, data_dir: str, one: TopicPartition, is_table: bool) -> dict[str, object]:
+    """What the partition says of itself when it is opened from this disk."""
+    nobody = _Nobody()
+    storage = SimStorage(disk, nobody, DiskFaults(), DiskKnobs(), Random(0))
+    env = Env(nobody, SimEntropy(Random(0)), storage, nobody, NoHooks(), process_id=0)
+    logs = LogDirectory.open(env, data_dir, node_id=NODE_ID, now_ms=0)
+    topic_id = _topic_id(storage, f"{data_dir}/{one}")
+    log = logs.open_partition(one.topic, one.partition, topic_id, LogConfig(compact=is_table), 0)
+    state = _describe(log)
+    logs.abandon()
+    return state
+
+
+def _describe(log: PartitionLog) -> dict[str, object]:
+    producers = {
+        number: (entry.epoch, tuple(entry.batches), entry.transaction_offset)
+        for number, entry in sorted(log.producers.entries.items())
+    }
+    return {"end": log.log_end_offset, "epochs": list(log.epochs.entries()), "producers": producers}
+
+
+def _topic_id(storage: SimStorage, directory: str) -> uuid.UUID:
+    return decode_partition_metadata(storage.read_bytes(f"{directory}/{PARTITION_METADATA_FILE}"))
+
+
+def _copy(disk: SimDisk) -> SimDisk:
+    copy = SimDisk(Random(0))
+    for path, inode in disk.walk():
+        copy.make_directory(path.rpartition("/")[0])
+        copy.create(path).write(bytes(inode.content), 0)
+    return copy
+
+
+def _without_derived(disk: SimDisk, directory: str) -> SimDisk:
+    copy = _copy(disk)
+    for path in [path for path, _ in copy.walk(directory) if path.endswith(DERIVED)]:
+        copy.remove(path)
+    return copy

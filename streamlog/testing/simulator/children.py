@@ -1,0 +1,104 @@
+"""Runs in processes of their own: forked from one that has everything imported, and gone when they are done.
+
+A run leaves nothing behind that another could notice, and what it cannot clean up (the coroutines of killed nodes) ends
+with its process. A run that hangs is killed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from streamlog.testing.simulator.run import Outcome, run
+from streamlog.testing.simulator.setup import Setup
+
+SECONDS_MAX: Final = 120.0
+"""Of real time. A run takes well below a second."""
+
+
+@dataclass(slots=True)
+class _Child:
+    setup: Setup
+    pid: int
+    pipe: int
+    deadline: float
+    data: bytearray
+
+
+def run_all(
+    setups: Iterable[Setup], jobs: int, perform: Callable[[Setup], Outcome] = run, seconds_max: float = SECONDS_MAX
+) -> Iterator[Outcome]:
+    """Outcomes in the order in which they are there, `jobs` runs at a time."""
+    pending = iter(setups)
+    children: dict[int, _Child] = {}
+    try:
+        while True:
+            while len(children) < jobs and (setup := next(pending, None)) is not None:
+                child = _fork(setup, perform, seconds_max)
+                children[child.pipe] = child
+            if not children:
+                return
+            ready, _, _ = select.select(list(children), [], [], 1.0)
+            for pipe in ready:
+                part = os.read(pipe, 1 << 20)
+                if part:
+                    children[pipe].data += part
+                else:
+                    yield _reap(children.pop(pipe))
+            for pipe, child in list(children.items()):
+                if time.monotonic() > child.deadline:
+                    os.kill(child.pid, signal.SIGKILL)
+                    yield _reap(children.pop(pipe), f"no end after {seconds_max:g} s of real time")
+    finally:
+        for child in children.values():
+            os.kill(child.pid, signal.SIGKILL)
+            _reap(child)
+
+
+def run_one(setup: Setup, perform: Callable[[Setup], Outcome] = run, seconds_max: float = SECONDS_MAX) -> Outcome:
+    return next(run_all([setup], 1, perform, seconds_max))
+
+
+def _fork(setup: Setup, perform: Callable[[Setup], Outcome], seconds_max: float) -> _Child:
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _work(setup, perform, writing)
+    os.close(writing)
+    return _Child(setup, pid, reading, time.monotonic() + seconds_max, bytearray())
+
+
+def _work(setup: Setup, perform: Callable[[Setup], Outcome], pipe: int) -> None:
+    """The child's life. Does not return: its `finally` blocks, and its parent's, are not to run."""
+    try:
+        gc.disable()
+        outcome = perform(setup)
+    except BaseException:
+        outcome = Outcome(setup, [f"0 crash: {traceback.format_exc()}"])
+    view = memoryview(pickle.dumps(outcome))
+    while view:
+        view = view[os.write(pipe, view) :]
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _reap(child: _Child, why: str = "") -> Outcome:
+    os.close(child.pipe)
+    _, status = os.waitpid(child.pid, 0)
+    if why or not child.data:
+        return Outcome(child.setup, [f"0 crash: {why or f'the process ended with status {status}'}"])
+    outcome = pickle.loads(child.data)
+    assert isinstance(outcome, Outcome), "a child sends its outcome"
+    return outcome

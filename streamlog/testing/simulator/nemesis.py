@@ -1,0 +1,356 @@
+"""Faults as values, and the one who brings them about.
+
+A fault has a time, a kind and a target, so a schedule is a list that can be printed, edited, replayed and shrunk. What
+a fault draws (which connection, how a disk tears) comes from streams of chance that other faults do not disturb.
+
+    1200 power broker for=500            the power of the broker's machine goes at 1.2 s, and comes back 0.5 s later
+    3000 kill_in broker amount=7         kill -9 at the seventh disk operation from then on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from streamlog.env import Env
+from streamlog.testing.simulator.disk import CAPACITY_BYTES
+from streamlog.testing.simulator.machine import CALLBACK_COST_NS, Machine, Process
+from streamlog.testing.simulator.world import World
+
+RESTART_MS: Final = 500
+"""How long a service manager waits before it starts a program again that has ended."""
+
+TERM_PATIENCE_MS: Final = 20_000
+"""After SIGTERM comes SIGKILL."""
+
+DERIVED: Final = (".index", ".timeindex", ".txnindex", ".snapshot", "leader-epoch-checkpoint")
+
+ROOM_BYTES: Final = 3_000
+"""What a disk has left when it becomes full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong. What `for_ms` and `amount` mean is the kind's."""
+
+    at_ms: int
+    kind: str
+    on: str
+    for_ms: int = 0
+    amount: int = 0
+
+    def __str__(self) -> str:
+        text = f"{self.at_ms} {self.kind} {self.on}"
+        return text + (f" for={self.for_ms}" if self.for_ms else "") + (f" amount={self.amount}" if self.amount else "")
+
+    @classmethod
+    def parse(cls, line: str) -> Fault:
+        """The inverse of `str`. Raises ValueError."""
+        at_ms, kind, on, *rest = line.split()
+        if kind not in KINDS:
+            raise ValueError(f"there is no fault '{kind}'; there are {', '.join(KINDS)}")
+        options = dict(part.split("=") for part in rest)
+        return cls(int(at_ms), kind, on, int(options.get("for", 0)), int(options.get("amount", 0)))
+
+
+class Service:
+    """A program that is kept running on a machine: started again whenever it has ended, however it ended."""
+
+    def __init__(self, world: World, machine: Machine, main: Callable[[Env], Coroutine[Any, Any, object]]) -> None:
+        self.world = world
+        self.machine = machine
+        self.main = main
+        self.is_wanted = True
+        """Whether it is to be started again."""
+        self.down_until_ms = 0
+        """Nobody starts it before this time."""
+        self.last: Process | None = None
+
+    def run(self) -> None:
+        self.world.scope.spawn(f"keep {self.machine.name} running", self._run())
+
+    async def _run(self) -> None:
+        while True:
+            while self.world.now_ms < self.down_until_ms or not self.is_wanted:
+                await asyncio.sleep(0.05)
+            process = self.last = self.machine.start(self.main)
+            await process.ended
+            self.down_until_ms = max(self.down_until_ms, self.world.now_ms + RESTART_MS)
+
+    def start_now(self) -> None:
+        self.down_until_ms = self.world.now_ms
+
+    async def stop(self) -> Process | None:
+        """Ask it to stop, and wait. Returns the process; None when none ran. Raises TimeoutError."""
+        self.is_wanted = False
+        process = self.machine.process
+        if process is None:
+            return None
+        while not self.machine.signal(signal.SIGTERM) and process.alive:
+            await asyncio.sleep(0.05)  # it is starting, and not listening yet
+        async with asyncio.timeout(TERM_PATIENCE_MS / 1000):
+            await process.ended
+        return process
+
+
+class Nemesis:
+    """Brings faults about, and undoes all of them in the end."""
+
+    def __init__(self, world: World, services: dict[str, Service], centre: str) -> None:
+        """`centre`: the machine that everybody talks to; links are cut between it and the target."""
+        self.world = world
+        self.services = services
+        self.centre = centre
+        self.counts: dict[str, int] = {}
+        """Faults that really happened, by kind."""
+        self._undo: list[Callable[[], None]] = []
+        self._over = False
+        self._disk_failed = False
+
+    def run(self, faults: Sequence[Fault]) -> None:
+        """Have the faults happen at their times, from now on."""
+        for fault in faults:
+            self.world.scope.spawn(str(fault), self._bring(fault))
+
+    async def _bring(self, fault: Fault) -> None:
+        await asyncio.sleep(max(fault.at_ms - self.world.now_ms, 0) / 1000)
+        if self._over:
+            return
+        self.world.note("nemesis", str(fault))
+        undo = KINDS[fault.kind](self, fault)
+        if undo is None:
+            return
+        self._undo.append(undo)
+        await asyncio.sleep(fault.for_ms / 1000)
+        if undo in self._undo:
+            self._undo.remove(undo)
+            undo()
+
+    def end(self) -> None:
+        """No faults from now on, and what is still wrong is put right."""
+        self._over = True
+        self.world.note("nemesis", "heals everything")
+        while self._undo:
+            self._undo.pop()()
+        for service in self.services.values():
+            service.machine.disk_faults.crash_in = None
+            service.machine.disk_faults.errors.clear()
+            if service is self.services[self.centre] and self._disk_failed:
+                service.machine.kill()  # a disk that failed is taken out of service until somebody restarts the node
+            service.start_now()
+
+    def count(self, kind: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.world.sometimes(f"fault: {kind}")
+
+    def machine(self, fault: Fault) -> Machine:
+        return self.services[fault.on].machine
+
+    # -- kinds: bring it about; return how to undo it ----------------------------------------------------------
+
+    def kill(self, fault: Fault) -> None:
+        """kill -9; started again after for_ms."""
+        self._end_process(fault, "kill")
+
+    def power(self, fault: Fault) -> None:
+        """The machine goes dark for for_ms; what was not synced is lost, partly."""
+        self._end_process(fault, "power")
+
+    def _end_process(self, fault: Fault, kind: str) -> None:
+        service = self.services[fault.on]
+        service.down_until_ms = max(service.down_until_ms, self.world.now_ms + fault.for_ms)
+        if service.machine.process is not None:
+            self.count(kind)
+        if kind == "power":
+            service.machine.cut_power()
+        else:
+            service.machine.kill()
+
+    def spoil(self, fault: Fault) -> None:
+        """kill -9, and a file that can be derived is gone, cut short or full of nonsense when it starts again."""
+        self._end_process(fault, "kill")
+        disk, random = self.machine(fault).disk, self.world.random(f"spoil {fault}")
+        derived = [path for path, inode in disk.walk() if path.endswith(DERIVED) and "metadata-0" not in path]
+        if not derived:
+            return
+        self.count("spoil")
+        path = random.choice(derived)
+        inode = disk.file(path)
+        how = random.choice(("gone", "short", "nonsense"))
+        self.world.note("nemesis", f"{path} is {how}")
+        if how == "gone":
+            disk.remove(path)
+        elif how == "short":
+            inode.truncate(random.randrange(len(inode.content) + 1))
+        else:
+            inode.write(random.randbytes(len(inode.content)), 0)
+
+    def kill_in(self, fault: Fault) -> None:
+        """kill -9 at the amount-th disk operation from now."""
+        self._arm(fault, "kill")
+
+    def power_in(self, fault: Fault) -> None:
+        """A power cut at the amount-th disk operation from now."""
+        self._arm(fault, "power")
+
+    def _arm(self, fault: Fault, kind: str) -> None:
+        machine = self.machine(fault)
+        machine.disk_faults.crash_in = fault.amount
+        machine.disk_faults.on_crash = partial(self._end_process, fault, kind)
+
+    def stop(self, fault: Fault) -> None:
+        """SIGTERM, and SIGKILL when that is not enough; started again after for_ms."""
+        service = self.services[fault.on]
+        process = service.machine.process
+        if process is None or not service.machine.signal(signal.SIGTERM):
+            return
+        self.count("stop")
+        service.down_until_ms = max(service.down_until_ms, self.world.now_ms + fault.for_ms)
+
+        def insist() -> None:
+            if service.machine.process is process:
+                service.machine.kill()
+
+        loop = self.world.loop
+        loop.at_ns(loop.now_ns + TERM_PATIENCE_MS * 1_000_000, insist)
+
+    def pause(self, fault: Fault) -> Callable[[], None] | None:
+        """SIGSTOP for for_ms."""
+        machine = self.machine(fault)
+        if machine.process is None:
+            return None
+        self.count("pause")
+        machine.pause()
+        return machine.resume
+
+    def cut(self, fault: Fault) -> Callable[[], None]:
+        """No link between the target and the centre."""
+        self.count("cut")
+        here, there = self.machine(fault).host, self.services[self.centre].machine.host
+        self.world.network.cut(here, there)
+        self.world.network.cut(there, here)
+
+        def heal() -> None:
+            self.world.network.heal(here, there)
+            self.world.network.heal(there, here)
+
+        return heal
+
+    def cut_to(self, fault: Fault) -> Callable[[], None]:
+        """Nothing gets from the target to the centre; the other way is open."""
+        self.count("cut_to")
+        return self._cut_one_way(self.machine(fault), self.services[self.centre].machine)
+
+    def cut_from(self, fault: Fault) -> Callable[[], None]:
+        """Nothing gets from the centre to the target: requests arrive, answers do not."""
+        self.count("cut_from")
+        return self._cut_one_way(self.services[self.centre].machine, self.machine(fault))
+
+    def _cut_one_way(self, source: Machine, target: Machine) -> Callable[[], None]:
+        self.world.network.cut(source.host, target.host)
+        return partial(self.world.network.heal, source.host, target.host)
+
+    def reset(self, fault: Fault) -> None:
+        """Every connection of the target is reset."""
+        host = self.machine(fault).host
+        for endpoint in self.world.network.connections():
+            if endpoint.local[0] == host and endpoint.is_open:
+                self.count("reset")
+                self.world.network.reset(endpoint)
+
+    def slow_disk(self, fault: Fault) -> Callable[[], None]:
+        """The disk takes amount times as long."""
+        self.count("slow_disk")
+        faults = self.machine(fault).disk_faults
+        faults.slow_factor = fault.amount
+
+        def recover() -> None:
+            faults.slow_factor = 1
+
+        return recover
+
+    def sync_fails(self, fault: Fault) -> None:
+        """The next sync reports an error, and its pages are lost."""
+        self.count("sync_fails")
+        self._fail(fault, "sync")
+
+    def write_fails(self, fault: Fault) -> None:
+        """The next amount writes report an error."""
+        self.count("write_fails")
+        self._fail(fault, "write")
+
+    def read_fails(self, fault: Fault) -> None:
+        """The next amount reads report an error."""
+        self.count("read_fails")
+        self._fail(fault, "read")
+
+    def _fail(self, fault: Fault, step: str) -> None:
+        self._disk_failed = True
+        self.machine(fault).disk_faults.errors[step] = max(fault.amount, 1)
+
+    def disk_full(self, fault: Fault) -> Callable[[], None]:
+        """The disk has next to nothing left, for for_ms."""
+        self.count("disk_full")
+        disk = self.machine(fault).disk
+        disk.capacity_bytes = disk.used_bytes + ROOM_BYTES
+
+        def recover() -> None:
+            disk.capacity_bytes = CAPACITY_BYTES
+
+        return recover
+
+    def clock_jump(self, fault: Fault) -> None:
+        """The wall clock is set forward by amount ms, or back if that is negative."""
+        self.count("clock_jump")
+        self.machine(fault).wall.offset_ms += fault.amount
+
+    def drift(self, fault: Fault) -> Callable[[], None]:
+        """The clocks run fast by amount parts in a million, or slow."""
+        self.count("drift")
+        clock = self.machine(fault).clock
+        clock.set_drift(fault.amount, self.world.loop.now_ns)
+        return lambda: clock.set_drift(0, self.world.loop.now_ns)
+
+    def slow_node(self, fault: Fault) -> Callable[[], None] | None:
+        """Everything the process does takes amount times as long."""
+        process = self.machine(fault).process
+        if process is None:
+            return None
+        self.count("slow_node")
+        owner = process.owner
+        owner.cost_ns = CALLBACK_COST_NS * fault.amount
+
+        def recover() -> None:
+            owner.cost_ns = CALLBACK_COST_NS
+
+        return recover
+
+
+KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] = {
+    kind.__name__: kind
+    for kind in (
+        Nemesis.kill,
+        Nemesis.power,
+        Nemesis.kill_in,
+        Nemesis.power_in,
+        Nemesis.spoil,
+        Nemesis.stop,
+        Nemesis.pause,
+        Nemesis.cut,
+        Nemesis.cut_to,
+        Nemesis.cut_from,
+        Nemesis.reset,
+        Nemesis.slow_disk,
+        Nemesis.sync_fails,
+        Nemesis.write_fails,
+        Nemesis.read_fails,
+        Nemesis.disk_full,
+        Nemesis.clock_jump,
+        Nemesis.drift,
+        Nemesis.slow_node,
+    )
+}

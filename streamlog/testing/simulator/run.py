@@ -1,0 +1,276 @@
+"""One run: a safety phase with faults, a liveness phase without, then the verdict.
+
+start    broker up, topics made
+safety   clients work, the nemesis does what the setup says, invariants are checked between callbacks
+healing  no more faults, turns become fair, everybody is started again
+liveness a new send is stored in time, producers finish, the group reads everything that is there
+verdict  everything is read once more and held against the history; a clean stop; the files are looked at
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from streamlog.broker.config import load_config
+from streamlog.broker.node import Node
+from streamlog.broker.run import RunOptions, run_broker
+from streamlog.client.producer import Producer
+from streamlog.env import Env
+from streamlog.errors import EnvironmentFailure
+from streamlog.testing.simulator import workload
+from streamlog.testing.simulator.audit import audit
+from streamlog.testing.simulator.history import History
+from streamlog.testing.simulator.invariants import Violation, Watch
+from streamlog.testing.simulator.loop import Deadlock, Runaway
+from streamlog.testing.simulator.machine import Machine
+from streamlog.testing.simulator.nemesis import Nemesis, Service
+from streamlog.testing.simulator.policy import InTurn, Policy, Priorities, RandomTurns
+from streamlog.testing.simulator.setup import BROKER, Setup
+from streamlog.testing.simulator.workload import GROUP, TABLE, TOPIC, Everything, Work
+from streamlog.testing.simulator.world import World
+from streamlog.wire.error_codes import KafkaError
+
+T = TypeVar("T")
+
+PORT: Final = 9092
+DATA_DIR: Final = "/data"
+
+START_S_MAX: Final = 60.0
+LIVENESS_S_MAX: Final = 100.0
+"""After the last fault: sessions end, backoffs run out, and everything works again in less than this."""
+
+CHECK_EVERY: Final = 16
+"""Callbacks between two looks at the brokers."""
+
+PRIORITY_CHANGE_EVERY: Final = 200
+
+SECONDS_MAX: Final = 600.0
+"""Of the world's time."""
+
+ANSWER_GRACE_MS: Final = 10_000
+"""A send's answer may come this long after its delivery timeout, on a machine that was paused or slow."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a run."""
+
+    setup: Setup
+    violations: list[str] = field(default_factory=list)
+    digest: str = ""
+    steps: int = 0
+    virtual_ms: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
+    acked: int = 0
+    events: list[str] = field(default_factory=list)
+    """The last lines of the trace, when there are violations."""
+
+
+def run(setup: Setup, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Run a setup to its verdict. Raises nothing that the code under test could be blamed for."""
+    return Run(setup, tell).go()
+
+
+class Run:
+    def __init__(self, setup: Setup, tell: Callable[[str], None] | None) -> None:
+        self.setup = setup
+        self.world = World(setup.seed, policy=lambda random: _policy(setup, random), network=setup.network, tell=tell)
+        self.history = History(lambda: self.world.loop.now_ns, setup.forgets)
+        self.nodes: dict[str, Node] = {}
+        """Running brokers, by machine."""
+        self.watch = Watch(forgets=setup.forgets)
+        self.broker_machine = self.world.machine(BROKER, names=setup.names)
+        self.work = Work(self.world, setup, f"{self.broker_machine.host}:{PORT}", self.history)
+        self.services: dict[str, Service] = {}
+        self.nemesis = Nemesis(self.world, self.services, BROKER)
+
+    def go(self) -> Outcome:
+        world = self.world
+        world.loop.check_every, world.loop.on_check = CHECK_EVERY, self._check
+        violations = self.history.violations
+        try:
+            world.run(self._scenario(), seconds_max=SECONDS_MAX)
+        except Violation as violation:
+            violations.append(violation)
+        except (Deadlock, Runaway, TimeoutError) as error:
+            violations.append(Violation(77, f"{type(error).__name__}: {error}"))
+        violations += [Violation(85, text) for text in world.errors]
+        acked = sum(send.offset >= 0 for send in self.history.sends.values())
+        outcome = Outcome(
+            self.setup,
+            [str(violation) for violation in violations],
+            world.trace.digest(),
+            world.trace.step_count,
+            world.now_ms,
+            self.nemesis.counts,
+            world.reached,
+            acked,
+        )
+        if violations:
+            outcome.events = list(world.trace.events)
+        return outcome
+
+    def _check(self) -> None:
+        self.watch.check(node for name, node in self.nodes.items() if self.services[name].machine.process is not None)
+
+    # -- programs ---------------------------------------------------------------------------------------------
+
+    def _serve(self, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, object]]:
+        values = {"listeners": f"PLAINTEXT://{machine.host}:{PORT}", **self.setup.broker}
+        config, _ = load_config(values)
+
+        def started(node: Node) -> None:
+            self.nodes[machine.name] = node
+            self.world.note(machine.name, "is up")
+
+        async def main(env: Env) -> None:
+            self.nodes.pop(machine.name, None)
+            try:
+                await run_broker(env, config, RunOptions(DATA_DIR), lambda line: None, started)
+            except EnvironmentFailure:
+                self.world.sometimes("broker ended by itself")
+                raise
+
+        return main
+
+    def _add(self, name: str, machine: Machine, main: Callable[[Env], Coroutine[Any, Any, object]]) -> None:
+        self.services[name] = Service(self.world, machine, main)
+        self.services[name].run()
+
+    def _add_clients(self) -> None:
+        setup, work = self.setup, self.work
+        for number in range(setup.producers):
+            name = f"producer{number}"
+            self._add(name, self.world.machine(name), workload.producer(work, name))
+        for number in range(setup.consumers):
+            name = f"consumer{number}"
+            self._add(name, self.world.machine(name), workload.member(work, name))
+        for number in range(setup.readers):
+            name = f"reader{number}"
+            self._add(name, self.world.machine(name), workload.reader(work, name))
+        if setup.churn:
+            self._add("churn", self.world.machine("churn"), workload.churn(work, "churn"))
+
+    async def _once(self, name: str, work: Callable[[Env], Coroutine[Any, Any, T]], seconds_max: float) -> T:
+        """Run a program to its end, on a machine of its own."""
+        process = self.world.machine(name).start(work)
+        async with asyncio.timeout(seconds_max):
+            await process.ended
+        if process.error is not None:
+            raise process.error
+        result: Any = process.result
+        return result  # type: ignore[no-any-return]  # what `work` returned
+
+    # -- phases -----------------------------------------------------------------------------------------------
+
+    async def _scenario(self) -> None:
+        setup, world = self.setup, self.world
+        self._add(BROKER, self.broker_machine, self._serve(self.broker_machine))
+        await self._once("maker", lambda env: workload.make_topics(self.work, env), START_S_MAX)
+        self._add_clients()
+        self.nemesis.run(setup.faults)
+        await asyncio.sleep(max(setup.safety_ms - world.now_ms, 0) / 1000)
+        self.nemesis.end()
+        world.loop.policy = InTurn()
+        try:
+            everything = await self._live()
+        except TimeoutError:
+            self._violate_liveness("too long")
+            return
+        except (EnvironmentFailure, KafkaError) as error:
+            self._violate_liveness(str(error))
+            return
+        self._judge(everything)
+        await self._stop_and_audit(everything)
+
+    def _violate_liveness(self, what: str) -> None:
+        states = []
+        for name, service in self.services.items():
+            last = service.last
+            state = "runs" if service.machine.process is not None else f"ended: {last and last.error!r}"
+            states.append(f"{name} {state}")
+        self.history.violate(77, f"{self._waiting_for}: {what} ({'; '.join(states)})")
+
+    async def _live(self) -> Everything:
+        work = self.work
+        self._waiting_for = "a send after the last fault"
+        await self._once("prober", self._probe, LIVENESS_S_MAX)
+        self._waiting_for = "producers to finish"
+        work.stopping = True
+        await self._ended([name for name in self.services if name.startswith(("producer", "churn"))])
+        self._waiting_for = "the ends of the logs"
+        ends = await self._once("ends", lambda env: workload.log_ends(work, env), LIVENESS_S_MAX)
+        work.log_ends = {one: end for one, end in ends.items() if one.topic == TOPIC}
+        self._waiting_for = "consumers to read everything"
+        await self._ended([name for name in self.services if name.startswith(("consumer", "reader"))])
+        self._waiting_for = "the last reading"
+        return await self._once("auditor", lambda env: workload.read_everything(work, env), LIVENESS_S_MAX)
+
+    async def _probe(self, env: Env) -> None:
+        """A new producer gets a record in."""
+        async with Producer(self.work.bootstrap, env=env, connection=self.work.settings("prober")) as producer:
+            value = b"probe"
+            send = self.history.send(value, TOPIC, None, "prober", 0)
+            told = await producer.send(TOPIC, value)
+            self.history.stored(send, told.partition, told.offset)
+
+    async def _ended(self, names: list[str]) -> None:
+        for name in names:
+            service = self.services[name]
+            service.is_wanted = service.is_wanted and not self._is_finished(name)
+        async with asyncio.timeout(LIVENESS_S_MAX):
+            for name in names:
+                while not self._is_finished(name):
+                    await asyncio.sleep(0.1)
+                self.services[name].is_wanted = False
+
+    def _is_finished(self, name: str) -> bool:
+        """Whether the program has ended of its own accord, with nothing left to do."""
+        service = self.services[name]
+        if service.machine.process is not None:
+            return False
+        if name.startswith(("producer", "churn")):
+            return True
+        if name.startswith("consumer"):
+            return self.work.is_done(GROUP, self.work.log_ends)
+        last = service.last
+        return last is not None and self.work.is_done(f"{name}.{last.number}", self.work.log_ends)
+
+    # -- verdict ----------------------------------------------------------------------------------------------
+
+    def _judge(self, everything: Everything) -> None:
+        history, setup = self.history, self.setup
+        for one, log in everything.logs.items():
+            key = (one.topic, one.partition)
+            if one.topic == TABLE:
+                history.check_compacted(key, log)
+            else:
+                history.check_log(key, log, everything.starts[one])
+        if not setup.forgets:
+            history.check_committed(everything.committed)
+        history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000)
+        for topic in history.topics:
+            if topic not in everything.topics:
+                history.violate(40, f"{topic} was created and is not there")
+
+    async def _stop_and_audit(self, everything: Everything) -> None:
+        try:
+            process = await self.services[BROKER].stop()
+        except TimeoutError:
+            self.history.violate(80, "the broker does not stop")
+            return
+        if process is not None and process.error is not None:
+            self.history.violate(80, f"the broker stopped with {process.error!r}")
+            return
+        for violation in audit(self.broker_machine.disk, DATA_DIR, self.setup, everything):
+            self.history.violations.append(violation)
+
+
+def _policy(setup: Setup, random: Any) -> Policy:
+    if setup.turns == "in turn":
+        return InTurn()
+    return RandomTurns(random) if setup.turns == "random" else Priorities(random, PRIORITY_CHANGE_EVERY)

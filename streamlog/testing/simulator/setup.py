@@ -1,0 +1,178 @@
+"""Everything that a run is made from, as a value; and how a seed draws one.
+
+The swarm rule: a seed does not take part in everything. It draws a subset of the features and a subset of the faults,
+and knobs far from what anybody would configure, because a run with a bit of everything is always the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final, Literal, TypeAlias
+
+from streamlog.testing.simulator.disk import Names
+from streamlog.testing.simulator.nemesis import Fault
+from streamlog.testing.simulator.network import NetworkKnobs
+
+Turns: TypeAlias = Literal["in turn", "random", "priorities"]
+
+BROKER: Final = "broker"
+
+FAULTS_MAX: Final = 12
+
+QUIET_MS: Final = 1_000
+"""Nothing goes wrong before this: the topics are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One run. Two runs of equal setups are equal."""
+
+    seed: int
+    safety_ms: int = 15_000
+    """How long faults may happen."""
+    turns: Turns = "random"
+    names: Names = Names.JOURNAL
+    network: NetworkKnobs = field(default_factory=NetworkKnobs)
+    broker: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the broker."""
+    topic: Mapping[str, str] = field(default_factory=dict)
+    """Configs of the topic that producers write to."""
+    partitions: int = 2
+    producers: int = 1
+    consumers: int = 1
+    """Members of the group."""
+    readers: int = 1
+    """Consumers on their own."""
+    compacted: bool = False
+    """Whether there is a compacted topic too."""
+    churn: bool = False
+    """Whether topics come and go."""
+    linger_ms: int = 0
+    batch_size_bytes: int = 16_384
+    value_bytes: int = 20
+    sends: int = 100
+    """Of each producer, about, spread over the safety phase."""
+    delivery_timeout_ms: int = 30_000
+    request_timeout_ms: int = 2_000
+    session_timeout_ms: int = 6_000
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether acknowledged records may be lost: nobody promised to sync them, and the power goes."""
+        return self.topic.get("streamlog.flush") == "os" and any(
+            fault.kind.startswith("power") or fault.kind in ("sync_fails", "write_fails") for fault in self.faults
+        )
+
+
+def draw(seed: int) -> Setup:
+    """The run of a seed."""
+    random = Random(f"{seed}/setup")
+    setup = Setup(
+        seed,
+        safety_ms=random.choice((6_000, 10_000, 15_000, 25_000)),
+        turns=random.choice(("in turn", "random", "priorities")),
+        names=random.choice((Names.JOURNAL, Names.JOURNAL, Names.PREFIX)),
+        network=_draw_network(random),
+        broker=_draw_broker(random),
+        topic=_draw_topic(random),
+        partitions=random.choice((1, 1, 2, 4)),
+        producers=random.choice((1, 1, 2, 3)),
+        consumers=random.choice((0, 1, 1, 2, 3)),
+        readers=random.choice((0, 1)),
+        compacted=random.random() < 0.4,
+        churn=random.random() < 0.3,
+        linger_ms=random.choice((0, 0, 5, 50)),
+        batch_size_bytes=random.choice((100, 1_000, 16_384, 131_072)),
+        value_bytes=random.choice((20, 20, 200, 2_000)),
+        sends=random.choice((20, 60, 200)),
+        delivery_timeout_ms=random.choice((3_000, 15_000, 60_000)),
+        request_timeout_ms=random.choice((300, 1_000, 5_000)),
+        session_timeout_ms=random.choice((6_000, 6_000, 10_000)),
+    )
+    return replace(setup, faults=_draw_faults(random, setup))
+
+
+def _draw_network(random: Random) -> NetworkKnobs:
+    return NetworkKnobs(
+        latency_ns=random.choice((20_000, 200_000, 2_000_000)),
+        jitter_ns=random.choice((0, 200_000, 5_000_000)),
+        slow_one_in=random.choice((20, 100, 1_000)),
+        window_bytes=random.choice((4_096, 65_536, 1 << 20)),
+        segment_bytes=random.choice((1_460, 65_536)),
+        split_one_in=random.choice((2, 10, 1_000)),
+    )
+
+
+def _draw_broker(random: Random) -> dict[str, str]:
+    return {
+        "offsets.topic.num.partitions": str(random.choice((1, 2, 5))),
+        "group.initial.rebalance.delay.ms": str(random.choice((0, 0, 500))),
+        "log.flush.offset.checkpoint.interval.ms": str(random.choice((200, 1_000, 5_000, 60_000))),
+        "log.cleaner.backoff.ms": str(random.choice((100, 1_000, 15_000))),
+        "log.retention.check.interval.ms": str(random.choice((500, 5_000, 300_000))),
+        "metadata.log.max.record.bytes.between.snapshots": str(random.choice((500, 3_000, 20_971_520))),
+        "max.incremental.fetch.session.cache.slots": str(random.choice((0, 1, 1_000))),
+    }
+
+
+def _draw_topic(random: Random) -> dict[str, str]:
+    configs = {"index.interval.bytes": str(random.choice((0, 100, 4_096)))}
+    if random.random() < 0.6:
+        configs["segment.ms"] = str(random.choice((50, 300, 2_000)))
+    if random.random() < 0.2:
+        configs["streamlog.flush"] = "os"
+    if random.random() < 0.15:
+        configs["message.timestamp.type"] = "LogAppendTime"
+    if random.random() < 0.2:
+        configs["compression.type"] = random.choice(("gzip", "lz4", "zstd", "snappy"))
+    return configs
+
+
+MENU: Final = (
+    "kill", "power", "kill_in", "power_in", "spoil", "stop", "pause", "cut", "cut_to", "cut_from", "reset", "slow_disk",
+    "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
+)  # fmt: skip
+
+ON_CLIENTS: Final = frozenset(
+    {"kill", "pause", "cut", "cut_to", "cut_from", "reset", "clock_jump", "drift", "slow_node"}
+)
+"""Faults that clients have too; the others are about disks."""
+
+
+def _draw_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
+    kinds = random.sample(MENU, random.choice((0, 1, 1, 2, 3, 5)))
+    if not kinds:
+        return ()
+    clients = [f"producer{number}" for number in range(setup.producers)]
+    clients += [f"consumer{number}" for number in range(setup.consumers)]
+    faults: list[Fault] = []
+    for _ in range(1 + random.randrange(FAULTS_MAX)):
+        kind = random.choice(kinds)
+        links = kind in ("cut", "cut_to", "cut_from")
+        on = random.choice(clients) if links or (kind in ON_CLIENTS and random.random() < 0.4) else BROKER
+        faults.append(_draw_fault(random, kind, on, QUIET_MS + random.randrange(setup.safety_ms - QUIET_MS)))
+        if kind.endswith("_in") and random.random() < 0.5:  # and again, while it recovers
+            faults.append(Fault(faults[-1].at_ms + 600, kind, on, 0, 1 + random.randrange(40)))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
+    for_ms, amount = random.choice((50, 300, 1_000, 4_000)), 0
+    if kind.endswith("_in"):
+        amount = 1 + random.randrange(random.choice((5, 50, 300)))
+    elif kind == "slow_disk":
+        amount = random.choice((10, 100, 1_000))
+    elif kind in ("write_fails", "read_fails"):
+        amount = random.choice((1, 1, 5))
+    elif kind == "clock_jump":
+        amount = random.choice((-60_000, -500, 500, 60_000, 86_400_000))
+    elif kind == "drift":
+        amount = random.choice((-100_000, -500, 500, 100_000))
+    elif kind == "slow_node":
+        amount = random.choice((10, 100))
+    elif kind == "pause":
+        for_ms = random.choice((100, 1_000, 8_000))
+    return Fault(at_ms, kind, on, for_ms, amount)

@@ -1,0 +1,324 @@
+"""What clients do in a simulated run: production clients on machines of their own, and a history of what they saw.
+
+Each function makes the main coroutine of a program. A program that is killed leaves its sends unanswered; started
+again it is another producer, with a session and a name of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from streamlog.client.admin import Admin, NewTopic
+from streamlog.client.config import ConnectionSettings
+from streamlog.client.consumer import Consumer
+from streamlog.client.failures import BrokerUnreachable, DeliveryUnknown, NotDelivered
+from streamlog.client.fetcher import FetchedBatch
+from streamlog.client.producer import Producer
+from streamlog.client.values import OffsetAndMetadata, RecordMetadata, TopicPartition
+from streamlog.env import Env
+from streamlog.testing.simulator.history import History, Send
+from streamlog.testing.simulator.setup import Setup
+from streamlog.testing.simulator.world import World
+from streamlog.wire.error_codes import KafkaError
+
+Main: TypeAlias = Callable[[Env], Coroutine[Any, Any, object]]
+
+TOPIC: Final = "events"
+TABLE: Final = "table"
+"""The compacted topic."""
+GROUP: Final = "group"
+
+KEYS: Final = 5
+BURST_MAX: Final = 6
+CHURN_PAUSE_S: Final = 0.7
+
+PASSING: Final = (BrokerUnreachable, KafkaError)
+"""What clients may be told while something is wrong. A UserError or a RemoteProtocolError would be a bug."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What all programs of a run share."""
+
+    world: World
+    setup: Setup
+    bootstrap: str
+    history: History
+    stopping: bool = False
+    """Producers finish what they have and end."""
+    log_ends: dict[TopicPartition, int] = field(default_factory=dict)
+    """Where the logs end, once producers have ended; consumers end when they are there."""
+    reached: dict[tuple[str, TopicPartition], int] = field(default_factory=dict)
+    """How far each consumer program has come."""
+
+    def settings(self, name: str) -> ConnectionSettings:
+        request_ms = self.setup.request_timeout_ms
+        return ConnectionSettings(
+            client_id=name, request_timeout_ms=request_ms, connect_timeout_ms=min(request_ms, 2_000)
+        )
+
+    def is_done(self, name: str, partitions: Iterable[TopicPartition]) -> bool:
+        """Whether a program has read all there will ever be of these partitions."""
+        return bool(self.log_ends) and all(self.reached.get((name, one), 0) >= self.log_ends[one] for one in partitions)
+
+
+def producer(work: Work, name: str) -> Main:
+    async def main(env: Env) -> None:
+        setup, session = work.setup, f"{name}.{env.process_id}"
+        random = Random(f"{setup.seed}/{session}")
+        async with Producer(
+            work.bootstrap,
+            env=env,
+            linger_ms=setup.linger_ms,
+            batch_size_bytes=setup.batch_size_bytes,
+            delivery_timeout_ms=setup.delivery_timeout_ms,
+            connection=work.settings(session),
+            auto_create_topics=False,
+        ) as client:
+            number = 0
+            pause_s = setup.safety_ms / 1000 * (1 + BURST_MAX) / 2 / setup.sends
+            while not work.stopping:
+                for _ in range(1 + random.randrange(BURST_MAX)):
+                    _send(work, client, random, session, number)
+                    number += 1
+                await client.room()
+                await asyncio.sleep(random.random() * 2 * pause_s)
+
+    return _persistent(work, main)
+
+
+def _send(work: Work, client: Producer, random: Random, session: str, number: int) -> None:
+    setup, history = work.setup, work.history
+    topic = TABLE if setup.compacted and random.random() < 0.3 else TOPIC
+    key = b"key %d" % random.randrange(KEYS) if topic == TABLE or random.random() < 0.7 else None
+    value = f"{session}:{number}:".encode()
+    value += b"." * random.randrange(setup.value_bytes)
+    send = history.send(value, topic, key, session, number)
+    done = client.send_nowait(topic, value, key=key)
+    done.add_done_callback(lambda answered: _on_answer(work, send, answered))
+
+
+def _on_answer(work: Work, send: Send, answered: asyncio.Future[RecordMetadata]) -> None:
+    if answered.cancelled():
+        return
+    error = answered.exception()
+    if error is not None:
+        work.world.note(send.producer, f"{send.number} failed: {error}")
+        work.history.failed(send, error)
+        if isinstance(error, DeliveryUnknown):
+            work.world.sometimes("delivery unknown")
+        elif isinstance(error, NotDelivered):
+            work.world.sometimes("record not delivered")
+        return
+    told = answered.result()
+    if told.offset >= 0:
+        work.world.note(send.producer, f"{send.number} is {send.topic}-{told.partition}@{told.offset}")
+        work.history.stored(send, told.partition, told.offset)
+
+
+def _persistent(work: Work, main: Main) -> Main:
+    """A program that ends, to be started again, when it cannot go on for a passing reason."""
+
+    async def run(env: Env) -> None:
+        try:
+            await main(env)
+        except PASSING as error:
+            work.world.note("client", f"ends: {error}")
+
+    return run
+
+
+def member(work: Work, name: str) -> Main:
+    """A consumer that shares the topic with its group."""
+
+    async def main(env: Env) -> None:
+        setup, history = work.setup, work.history
+        session = f"{name}.{env.process_id}"
+        random = Random(f"{setup.seed}/{session}")
+        async with Consumer(
+            work.bootstrap,
+            env=env,
+            group_id=GROUP,
+            auto_offset_reset="earliest",
+            session_timeout_ms=setup.session_timeout_ms,
+            heartbeat_interval_ms=setup.session_timeout_ms // 4,
+            rebalance_timeout_ms=5_000,
+            fetch_max_wait_ms=200,
+            connection=work.settings(session),
+        ) as consumer:
+            positions: dict[TopicPartition, int] = {}
+
+            def on_assigned(partitions: Iterable[TopicPartition]) -> None:
+                history.own(consumer.generation_id, [(one.topic, one.partition) for one in partitions], session)
+                work.world.note(session, f"owns {_names(partitions)} in generation {consumer.generation_id}")
+                for one in partitions:
+                    positions.pop(one, None)
+
+            def on_gone(partitions: Iterable[TopicPartition]) -> None:
+                work.world.note(session, f"gives up {_names(partitions)}")
+
+            consumer.subscribe([TOPIC], on_assigned=on_assigned, on_revoked=on_gone, on_lost=on_gone)
+            while not work.is_done(GROUP, list(work.log_ends)):
+                batches = await consumer.fetch(timeout_ms=300, records_max=1 + random.randrange(50))
+                for batch in batches:
+                    _note_batch(work, session, batch, positions)
+                if (batches and random.random() < 0.5) or work.log_ends:
+                    await _commit(work, consumer, dict(positions))
+
+    return _persistent(work, main)
+
+
+async def _commit(work: Work, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
+    mine = {one: offset for one, offset in positions.items() if one in consumer.assignment()}
+    if not mine:
+        return
+    commits = [work.history.begin_commit((one.topic, one.partition), offset) for one, offset in mine.items()]
+    try:
+        await consumer.commit({one: OffsetAndMetadata(offset) for one, offset in mine.items()})
+    except PASSING as error:
+        work.world.note("group", f"commit failed: {error}")
+        work.world.sometimes("commit failed")
+        return
+    work.world.note("group", " ".join(f"{one}={offset}" for one, offset in mine.items()) + " committed")
+    for commit, (one, offset) in zip(commits, mine.items(), strict=True):
+        commit.ended_ns = work.world.loop.now_ns
+        work.reached[GROUP, one] = max(offset, work.reached.get((GROUP, one), 0))
+
+
+def reader(work: Work, name: str) -> Main:
+    """A consumer on its own that follows all partitions from their beginnings."""
+
+    async def main(env: Env) -> None:
+        session = f"{name}.{env.process_id}"
+        async with Consumer(
+            work.bootstrap,
+            env=env,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            connection=work.settings(session),
+        ) as consumer:
+            partitions = [TopicPartition(TOPIC, number) for number in range(work.setup.partitions)]
+            consumer.assign(partitions)
+            positions: dict[TopicPartition, int] = {}
+            while not work.is_done(session, partitions):
+                for batch in await consumer.fetch(timeout_ms=300):
+                    _note_batch(work, session, batch, positions)
+                    one = TopicPartition(batch.topic, batch.partition)
+                    work.reached[session, one] = batch.next_offset
+
+    return _persistent(work, main)
+
+
+def _note_batch(work: Work, session: str, batch: FetchedBatch, positions: dict[TopicPartition, int]) -> None:
+    one = TopicPartition(batch.topic, batch.partition)
+    expected = None if work.setup.forgets else positions.get(one)
+    if expected is not None and batch.start_offset != expected:
+        work.history.violate(63, f"{session} is at {expected} of {one} and gets {batch.start_offset}")
+    positions[one] = batch.next_offset
+    values = batch.columns.values
+    if values:
+        work.world.note(session, f"reads {one} {batch.start_offset} to {batch.next_offset}")
+    for offset, value in zip(batch.columns.offsets, values, strict=True):
+        assert value is not None, "nobody writes tombstones here"
+        work.history.read(session, batch.topic, batch.partition, offset, value)
+
+
+def churn(work: Work, name: str) -> Main:
+    """Makes topics and deletes them, and remembers those that are to stay."""
+
+    async def main(env: Env) -> None:
+        random = Random(f"{work.setup.seed}/{name}.{env.process_id}")
+        async with Admin(work.bootstrap, env=env, connection=work.settings(name)) as admin:
+            number = 0
+            while not work.stopping:
+                topic = f"churn-{env.process_id}-{number}"
+                number += 1
+                if await _tried(work, admin.create_topics([NewTopic(topic, 1 + random.randrange(3), 1)])):
+                    if random.random() < 0.5:
+                        work.history.topics[topic] = None
+                    else:
+                        await _tried(work, admin.delete_topics([topic]))
+                await asyncio.sleep(random.random() * 2 * CHURN_PAUSE_S)
+
+    return _persistent(work, main)
+
+
+async def _tried(work: Work, attempt: Coroutine[Any, Any, None]) -> bool:
+    try:
+        await attempt
+    except PASSING as error:
+        work.world.note("admin", f"failed: {error}")
+        return False
+    return True
+
+
+async def make_topics(work: Work, env: Env) -> None:
+    setup = work.setup
+    topics = [NewTopic(TOPIC, setup.partitions, 1, dict(setup.topic))]
+    if setup.compacted:
+        configs = {"cleanup.policy": "compact", "segment.ms": "300", "min.cleanable.dirty.ratio": "0.01"}
+        topics.append(NewTopic(TABLE, 1, 1, configs))
+    async with Admin(work.bootstrap, env=env, connection=work.settings("maker")) as admin:
+        await admin.create_topics(topics)
+
+
+def _names(partitions: Iterable[TopicPartition]) -> str:
+    return ",".join(str(one) for one in partitions) or "nothing"
+
+
+@dataclass(slots=True)
+class Everything:
+    """What is there in the end, as an ordinary client sees it."""
+
+    logs: dict[TopicPartition, list[tuple[int, bytes]]]
+    starts: dict[TopicPartition, int]
+    ends: dict[TopicPartition, int]
+    committed: dict[tuple[str, int], int | None]
+    topics: list[str]
+
+
+async def log_ends(work: Work, env: Env) -> dict[TopicPartition, int]:
+    """Where the topics end now."""
+    async with Consumer(work.bootstrap, env=env, connection=work.settings("ends")) as consumer:
+        return await consumer.end_offsets(_all_partitions(work.setup))
+
+
+async def read_everything(work: Work, env: Env) -> Everything:
+    partitions = _all_partitions(work.setup)
+    logs: dict[TopicPartition, list[tuple[int, bytes]]] = {one: [] for one in partitions}
+    async with Consumer(
+        work.bootstrap,
+        env=env,
+        group_id=GROUP,
+        auto_offset_reset="earliest",
+        connection=work.settings("auditor"),
+    ) as consumer:
+        committed = await consumer.committed([one for one in partitions if one.topic == TOPIC])
+        starts = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        consumer.assign(partitions)
+        for one in partitions:
+            consumer.seek(one, starts[one])
+        positions = dict(starts)
+        while any(positions[one] < ends[one] for one in partitions):
+            for batch in await consumer.fetch(timeout_ms=1_000):
+                one = TopicPartition(batch.topic, batch.partition)
+                positions[one] = batch.next_offset
+                for offset, value in zip(batch.columns.offsets, batch.columns.values, strict=True):
+                    assert value is not None, "nobody writes tombstones here"
+                    logs[one].append((offset, value))
+                    work.history.read("auditor", one.topic, one.partition, offset, value)
+    async with Admin(work.bootstrap, env=env, connection=work.settings("auditor")) as admin:
+        topics = await admin.list_topics()
+    offsets = {(one.topic, one.partition): at.offset if at is not None else None for one, at in committed.items()}
+    return Everything(logs, starts, ends, offsets, topics)
+
+
+def _all_partitions(setup: Setup) -> list[TopicPartition]:
+    return [TopicPartition(TOPIC, number) for number in range(setup.partitions)] + (
+        [TopicPartition(TABLE, 0)] if setup.compacted else []
+    )

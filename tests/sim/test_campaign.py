@@ -1,0 +1,75 @@
+"""The campaign itself: seeds, determinism across processes, children that fail, shrinking."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from streamlog.testing.simulator.campaign import Campaign, digest_elsewhere
+from streamlog.testing.simulator.children import run_one
+from streamlog.testing.simulator.nemesis import Fault
+from streamlog.testing.simulator.run import Outcome, run
+from streamlog.testing.simulator.setup import Setup, draw
+from streamlog.testing.simulator.shrink import shrink
+
+SEEDS = 6
+
+
+def test_a_few_seeds_violate_nothing() -> None:
+    """The path that `make sim` takes, and its summary."""
+    lines: list[str] = []
+    campaign = Campaign(lines.append)
+    campaign.run(range(1, 1 + SEEDS), jobs=2)
+    campaign.report()
+    assert campaign.is_good
+    assert campaign.acked > 0
+    assert lines[-1] == "no invariant is violated"
+
+
+def test_a_seed_has_one_trace_in_every_process() -> None:
+    """Another process with other addresses and another hash seed does the same, callback for callback."""
+    assert run_one(draw(11)).digest == digest_elsewhere(11)
+
+
+def test_a_run_that_crashes_or_hangs_is_an_outcome() -> None:
+    """The campaign goes on, and says what happened."""
+
+    def crash(setup: Setup) -> Outcome:
+        raise ZeroDivisionError
+
+    def hang(setup: Setup) -> Outcome:
+        time.sleep(60)
+        raise AssertionError("nobody waits so long")
+
+    def vanish(setup: Setup) -> Outcome:
+        os._exit(7)
+
+    assert "ZeroDivisionError" in run_one(Setup(1), crash).violations[0]
+    assert "no end after 0.2 s" in run_one(Setup(1), hang, seconds_max=0.2).violations[0]
+    assert "ended with status" in run_one(Setup(1), vanish).violations[0]
+
+
+def test_shrinking_keeps_only_the_faults_that_matter() -> None:
+    """Of twelve faults the two that are needed together are left."""
+    faults = tuple(Fault(1000 + number, "kill", "broker") for number in range(12))
+    wanted = {faults[3], faults[8]}
+
+    def perform(setup: Setup) -> Outcome:
+        return Outcome(setup, ["1 durability: x"] if wanted <= set(setup.faults) else [])
+
+    failing = perform(replace(draw(5), faults=faults))
+    small = shrink(failing, perform, runs_max=200, tell=lambda line: None)
+    assert set(small.setup.faults) == wanted
+    assert (small.setup.producers, small.setup.consumers, small.setup.churn) == (1, 0, False)
+
+
+def test_dropping_a_fault_leaves_the_run_before_it_as_it_was() -> None:
+    """Chance has a stream for each use, or shrinking would compare different runs."""
+    setup = replace(draw(4), faults=(Fault(2000, "kill", "broker", 300), Fault(5000, "reset", "broker")))
+    events: list[str] = []
+    run(setup, events.append)
+    fewer: list[str] = []
+    run(replace(setup, faults=setup.faults[:1]), fewer.append)
+    before = [line for line in events if float(line[:11]) < 5]
+    assert before == [line for line in fewer if float(line[:11]) < 5]
