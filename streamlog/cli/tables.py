@@ -47,11 +47,19 @@ def tables(ctx: click.Context, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--at", metavar="TIME", help="The window at this time, in tables with windows. [all windows]")
 @click.option("--committed", is_flag=True, help="Leave out what a crash could still take back.")
+@click.option("--stale", is_flag=True, help="Take what is there of a partition that is still being restored.")
 @json_option
 @broker_option
 @click.pass_obj
 def get(
-    invocation: Invocation, app_id: str, table: str, key: str, at: str | None, committed: bool, as_json: bool
+    invocation: Invocation,
+    app_id: str,
+    table: str,
+    key: str,
+    at: str | None,
+    committed: bool,
+    stale: bool,
+    as_json: bool,
 ) -> None:
     """Print the value of one key. With --json, with how old it is."""
 
@@ -64,7 +72,7 @@ def get(
             if info.window_step_ms is None:
                 if at is not None:
                     raise UserError(f"table {table} has no windows: leave --at out")
-                found = await rows.read(typed, committed=committed)
+                found = await rows.read(typed, committed=committed, stale=stale)
                 if found.value is None:
                     raise UserError(f"table {table} of {app_id} has no key {typed!r}")
                 return {"key": typed, "value": found.value, "staleness": builtins_of(found.staleness)}

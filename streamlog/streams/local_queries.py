@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from streamlog.errors import UserError
 from streamlog.state.query import TableReader, WindowedReader
 from streamlog.streams.globals import GlobalTables
 from streamlog.streams.plan import Plan
+from streamlog.streams.status import RestoreStatus
 from streamlog.streams.tables import Table
 from streamlog.streams.task import ReadOnly, Task, TaskState
 
@@ -16,11 +17,15 @@ LocalReader: TypeAlias = TableReader[Any, Any] | WindowedReader[Any, Any]
 
 
 def local_readers(
-    plan: Plan, tasks: Mapping[int, Task], global_tables: GlobalTables | None, name: str
+    plan: Plan,
+    tasks: Mapping[int, Task],
+    global_tables: GlobalTables | None,
+    name: str,
+    restoring: Callable[[int], Sequence[RestoreStatus]] = lambda number: (),
 ) -> dict[int, LocalReader]:
     """Readers of the partitions of table `name` that this worker has, by partition; a global table's is under 0.
 
-    A task that is still restoring answers from what it has; its lag is unknown.
+    A task that is still restoring answers from what it has; `restoring` says what a task's tables lack.
     Raises: UserError: the app has no such table.
     """
     table = next((one for one in plan.tables if one.name == name), None)
@@ -34,11 +39,11 @@ def local_readers(
     readers: dict[int, LocalReader] = {}
     for number, task in sorted(tasks.items()):
         if task.store is not None and number < task.topology.table_partitions(name):
-            readers[number] = _reader(table, task)
+            readers[number] = _reader(table, task, restoring)
     return readers
 
 
-def _reader(table: Table[Any, Any], task: Task) -> LocalReader:
+def _reader(table: Table[Any, Any], task: Task, restoring: Callable[[int], Sequence[RestoreStatus]]) -> LocalReader:
     assert task.store is not None, "checked by the caller"
     running = task.state in (TaskState.RUNNING, TaskState.REVOKING)
     state: Any = task.state_of(table) if running else None
@@ -46,7 +51,9 @@ def _reader(table: Table[Any, Any], task: Task) -> LocalReader:
         state = state.state
 
     def lag() -> int | None:
-        return 0 if running else None
+        if running:
+            return 0
+        return next((one.total - one.restored for one in restoring(task.number) if one.table == table.name), None)
 
     if table.windows is not None:
         return WindowedReader(table.name, task.store, table.key_serde, table.value_serde, state=state, lag=lag)

@@ -471,4 +471,5 @@ class Worker:
     def query(self, table: str) -> dict[int, LocalReader]:
         """Readers of this worker's partitions of a table, by partition. Raises: UserError: there is no such table."""
         tasks = self.assignment.tasks if self.assignment is not None else {}
-        return local_readers(self.plan, tasks, self._globals, table)
+        assert self._restore is not None, "a worker that has started can be asked"
+        return local_readers(self.plan, tasks, self._globals, table, self._restore.progress)

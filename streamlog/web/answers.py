@@ -19,7 +19,7 @@ class Staleness(msgspec.Struct, frozen=True, kw_only=True):
 
     partition: int
     state: str
-    """Of the task that owns the partition: running, revoking."""
+    """Of the task that owns the partition: running, revoking; restoring, for who asked for stale rows."""
     position: int | None
     """Changelog offset that the committed rows reach, exclusive; None before the first commit."""
     lag: int | None
@@ -86,3 +86,5 @@ class GetMany(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int | None = None
     """The window, in windowed tables."""
     committed: bool = False
+    stale: bool = False
+    """Whether rows of a partition that is still being restored will do."""

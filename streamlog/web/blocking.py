@@ -100,19 +100,24 @@ class LiveTable(Generic[K, V]):
         value = self.read(key).value
         return default if value is None else value
 
-    def read(self, key: K, *, committed: bool = False) -> Read[V]:
-        """The value with how old it is. `committed`: leave out what a crash could still take back."""
-        return self._loop.run(self._table.read(key, committed=committed))
+    def read(self, key: K, *, committed: bool = False, stale: bool = False) -> Read[V]:
+        """The value with how old it is.
+
+        Args: committed: leave out what a crash could still take back.
+              stale: do not wait for a partition that is being restored, but take what it has by now; the answer's
+                     staleness says that its state is "restoring", and how much is missing.
+        """
+        return self._loop.run(self._table.read(key, committed=committed, stale=stale))
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """The values of those of `keys` that the table has: one request to each owner."""
         return self._loop.run(self._table.get_many(list(keys)))
 
     def pages(
-        self, *, prefix: str = "", committed: bool = False
+        self, *, prefix: str = "", committed: bool = False, stale: bool = False
     ) -> Iterator[tuple[list[tuple[Any, V]], list[Staleness]]]:
-        """Rows by key bytes, in pages with the staleness of each partition."""
-        return self._each(self._table.pages(prefix=prefix, committed=committed))
+        """Rows by key bytes, in pages with the staleness of each partition. `stale`: see `read`."""
+        return self._each(self._table.pages(prefix=prefix, committed=committed, stale=stale))
 
     def items(self, *, prefix: str = "", limit: int | None = None) -> Iterator[tuple[Any, V]]:
         """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window)."""

@@ -181,11 +181,16 @@ class AsyncLiveTable(Generic[K, V]):
         value = (await self.read(key)).value
         return default if value is None else value
 
-    async def read(self, key: K, *, committed: bool = False) -> Read[V]:
-        """The same with how old the answer is. `committed`: leave out what a crash could still take back."""
+    async def read(self, key: K, *, committed: bool = False, stale: bool = False) -> Read[V]:
+        """The same with how old the answer is.
+
+        Args: committed: leave out what a crash could still take back.
+              stale: do not wait for a partition that is being restored, but take what it has by now; the answer's
+                     staleness says that its state is "restoring", and how much is missing.
+        """
         info = await self._info()
         key_bytes = self._encode_key(key)
-        wanted = GetMany(partition=_partition(info, key_bytes), keys=[key_bytes], committed=committed)
+        wanted = GetMany(partition=_partition(info, key_bytes), keys=[key_bytes], committed=committed, stale=stale)
         found = await self._live._asker.get_many(self.name, wanted, self._live.timeout_s)
         value = found.values[0]
         return Read(None if value is None else self._row_value.decode(value), found.staleness)
@@ -208,15 +213,15 @@ class AsyncLiveTable(Generic[K, V]):
         return found
 
     async def pages(
-        self, *, prefix: str = "", page_rows: int = SCAN_PAGE_ROWS, committed: bool = False
+        self, *, prefix: str = "", page_rows: int = SCAN_PAGE_ROWS, committed: bool = False, stale: bool = False
     ) -> AsyncIterator[tuple[list[tuple[Any, V]], list[Staleness]]]:
         """All rows whose key begins with `prefix`, by key bytes, in pages with the staleness of each partition.
 
-        In a windowed table the keys are (key, start of the window).
+        In a windowed table the keys are (key, start of the window). `stale`: see `read`.
         """
         info = await self._info()
         parameters = {"limit": str(page_rows)} | ({"prefix": prefix} if prefix else {})
-        parameters |= {"committed": "true"} if committed else {}
+        parameters |= ({"committed": "true"} if committed else {}) | ({"stale": "true"} if stale else {})
         while True:
             page = await self._page(info, parameters, page_rows)
             yield (

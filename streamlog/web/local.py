@@ -91,9 +91,19 @@ class LocalTables:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def get_many(
-        self, name: str, partition: int, keys: Sequence[bytes], start_ms: int | None, *, committed: bool
+        self,
+        name: str,
+        partition: int,
+        keys: Sequence[bytes],
+        start_ms: int | None,
+        *,
+        committed: bool,
+        stale: bool = False,
     ) -> Found:
-        """Raises: NotOwner, NotReady; UserError: no such table, or a key or window that does not fit it."""
+        """`stale`: from a partition that is still being restored too.
+
+        Raises: NotOwner, NotReady; UserError: no such table, or a key or window that does not fit it.
+        """
         table = self.table(name)
         if not keys:
             raise UserError("no keys to look up")
@@ -101,13 +111,13 @@ class LocalTables:
         values: list[Any]
         try:
             if table.windows is None:
-                reader, task = self._reader(table, partition)
+                reader, task = self._reader(table, partition, stale)
                 many = reader.get_many(decoded, committed=committed)
                 values, staleness = many.value, many.staleness
             elif start_ms is None:
                 raise UserError(f"table {name} has windows: say which")
             else:
-                windowed, task = self._windowed_reader(table, partition)
+                windowed, task = self._windowed_reader(table, partition, stale)
                 found = [windowed.get(key, start_ms, committed=committed) for key in decoded]
                 values, staleness = [one.value for one in found], found[-1].staleness
         except StoreClosed as error:
@@ -116,14 +126,23 @@ class LocalTables:
         return Found(values=encoded, staleness=_staleness(task, staleness))
 
     def windows(
-        self, name: str, partition: int, key: bytes, from_ms: int, to_ms: int, limit: int, *, committed: bool
+        self,
+        name: str,
+        partition: int,
+        key: bytes,
+        from_ms: int,
+        to_ms: int,
+        limit: int,
+        *,
+        committed: bool,
+        stale: bool = False,
     ) -> Rows:
         """Windows of one key, oldest first."""
         table = self.table(name)
         if table.windows is None:
             raise UserError(f"table {name} has no windows")
         try:
-            reader, task = self._windowed_reader(table, partition)
+            reader, task = self._windowed_reader(table, partition, stale)
             decoded = table.key_serde.decode(key)
             answer = reader.windows(decoded, from_ms, to_ms, limit=limit, committed=committed)
         except StoreClosed as error:
@@ -142,17 +161,18 @@ class LocalTables:
         cursor: bytes | None,
         limit: int,
         committed: bool,
+        stale: bool = False,
     ) -> Rows:
         """A page of one partition, by key bytes."""
         table = self.table(name)
         encode_key = table.key_serde.encode
         try:
             if table.windows is None:
-                reader, task = self._reader(table, partition)
+                reader, task = self._reader(table, partition, stale)
                 plain = reader.prefix(prefix, cursor=cursor, limit=limit, committed=committed)
                 rows = [Row(encode_key(key), self.encode_value(name, value)) for key, value in plain.rows]
                 return Rows(rows=rows, cursor=plain.cursor, staleness=[_staleness(task, plain.staleness)])
-            windowed, task = self._windowed_reader(table, partition)
+            windowed, task = self._windowed_reader(table, partition, stale)
             page = windowed.scan(from_ms, to_ms, cursor=cursor, limit=limit, committed=committed)
         except StoreClosed as error:
             raise NotReady(f"partition {partition} is being given up") from error
@@ -162,12 +182,12 @@ class LocalTables:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _task(self, partition: int) -> Task:
+    def _task(self, partition: int, stale: bool) -> Task:
         assignment = self._worker.assignment
         task = None if assignment is None else assignment.tasks.get(partition)
         if task is None:
             raise NotOwner(f"partition {partition} is not on this worker")
-        if task.state not in READABLE:
+        if task.state not in READABLE and not (stale and task.store is not None):
             raise NotReady(self._why_not_ready(task))
         return task
 
@@ -183,20 +203,22 @@ class LocalTables:
                 return f"partition {task.number} is being restored ({done:,} of {total:,} changes)"
         return f"partition {task.number} is {task.state.value}"
 
-    def _reader(self, table: Table[Any, Any], partition: int) -> tuple[TableReader[Any, Any], Task | None]:
+    def _reader(self, table: Table[Any, Any], partition: int, stale: bool) -> tuple[TableReader[Any, Any], Task | None]:
         """Of a table without windows."""
-        reader, task = self._any_reader(table, partition)
+        reader, task = self._any_reader(table, partition, stale)
         assert isinstance(reader, TableReader), "the caller looked"
         return reader, task
 
-    def _windowed_reader(self, table: Table[Any, Any], partition: int) -> tuple[WindowedReader[Any, Any], Task | None]:
-        reader, task = self._any_reader(table, partition)
+    def _windowed_reader(
+        self, table: Table[Any, Any], partition: int, stale: bool
+    ) -> tuple[WindowedReader[Any, Any], Task | None]:
+        reader, task = self._any_reader(table, partition, stale)
         assert isinstance(reader, WindowedReader), "the caller looked"
         return reader, task
 
-    def _any_reader(self, table: Table[Any, Any], partition: int) -> tuple[LocalReader, Task | None]:
+    def _any_reader(self, table: Table[Any, Any], partition: int, stale: bool) -> tuple[LocalReader, Task | None]:
         """Raises: NotOwner, NotReady."""
-        task = None if table.kind == "global" else self._task(partition)
+        task = None if table.kind == "global" else self._task(partition, stale)
         readers = self._worker.query(table.name)
         if partition not in readers:
             raise NotReady(f"table {table.name} is not open yet")

@@ -254,7 +254,13 @@ class Pages:
         found = await self._get_many(
             request,
             info,
-            GetMany(partition=partition, keys=[key], start_ms=start_ms, committed=_flag(request, "committed")),
+            GetMany(
+                partition=partition,
+                keys=[key],
+                start_ms=start_ms,
+                committed=_flag(request, "committed"),
+                stale=_flag(request, "stale"),
+            ),
         )
         if found.values[0] is None:
             shown = serde.decode(key)
@@ -329,7 +335,12 @@ class Pages:
     async def _get_many(self, request: Request, info: TableInfo, wanted: GetMany) -> Found:
         try:
             return self._tables.get_many(
-                info.name, wanted.partition, wanted.keys, wanted.start_ms, committed=wanted.committed
+                info.name,
+                wanted.partition,
+                wanted.keys,
+                wanted.start_ms,
+                committed=wanted.committed,
+                stale=wanted.stale,
             )
         except (NotOwner, NotReady):
             if _is_forwarded(request):
@@ -348,10 +359,12 @@ class Pages:
         from_ms = parse_time_ms(parameters["from"], "from") if "from" in parameters else TIME_MS_MIN
         to_ms = parse_time_ms(parameters["to"], "to") if "to" in parameters else TIME_MS_MAX
         limit = int(parameters["limit"])
-        committed = parameters.get("committed") == "true"
+        committed, stale = (parameters.get(name) == "true" for name in ("committed", "stale"))
         if "windows_of" in parameters:
             key = decode_cursor(parameters["windows_of"], "windows_of")
-            return self._tables.windows(info.name, partition, key, from_ms, to_ms, limit, committed=committed)
+            return self._tables.windows(
+                info.name, partition, key, from_ms, to_ms, limit, committed=committed, stale=stale
+            )
         return self._tables.scan(
             info.name,
             partition,
@@ -361,6 +374,7 @@ class Pages:
             cursor=decode_cursor(parameters["cursor"], "cursor") if "cursor" in parameters else None,
             limit=limit,
             committed=committed,
+            stale=stale,
         )
 
     def _info(self, request: Request) -> TableInfo:
@@ -438,6 +452,5 @@ def _passed_on(request: Request) -> dict[str, str]:
     query = request.query_params
     parameters = {name: query[name] for name in ("prefix", "from", "to", "cursor") if name in query}
     parameters["limit"] = str(_limit(request))
-    if _flag(request, "committed"):
-        parameters["committed"] = "true"
+    parameters |= {name: "true" for name in ("committed", "stale") if _flag(request, name)}
     return parameters
