@@ -11,8 +11,8 @@ from uuid import UUID
 from streamlog.streams.batches import Batch, Reader
 from streamlog.streams.tracker import OffsetTracker
 
-NEVER_MS = 1 << 62
-"""A timestamp after every other."""
+NEVER_MS = 1 << 64
+"""A timestamp after every other, those included that a producer made up: records have 64 bits with a sign."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,24 @@ from streamlog.client.partitioner import partition_for_key
 from streamlog.client.producer import Producer
 from streamlog.client.values import TopicPartition
 from streamlog.errors import StreamlogError, UserError
+from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.streams.context import Sender
 
 log = logging.getLogger(__name__)
 
 _NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
 
-TIMESTAMP_MS_MAX = 2**63 - 1
-"""What a record's timestamp has room for."""
+TIMESTAMP_MS_MAX = TIMESTAMP_DISTANCE_MS_MAX
+"""What a topic takes that takes any time."""
 
 
 def refused_time(topic: str, timestamp_ms: int) -> UserError:
     """Why no record of this time is sent. Said to the body that wants to send it: its agent's policy decides about the
     one event. Were it found out when the batch is built, every output of the worker would suffer."""
     if timestamp_ms > TIMESTAMP_MS_MAX:
-        return UserError(f"topic {topic}: no record can have the timestamp {timestamp_ms}: the log has 64 bits for it")
+        return UserError(
+            f"topic {topic}: no record can have the timestamp {timestamp_ms} ms: at most {TIMESTAMP_MS_MAX}"
+        )
     return UserError(
         f"topic {topic}: a record's timestamp cannot be negative, and this one is {timestamp_ms} ms: before 1970. "
         f"Send it with a time of its own, as in send(value, timestamp=...); before a group_by, leave such events out "

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from streamlog.env import Clock, Scope
 from streamlog.errors import UserError
 from streamlog.serde import SerdeError
+from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
@@ -331,9 +332,10 @@ class Task:
             if end != self._committed.get(name) or lanes_ahead[name] != self._ahead.get(name, {})
         }
         dirty: list[tuple[Table[Any, Any], State, DirtyRows]] = []
+        rows_at_ms = min(max(self.stream_time_ms, 0), TIMESTAMP_DISTANCE_MS_MAX)  # what a changelog takes
         try:
             for table, state in self._durable:
-                dirty.append((table, state, state.take_dirty(max(self.stream_time_ms, 0))))
+                dirty.append((table, state, state.take_dirty(rows_at_ms)))
         except SerdeError as error:
             for _, state, rows in dirty:
                 state.abandon(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -426,3 +426,52 @@ def test_what_cannot_change_is_not_watched() -> None:
     changing: list[Any] = [list, dict[str, int], Point, Holds, tuple[Point, ...], list[int] | None, Any, set[int]]
     for kind in changing:
         assert can_change(kind)
+
+
+HOSTILE_KEYS: list[tuple[Any, Any]] = [
+    (float, st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-5, 5), st.just(-0.0))),
+    (bool, st.booleans()),
+    (bytes, st.binary(max_size=3)),
+    (int, st.one_of(st.integers(-3, 300), st.booleans(), st.integers(-(2**80), 2**80))),
+    (str, st.text(max_size=3)),
+    (tuple[str, int], st.tuples(st.text(max_size=2), st.integers(-2, 2))),
+    (tuple[float, ...], st.lists(st.one_of(st.integers(0, 3), st.sampled_from([1.0, 2.5])), max_size=2).map(tuple)),
+    (frozenset[str], st.frozensets(st.sampled_from("abcdefgh"), max_size=8)),
+    (datetime, st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5))]))),
+    (int | None, st.one_of(st.none(), st.integers(0, 3))),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys"), HOSTILE_KEYS, ids=lambda one: str(one)[:30])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_keys_are_those_of_a_dict(kind: Any, keys: Any, data: st.DataObject) -> None:
+    """What a dict takes for one key is one row, in memory, in the store and in a new life; sorted by its bytes."""
+    store = MemoryEngine().open("t")
+    serde = key_serde_for(kind)
+    table: TableState[Any, int] = TableState("t", store, serde, table_value_serde_for(int))
+    model: dict[Any, int] = {}
+    some = data.draw(st.lists(keys, min_size=1, max_size=6))
+    for number in range(data.draw(st.integers(1, 25))):
+        what = data.draw(st.sampled_from(["set", "get", "delete", "commit", "evict", "reopen"]))
+        key = data.draw(st.sampled_from(some))
+        if what == "set":
+            table.set(key, number)
+            model[key] = number
+        elif what == "get":
+            assert table.get(key) == model.get(key)
+            assert table.contains(key) == (key in model)
+        elif what == "delete":
+            table.delete(key)
+            model.pop(key, None)
+        elif what == "evict":
+            table._turn()
+            table._turn()
+        else:
+            commit(table, store)
+            if what == "reopen":
+                table = TableState("t", store, serde, table_value_serde_for(int))
+        rows = list(table.items())
+        assert dict(rows) == model
+        assert len(rows) == len(model)
+        assert [serde.encode(key) for key, _ in rows] == sorted(serde.encode(key) for key in model)

@@ -133,6 +133,31 @@ async def test_an_event_of_no_time_there_is_is_left_to_the_policy() -> None:
         assert list(state.items()) == [("k", 0, 2)]
 
 
+@pytest.mark.parametrize("timestamp_ms", [2**63 - 1, 2**62, -1, -(2**62), -(2**63)])
+async def test_a_record_of_any_time_the_log_can_hold_is_processed(timestamp_ms: int) -> None:
+    """Its producer made it up, and the lane that orders events by time must not wait for it for ever."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=int)
+    prices = app.Table("prices", key=str, value=int, source=app.topic("prices", key=str, value=int))
+    per_hour = app.Table("per_hour", key=str, value=int, default=int).tumbling(hours=1, grace=60)
+
+    @app.agent(orders.stream().left_join(prices))
+    async def total(stream: streamlog.Stream[str, tuple[int, int | None]]) -> None:
+        async for amount, _ in stream:
+            per_hour["k"] += amount
+
+    async with running(app, {"orders": 1, "prices": 1}) as harness:
+        harness.feed("prices", [("k", "5", timestamp_ms)])
+        harness.feed("orders", [("k", "1", timestamp_ms)])
+        await harness.settle()
+        assert harness.failures == []
+        assert harness.task.committable()["orders"] == 1
+        assert harness.table("prices") == {"k": 5}
+        harness.commit()
+        assert harness.task.committed_offset("orders") == 1
+        assert harness.outbox.logs["shop-per_hour-changelog", 0]  # which refuses what a topic would refuse
+
+
 class Stock(streamlog.Record):
     pieces: int
 

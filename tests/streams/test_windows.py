@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamlog
-from tests.streams.harness import running
+from streamlog.state.memory import MemoryEngine
+from tests.streams.harness import TaskHarness, running
 
 
 def windows_containing(timestamp_ms: int, size_ms: int, step_ms: int) -> list[int]:
@@ -72,3 +74,112 @@ async def _count(events: list[tuple[str, int]], size_ms: int, step_ms: int, grac
         state: Any = harness.task._states[0]
         assert {(key, start): value for key, start, value in state.items()} == expected
         assert currents == expected_currents
+
+
+Step = st.one_of(
+    st.tuples(st.just("event"), st.sampled_from(["a", "aa", "b"]), st.integers(-80, 80)),
+    st.tuples(st.sampled_from(["commit", "evict", "restart", "delete"]), st.just("a"), st.just(0)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(Step, max_size=40),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.one_of(st.none(), st.integers(0, 30)),
+    st.one_of(st.none(), st.integers(0, 60)),
+)
+def test_windows_of_any_time_equal_brute_force_through_commits_and_restarts(
+    steps: list[tuple[str, str, int]],
+    overlap: int,
+    step_ms: int,
+    odd_ms: int,
+    grace_ms: int | None,
+    expires_ms: int | None,
+) -> None:
+    """Times on both sides of 1970, sizes that are no multiple of the step, expiry, evictions and new lives."""
+    asyncio.run(_live_and_die(steps, overlap * step_ms + odd_ms, step_ms, grace_ms, expires_ms))
+
+
+async def _live_and_die(
+    steps: list[tuple[str, str, int]], size_ms: int, step_ms: int, grace_ms: int | None, expires_ms: int | None
+) -> None:
+    def seconds(ms: int | None) -> timedelta | None:
+        return None if ms is None else timedelta(milliseconds=ms)
+
+    app = streamlog.App("w")
+    topic = app.topic("events", key=str, value=int)
+    sums = app.Table("sums", key=str, value=int, default=int).hopping(
+        size_ms / 1000, step_ms / 1000, grace=seconds(grace_ms), expires=seconds(expires_ms)
+    )
+    seen: list[int] = []
+
+    @app.agent(topic)
+    async def add(stream: streamlog.Stream[str, int]) -> None:
+        async for event in stream.events():
+            if event.value == 0:
+                del sums[event.key]
+                continue
+            sums[event.key] += event.value
+            seen.append(sums[event.key].current())
+
+    model: dict[tuple[str, int], int] = {}
+    expected_seen: list[int] = []
+    stream_time_ms: int | None = None
+    keep_ms = None if grace_ms is None and expires_ms is None else max(grace_ms or 0, expires_ms or 0)
+    engine = MemoryEngine()
+    harness = TaskHarness(app, {"events": 1}, engine=engine)
+    harness.start()
+    await harness.settle(3)
+    newest_ms = 0
+    for what, key, at_ms in steps:
+        if what in ("event", "delete"):
+            newest_ms = at_ms if what == "event" else newest_ms
+            time_ms = at_ms if what == "event" else newest_ms
+            stream_time_ms = time_ms if stream_time_ms is None else max(stream_time_ms, time_ms)
+            wait_ms = keep_ms if grace_ms is None else grace_ms
+            starts = windows_around(time_ms, size_ms, step_ms)
+            for start in starts:
+                if wait_ms is None or start + size_ms + wait_ms > stream_time_ms:
+                    if what == "event":
+                        model[key, start] = model.get((key, start), 0) + 1
+                    else:
+                        model.pop((key, start), None)
+            if keep_ms is not None:
+                model = {one: n for one, n in model.items() if one[1] + size_ms + keep_ms > stream_time_ms}
+            if what == "event":
+                expected_seen.append(model.get((key, max(starts)), 0))
+            harness.feed("events", [(key, "1" if what == "event" else "0", time_ms)])
+            await harness.settle(20)
+        elif what == "commit":
+            harness.commit()
+        elif what == "evict":
+            state: Any = harness.task._states[0]
+            state.table._turn()
+            state.table._turn()
+        else:
+            harness.commit()
+            await harness.stop()
+            harness = TaskHarness(app, {"events": 1}, engine=engine)
+            harness.start()
+            await harness.settle(3)
+        rows: Any = harness.task._states[0]
+        assert {(key, start): value for key, start, value in rows.items()} == model
+        for key in ("a", "aa", "b"):
+            of_key = [(start, value) for (other, start), value in sorted(model.items()) if other == key]
+            assert list(rows.of_key(key)) == of_key
+            assert list(rows.of_key(key, -20, 21)) == [one for one in of_key if -20 <= one[0] < 21]
+    assert harness.failures == []
+    assert seen == expected_seen
+    await harness.stop()
+
+
+def windows_around(timestamp_ms: int, size_ms: int, step_ms: int) -> list[int]:
+    """By trying every start there could be, on both sides of zero."""
+    return [
+        start
+        for start in range(timestamp_ms - size_ms, timestamp_ms + 1)
+        if start % step_ms == 0 and timestamp_ms < start + size_ms
+    ]
