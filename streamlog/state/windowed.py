@@ -374,7 +374,9 @@ class WindowedState(Generic[K, V]):
         return window[1] > self._stored_start_ms
 
     def _on_leave(self, changed: bool) -> None:
-        self._stored_start_ms = TIME_MS_MAX if changed else max(self.stream_time_ms, self._set_start_ms)
+        """What leaves is in the store; what was there before still is, also what an earlier life wrote."""
+        newest_ms = TIME_MS_MAX if changed else max(self.stream_time_ms, self._set_start_ms)
+        self._stored_start_ms = max(self._stored_start_ms, newest_ms)
 
     def _newest_stored_ms(self) -> int:
         """Newest start in the store: the end of its index; without an index nobody knows, unless there are no rows."""

@@ -413,3 +413,18 @@ def test_rows_of_new_windows_are_not_looked_for_and_older_ones_are_found(
             reader.add(f"key{number % 20}", number, 1, int)
         assert sum(1 for _ in reader.items()) == 200
         assert {value for _, _, value in reader.items()} == {2}
+
+
+def test_rows_of_an_earlier_life_are_found_after_an_eviction(store: MemoryStore) -> None:
+    """Without an index nobody knows how new they are, and an event of another time says nothing about it."""
+    windows = Windows(10, 10)
+    first = counts(store, windows)
+    first.add("k", 1_000, 1, int)
+    commit(first, store)
+    second = counts(store, windows)
+    second.add("k", 5, 1, int)
+    commit(second, store)
+    second.table._turn()
+    second.table._turn()
+    second.add("k", 1_000, 1, int)
+    assert second.get("k", 1_000) == 2
