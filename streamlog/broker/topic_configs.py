@@ -9,7 +9,7 @@ for `retention.ms`, with its unit converted), the default.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -314,22 +314,36 @@ def validate_topic_configs(overrides: Mapping[str, str]) -> None:
 
 def effective_values(overrides: Mapping[str, str], broker: Mapping[str, str]) -> dict[str, ConfigValue]:
     """The value of every topic config and where it comes from, given a topic's overrides and a broker's settings."""
-    return {name: candidates(row, overrides, broker)[0] for name, row in TOPIC_CONFIGS.items()}
+    layers = [(ConfigSource.STATIC_BROKER, broker)]
+    return {name: find_value(row, overrides, layers)[0] for name, row in TOPIC_CONFIGS.items()}
 
 
-def candidates(row: TopicConfig, overrides: Mapping[str, str], broker: Mapping[str, str]) -> list[ConfigValue]:
-    """All places that set this config, the one that wins first. DescribeConfigs lists them as synonyms."""
+def find_value(
+    row: TopicConfig, overrides: Mapping[str, str], layers: Sequence[tuple[ConfigSource, Mapping[str, str]]]
+) -> tuple[ConfigValue, list[ConfigValue]]:
+    """A topic's config, and all that sets it, the one that wins first, each in the unit of its own name.
+
+    Args: layers: settings of the broker, the ones that win first.
+    As in Kafka the default is listed only under a name that means the same: nothing says log.retention.ms by default.
+    Unlike there, a setting under another name (log.retention.hours) is listed, and is the source, where it wins.
+    """
     found: list[ConfigValue] = []
+    winner: ConfigValue | None = None
     if row.name in overrides:
-        found.append(ConfigValue(overrides[row.name], ConfigSource.TOPIC, row.name))
+        winner = ConfigValue(overrides[row.name], ConfigSource.TOPIC, row.name)
+        found.append(winner)
     for synonym in row.synonyms:
-        value = broker.get(synonym.broker_name)
-        if value is not None:
-            text = value if synonym.factor == 1 else str(_scaled(int(value), synonym.factor))
-            found.append(ConfigValue(text, ConfigSource.STATIC_BROKER, synonym.broker_name))
-    name = row.synonyms[-1].broker_name if row.synonyms else row.name
-    found.append(ConfigValue(row.default, ConfigSource.DEFAULT, name))
-    return found
+        for source, values in layers:
+            value = values.get(synonym.broker_name)
+            if value is not None:
+                found.append(ConfigValue(value, source, synonym.broker_name))
+                text = value if synonym.factor == 1 else str(_scaled(int(value), synonym.factor))
+                winner = winner or ConfigValue(text, source, synonym.broker_name)
+    default = ConfigValue(row.default, ConfigSource.DEFAULT, row.name)
+    if len(row.synonyms) == 1:
+        default = default._replace(source_name=row.synonyms[0].broker_name)
+        found.append(default)
+    return winner or default, found
 
 
 def _scaled(value: int, factor: int) -> int:

@@ -18,7 +18,7 @@ from streamlog.wire.messages.produce import ProduceResponse
 from tests.broker.batches import new_batch, produce_request
 from tests.broker.running import RawClient, client_of, make_topic, running_node
 
-MANY = 20 * CREATE_AT_ONCE
+MANY = 10 * CREATE_AT_ONCE
 
 
 def directories(path: Path, topic: str) -> int:

@@ -9,8 +9,8 @@ from streamlog.broker.topic_configs import (
     TOPIC_CONFIGS,
     ConfigSource,
     InvalidConfig,
-    candidates,
     effective_values,
+    find_value,
     validate_topic_configs,
 )
 from streamlog.wire.records import Compression
@@ -94,8 +94,11 @@ def test_override_beats_broker_setting_beats_default() -> None:
     assert values["max.message.bytes"] == ("7", ConfigSource.TOPIC, "max.message.bytes")
     assert values["retention.ms"] == ("300000", ConfigSource.STATIC_BROKER, "log.retention.minutes")
     assert values["segment.bytes"] == ("1073741824", ConfigSource.DEFAULT, "log.segment.bytes")
-    found = candidates(TOPIC_CONFIGS["retention.ms"], {}, broker)
-    assert [entry.value for entry in found] == ["300000", "7200000", "604800000"]
+    _, found = find_value(TOPIC_CONFIGS["retention.ms"], {}, [(ConfigSource.STATIC_BROKER, broker)])
+    assert [(entry.source_name, entry.value) for entry in found] == [
+        ("log.retention.minutes", "5"),
+        ("log.retention.hours", "2"),
+    ]
     assert LogConfig.from_topic({}, {"log.retention.hours": "-1"}).retention_ms == -1
 
 

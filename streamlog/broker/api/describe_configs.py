@@ -11,7 +11,7 @@ from streamlog.broker.config import BROKER_CONFIGS, BrokerSetting
 from streamlog.broker.context import RequestContext
 from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from streamlog.broker.metadata.topic_names import reason_against
-from streamlog.broker.topic_configs import TOPIC_CONFIGS, ConfigSource, ConfigType, ConfigValue, Synonym, TopicConfig
+from streamlog.broker.topic_configs import TOPIC_CONFIGS, ConfigSource, ConfigType, ConfigValue, find_value
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -64,25 +64,11 @@ def _topic_rows(broker: Broker, request: DescribeConfigsRequest, topic: str) -> 
     if topic not in broker.image.topics:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {topic}")
     overrides = broker.image.config(RESOURCE_TOPIC, topic)
+    layers = _broker_layers(broker)
     return (
-        _row(row.name, row.type, row.documentation, _topic_values(broker, row, overrides), request)
+        _row(row.name, row.type, row.documentation, *find_value(row, overrides, layers), request)
         for row in TOPIC_CONFIGS.values()
     )
-
-
-def _topic_values(broker: Broker, row: TopicConfig, overrides: Mapping[str, str]) -> list[ConfigValue]:
-    """Everything that sets a topic's config, the one that wins first."""
-    found: list[ConfigValue] = []
-    if row.name in overrides:
-        found.append(ConfigValue(overrides[row.name], ConfigSource.TOPIC, row.name))
-    for synonym in row.synonyms:
-        for source, values in _broker_layers(broker):
-            if synonym.broker_name in values:
-                value = _scale(values[synonym.broker_name], synonym)
-                found.append(ConfigValue(value, source, synonym.broker_name))
-    name = row.synonyms[-1].broker_name if row.synonyms else row.name
-    found.append(ConfigValue(row.default, ConfigSource.DEFAULT, name))
-    return found
 
 
 def _broker_layers(broker: Broker) -> list[tuple[ConfigSource, Mapping[str, str]]]:
@@ -92,11 +78,6 @@ def _broker_layers(broker: Broker) -> list[tuple[ConfigSource, Mapping[str, str]
         (ConfigSource.DYNAMIC_DEFAULT_BROKER, image.config(RESOURCE_BROKER, "")),
         (ConfigSource.STATIC_BROKER, broker.config.values),
     ]
-
-
-def _scale(value: str, synonym: Synonym) -> str:
-    """A broker's value in the topic config's unit; -1 means "no limit" in every unit."""
-    return value if synonym.factor == 1 or int(value) < 0 else str(int(value) * synonym.factor)
 
 
 def _broker_rows(broker: Broker, request: DescribeConfigsRequest, name: str) -> Iterator[DescribeConfigsResourceResult]:
@@ -111,13 +92,14 @@ def _cluster_default_rows(broker: Broker, request: DescribeConfigsRequest) -> It
     for name, value in sorted(broker.image.config(RESOURCE_BROKER, "").items()):
         values = [ConfigValue(value, ConfigSource.DYNAMIC_DEFAULT_BROKER, name)]
         config_type, documentation = _dynamic_row(name)
-        yield _row(name, config_type, documentation, values, request)
+        yield _row(name, config_type, documentation, values[0], values, request)
 
 
 def _all_broker_rows(broker: Broker, request: DescribeConfigsRequest) -> Iterator[DescribeConfigsResourceResult]:
     layers = _broker_layers(broker)
     for setting in BROKER_CONFIGS.values():
-        yield _row(setting.name, setting.type, setting.documentation, _static_values(broker, setting), request, True)
+        values = _static_values(broker, setting)
+        yield _row(setting.name, setting.type, setting.documentation, values[0], values, request, True)
     for row in TOPIC_CONFIGS.values():
         for synonym in row.synonyms[-1:]:
             values = [
@@ -127,7 +109,7 @@ def _all_broker_rows(broker: Broker, request: DescribeConfigsRequest) -> Iterato
             ]
             default = row.default if synonym.factor == 1 else str(int(row.default) // synonym.factor)
             values.append(ConfigValue(default, ConfigSource.DEFAULT, synonym.broker_name))
-            yield _row(synonym.broker_name, row.type, row.documentation, values, request)
+            yield _row(synonym.broker_name, row.type, row.documentation, values[0], values, request)
 
 
 def _static_values(broker: Broker, setting: BrokerSetting) -> list[ConfigValue]:
@@ -148,11 +130,11 @@ def _row(
     name: str,
     config_type: ConfigType,
     documentation: str,
+    winner: ConfigValue,
     values: list[ConfigValue],
     request: DescribeConfigsRequest,
     read_only: bool = False,
 ) -> DescribeConfigsResourceResult:
-    winner = values[0]
     return DescribeConfigsResourceResult(
         name=name,
         value=winner.value,
