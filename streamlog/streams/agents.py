@@ -13,7 +13,7 @@ from streamlog.serde import Serde, serde_for
 from streamlog.streams.answers import answer, answer_failure
 from streamlog.streams.channel import Channel
 from streamlog.streams.context import Cell
-from streamlog.streams.lane import Cursor
+from streamlog.streams.cursor import Cursor
 from streamlog.streams.planning import Stage, after_last_cut, markers
 from streamlog.streams.policies import Policy, Retry
 from streamlog.streams.stream import Form, Root, Step, Stream

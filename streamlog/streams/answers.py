@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from streamlog.streams.lane import Cursor
+from streamlog.streams.cursor import Cursor
 
 REPLY_TO = "streamlog-reply-to"
 """Header of a question: the topic that the answer goes to."""

@@ -28,7 +28,7 @@ from streamlog.state.store import Store, StoreEngine
 from streamlog.state.threads import in_thread
 from streamlog.streams.commit import CommitFailed, Committer
 from streamlog.streams.context import Outbox
-from streamlog.streams.lane import LaneFailure
+from streamlog.streams.failing import LaneFailure
 from streamlog.streams.places import Place, SourceLog, place_of
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy

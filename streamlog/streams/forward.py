@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from streamlog.streams.answers import answer_failure
-from streamlog.streams.lane import Cursor
+from streamlog.streams.cursor import Cursor
 from streamlog.streams.planning import Target
 from streamlog.streams.stream import Step
 from streamlog.streams.walk import DROP, compile_steps

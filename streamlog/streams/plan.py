@@ -14,8 +14,8 @@ from streamlog.errors import UserError
 from streamlog.state.changelog import changelog_configs
 from streamlog.streams.agents import Agent, body_of
 from streamlog.streams.context import Cell
+from streamlog.streams.cursor import Cursor, LanePlan
 from streamlog.streams.forward import forward_body
-from streamlog.streams.lane import Cursor, LanePlan
 from streamlog.streams.planning import Stage, cut, describe, markers, objects_used, rehearse
 from streamlog.streams.policies import DeadLetter, Policy, Retry
 from streamlog.streams.stream import GroupBy, Lookup

@@ -21,8 +21,8 @@ from streamlog.state.changelog import changelog_topic
 from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
 from streamlog.streams.context import Cell
+from streamlog.streams.cursor import Cursor, current
 from streamlog.streams.durations import milliseconds_of, window_milliseconds
-from streamlog.streams.lane import Cursor, current
 from streamlog.streams.record import to_timestamp_ms
 from streamlog.streams.topic import Topic, check_name, check_partitions
 from streamlog.streams.topology import TableKind

@@ -31,8 +31,9 @@ from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
 from streamlog.streams.batches import Batch
 from streamlog.streams.context import Outbox
+from streamlog.streams.failing import LaneFailure
 from streamlog.streams.feed import Source
-from streamlog.streams.lane import Lane, LaneFailure
+from streamlog.streams.lane import Lane
 from streamlog.streams.ordering import TableFeed, TableGate
 from streamlog.streams.places import Place
 from streamlog.streams.plan import Plan

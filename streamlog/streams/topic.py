@@ -12,8 +12,8 @@ from streamlog.serde import Format, Serde, SerdeError, key_serde_for, serde_for
 from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.batches import Reader
 from streamlog.streams.context import Cell
+from streamlog.streams.cursor import Cursor, current
 from streamlog.streams.feed import LaneTopic
-from streamlog.streams.lane import Cursor, current
 from streamlog.streams.record import Selector, allows_none, selector, to_timestamp_ms
 from streamlog.streams.stream import Declared, Stream
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from streamlog.streams.answers import answer_failure
+from streamlog.streams.cursor import Chunk, Cursor
 from streamlog.streams.event import Event
-from streamlog.streams.lane import Chunk, Cursor
 from streamlog.streams.planning import describe
 from streamlog.streams.stream import Events, Filter, Form, Items, Lookup, Map, Step, Take, Values
 
@@ -97,10 +97,10 @@ async def walk_take(cursor: Cursor, apply: Apply, take: Take) -> AsyncGenerator[
         if deadline is not None and (complete or lane.closing or loop.time() >= deadline):
             deadline = None
             values, collector.values = collector.values, []
-            lane.hand_over(cursor)
+            cursor.hand_over()
             yield values
             if cursor.iterations == mine:
-                lane.let_go(cursor)
+                cursor.let_go()
         elif deadline is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
@@ -138,7 +138,7 @@ class Collector:
                 self._chunk = None
                 if not (self.values and cursor.busy):
                     raise
-                lane.set_aside(cursor)
+                cursor.set_aside()
                 return True
             self._chunk = None
             lane.exhausted(cursor)

@@ -33,9 +33,9 @@ from streamlog.streams.closing import quietly
 from streamlog.streams.commit import Committer
 from streamlog.streams.committing import CommitLoop
 from streamlog.streams.context import Cell, Outbox
+from streamlog.streams.failing import LaneFailure
 from streamlog.streams.globals import GlobalTables
 from streamlog.streams.intake import Intake
-from streamlog.streams.lane import LaneFailure
 from streamlog.streams.local_queries import LocalReader, local_readers
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.plan import Plan

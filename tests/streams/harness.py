@@ -16,7 +16,7 @@ from streamlog.state.memory import MemoryEngine
 from streamlog.state.store import Position
 from streamlog.streams.app import App
 from streamlog.streams.context import Sender
-from streamlog.streams.lane import LaneFailure
+from streamlog.streams.failing import LaneFailure
 from streamlog.streams.outbox import TIMESTAMP_MS_MAX, refused_time
 from streamlog.streams.places import SourceLog, place_of
 from streamlog.streams.policies import Policy
