@@ -115,9 +115,12 @@ class FakeBroker:
         self.fetches += 1
         if not request.topics:
             return FetchResponse() if request.max_wait_ms == 0 else None
-        offset = request.topics[0].partitions[0].fetch_offset
-        data = PartitionData(partition_index=0, high_watermark=1_000, error_code=self.error_code)
-        if not self.error_code:
+        asked = request.topics[0].partitions[0]
+        offset, error_code = asked.fetch_offset, self.error_code
+        if 0 <= asked.current_leader_epoch < self.leader_epoch:
+            error_code = ErrorCode.FENCED_LEADER_EPOCH  # as every leader answers who was not told of it
+        data = PartitionData(partition_index=0, high_watermark=1_000, error_code=error_code)
+        if not error_code:
             records = self.batches.get(offset)
             if records is None:
                 return None
