@@ -17,7 +17,8 @@ from uuid import UUID
 from streamlog.client.assignors import Assignor, CooperativeStickyAssignor
 from streamlog.client.cluster import Cluster
 from streamlog.client.config import ConnectionSettings
-from streamlog.client.fetcher import FetchedBatch, Fetcher, FetchSettings, IsolationLevel, OffsetReset
+from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel, OffsetReset
+from streamlog.client.fetcher import Fetcher
 from streamlog.client.group import Group, PartitionsCallback
 from streamlog.client.membership import Membership, MembershipSettings
 from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets

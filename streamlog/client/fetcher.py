@@ -11,33 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
 
 from streamlog.client.cluster import Cluster, topic_error
 from streamlog.client.config import Address
 from streamlog.client.connection import Connection
-from streamlog.client.failures import BrokerUnreachable, one_line
+from streamlog.client.failures import one_line
 from streamlog.client.fetch_chunk import Chunk
 from streamlog.client.fetch_session import FetchSession, FetchSpec, fetch_once
+from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel, OffsetReset
 from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker
-from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
-from streamlog.client.positions import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, Phase, Position, Positions
-from streamlog.client.values import NO_EPOCH, OffsetAndMetadata, TopicPartition
+from streamlog.client.positions import Phase, Position, Positions
+from streamlog.client.settling import Committed, Settling
+from streamlog.client.values import NO_EPOCH, TopicPartition
 from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import FetchRequest, FetchResponse
 from streamlog.wire.messages.fetch import PartitionData
-from streamlog.wire.records import RecordColumns
 from streamlog.wire.schema import ZERO_UUID
 
-log = logging.getLogger(__name__)
+__all__ = ["FetchSettings", "FetchedBatch", "Fetcher", "IsolationLevel", "OffsetReset"]
 
-OffsetReset = Literal["earliest", "latest", "none"]
-IsolationLevel = Literal["read_uncommitted", "read_committed"]
+log = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 4 << 20
 """Raw bytes decoded for one call of `fetch`: a millisecond or so of the event loop's time per MiB."""
@@ -46,45 +43,6 @@ PREFERRED_REPLICA_MS = 300_000
 """How long a follower that the leader named is used before the leader is asked again (Kafka's metadata age)."""
 
 VERSION_WITHOUT_TOPIC_IDS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class FetchSettings:
-    """The consumer's settings that fetching needs."""
-
-    max_bytes: int
-    min_bytes: int
-    max_wait_ms: int
-    max_partition_bytes: int
-    offset_reset: OffsetReset
-    isolation_level: IsolationLevel
-    rack_id: str
-    retry_backoff_ms: int
-
-    @property
-    def read_committed(self) -> bool:
-        return self.isolation_level == "read_committed"
-
-
-@dataclass(slots=True)
-class FetchedBatch:
-    """Records of one partition, in order, and the range of offsets they are all there is of.
-
-    The range is `start_offset` to `next_offset` (exclusive). Offsets in it without a record were compacted away,
-    belong to aborted transactions or to control records; a batch may even have no records and still move the
-    position.
-    """
-
-    topic: str
-    partition: int
-    columns: RecordColumns
-    start_offset: int
-    next_offset: int
-    leader_epoch: int
-    """Of the last batch in it; goes into the committed offset."""
-    high_watermark: int
-    assignment_epoch: int
-    """Which life of the partition this belongs to: raised by every assignment, seek and reset."""
 
 
 class _Node:
@@ -107,9 +65,6 @@ class _Node:
         self.hurried = False
 
 
-Committed = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, OffsetAndMetadata | None]]]
-
-
 class Fetcher:
     """See the module's essay. Owned by a consumer; all of it on one event loop."""
 
@@ -118,12 +73,12 @@ class Fetcher:
         self._cluster = cluster
         self._clock = cluster.env.clock
         self._settings = settings
-        self._committed = committed
+        self._with_group = committed is not None
+        self._settling = Settling(cluster, self.positions, settings, committed, self)
         self._nodes: dict[int, _Node] = {}
         self._node_of: dict[TopicPartition, int] = {}  # broker whose session wants the partition
         self._ready: dict[TopicPartition, None] = {}  # partitions with chunks, in the order of their turns
         self._news = asyncio.Event()  # there is something to hand out, or an error
-        self._unsettled = asyncio.Event()  # the settling task has to look
         self._backing_off: dict[TopicPartition, None] = {}  # FETCHING with retry_at_ms in the future
         self._too_full: dict[int, None] = {}  # brokers not asked because the buffers of all partitions are full
         self._due: dict[int, None] = {}  # brokers to look at in the next turn of the loop
@@ -132,7 +87,7 @@ class Fetcher:
         cluster.on_change(self._on_metadata)
 
     def start(self) -> None:
-        self._cluster.scope.spawn("positions", self._settle_forever())
+        self._cluster.scope.spawn("positions", self._settling.settle_forever())
 
     def close(self) -> None:
         """Stop asking. Answers that still arrive are dropped."""
@@ -149,10 +104,10 @@ class Fetcher:
     def release(self, partitions: Iterable[TopicPartition]) -> None:
         """The application was told of these partitions."""
         self._cluster.track(dict.fromkeys(one.topic for one in partitions))
-        self.positions.release(partitions, with_group=self._committed is not None)
+        self.positions.release(partitions, with_group=self._with_group)
         for partition in partitions:
-            self._update(partition)
-        self._unsettled.set()
+            self.update(partition)
+        self._settling.wanted.set()
 
     def remove(self, partitions: Iterable[TopicPartition]) -> None:
         """Give partitions up; nothing of them is handed out any more."""
@@ -168,26 +123,26 @@ class Fetcher:
             one = self.positions.by_partition.get(partition)
             if one is not None:
                 one.held = held
-                self._update(partition)
+                self.update(partition)
 
     def pause(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
         for partition in partitions:
             self.positions.get(partition).paused = paused
-            self._update(partition)
+            self.update(partition)
         self._unblock()
 
     def seek(self, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
         self.positions.place(self.positions.get(partition), offset, leader_epoch)
-        self._drop_from_ready(partition)
+        self.drop_from_ready(partition)
         self._check_leader(partition)
-        self._update(partition)
+        self.update(partition)
 
     def seek_to_end_of_time(self, partition: TopicPartition, timestamp: int) -> None:
         """Go to the beginning or to the end of a partition, wherever that is when the broker is asked."""
         self.positions.lose(self.positions.get(partition), timestamp)
-        self._drop_from_ready(partition)
-        self._update(partition)
-        self._unsettled.set()
+        self.drop_from_ready(partition)
+        self.update(partition)
+        self._settling.wanted.set()
 
     # -- handing out
 
@@ -202,7 +157,7 @@ class Fetcher:
             one = self.positions.by_partition[partition]
             if one.error is not None and not batches:
                 failure, one.error = one.error, None
-                self._back_off(one)
+                self.back_off(one)
                 self._refresh_ready(one)
                 raise failure
             if one.error is not None or one.paused or one.held or not one.chunks:
@@ -230,12 +185,12 @@ class Fetcher:
             one.error = KafkaError(ErrorCode.CORRUPT_MESSAGE, f"what a broker sent of {where} is damaged: {failure}")
             one.drop_chunks()
             one.fetch_offset = one.position
-            self._update(one.partition)
+            self.update(one.partition)
             return None
         self.positions.advance(one, chunk, next_offset)
         self._refresh_ready(one)
         self._unblock()
-        self._update(one.partition)
+        self.update(one.partition)
         return FetchedBatch(
             one.partition.topic,
             one.partition.partition,
@@ -247,7 +202,7 @@ class Fetcher:
             one.epoch,
         )
 
-    def _drop_from_ready(self, partition: TopicPartition) -> None:
+    def drop_from_ready(self, partition: TopicPartition) -> None:
         """What was buffered of a partition is gone."""
         self._ready.pop(partition, None)
         self._unblock()
@@ -285,8 +240,8 @@ class Fetcher:
             self.positions.by_partition[partition].retry_at_ms = 0  # its leader may be known now
         for partition in list(self.positions.by_partition):
             self._check_leader(partition)
-            self._update(partition)
-        self._unsettled.set()
+            self.update(partition)
+        self._settling.wanted.set()
         self._news.set()
 
     def _check_leader(self, partition: TopicPartition) -> None:
@@ -302,8 +257,8 @@ class Fetcher:
         elif one.topic_id != topic_id:
             log.warning("partition=%s was made again (topic id %s): its offsets start over", partition, topic_id)
             self.positions.move_to(one, topic_id)
-            self._drop_from_ready(partition)
-            self._unsettled.set()
+            self.drop_from_ready(partition)
+            self._settling.wanted.set()
             return
         if one.leader_epoch != info.leader_epoch:
             one.leader_epoch = info.leader_epoch
@@ -311,9 +266,9 @@ class Fetcher:
             one.retry_at_ms = 0
             if one.offset_epoch != NO_EPOCH and info.leader_epoch != NO_EPOCH and one.offset_epoch < info.leader_epoch:
                 self.positions.check(one)
-                self._unsettled.set()
+                self._settling.wanted.set()
 
-    def _update(self, partition: TopicPartition) -> None:
+    def update(self, partition: TopicPartition) -> None:
         """Bring the sessions in line with one partition's state, and fetch if there is reason to."""
         one = self.positions.by_partition.get(partition)
         if one is None or self._closed:
@@ -384,12 +339,13 @@ class Fetcher:
         self._timer = None
         waiting, self._backing_off = self._backing_off, {}
         for partition in waiting:
-            self._update(partition)
+            self.update(partition)
 
-    def _back_off(self, one: Position) -> None:
+    def back_off(self, one: Position) -> None:
+        """Leave a partition alone for a moment."""
         jitter = 0.8 + 0.4 * self._cluster.env.entropy.random()
         one.retry_at_ms = self._clock.mono_ms() + int(self._settings.retry_backoff_ms * jitter)
-        self._update(one.partition)
+        self.update(one.partition)
 
     # -- fetch requests
 
@@ -519,7 +475,7 @@ class Fetcher:
         for partition in list(node.session.wanted):
             one = self.positions.by_partition[partition]
             one.read_replica = None
-            self._back_off(one)
+            self.back_off(one)
 
     def _on_response(
         self,
@@ -571,7 +527,7 @@ class Fetcher:
                     brought = self._on_partition(one, data, endpoints) or brought
                     touched.append(partition)
         for partition in touched:
-            self._update(partition)
+            self.update(partition)
         if brought:
             self._news.set()
         return brought
@@ -595,7 +551,7 @@ class Fetcher:
             one.add_chunk(Chunk(view, one.fetch_offset, aborted))
         except RemoteProtocolError as failure:
             where = f"{one.partition} at offset {one.fetch_offset}"
-            return self._fail(one, KafkaError(ErrorCode.CORRUPT_MESSAGE, f"cannot read {where}: {failure}"))
+            return self.fail(one, KafkaError(ErrorCode.CORRUPT_MESSAGE, f"cannot read {where}: {failure}"))
         self._ready[one.partition] = None
         return True
 
@@ -612,171 +568,44 @@ class Fetcher:
             )
             if not known:
                 self._cluster.refresh_nowait()
-                self._back_off(one)
+                self.back_off(one)
             return False
         if code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
-            return self._fail(one, topic_error(one.partition.topic, code))
-        return self._fail(one, KafkaError(code, f"fetching {one.partition} from offset {one.fetch_offset}"))
+            return self.fail(one, topic_error(one.partition.topic, code))
+        return self.fail(one, KafkaError(code, f"fetching {one.partition} from offset {one.fetch_offset}"))
 
     def _on_out_of_range(self, one: Position) -> bool:
         if one.read_replica is not None or one.chunks:
             # A follower may lag; and what is buffered comes first, the offset behind it may mend until then.
             one.read_replica = None
-            self._back_off(one)
+            self.back_off(one)
             return False
         log.warning("partition=%s offset=%d is out of range", one.partition, one.fetch_offset)
-        self._lose(one, f"offset {one.fetch_offset} of {one.partition} does not exist")
+        self.lose(one, f"offset {one.fetch_offset} of {one.partition} does not exist")
         return one.error is not None
 
-    def _lose(self, one: Position, why: str) -> None:
+    def lose(self, one: Position, why: str) -> None:
+        """There is no such position: do what the reset policy says."""
         if self._settings.offset_reset == "none":
             hint = "seek to another offset, or set auto_offset_reset to earliest or latest"
-            self._fail(one, KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{why}; {hint}"))
+            self.fail(one, KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"{why}; {hint}"))
         else:
             self.positions.lose(one)
-            self._update(one.partition)
-            self._unsettled.set()
+            self.update(one.partition)
+            self._settling.wanted.set()
 
-    def _fail(self, one: Position, failure: StreamlogError) -> bool:
+    def fail(self, one: Position, failure: StreamlogError) -> bool:
+        """The application gets `failure` at its next fetch. Returns True: there is something new for it."""
         one.error = failure
         self._ready[one.partition] = None
-        self._update(one.partition)
+        self.update(one.partition)
         self._news.set()
         return True
 
-    # -- finding positions
-
-    async def _settle_forever(self) -> None:
-        while True:
-            await self._unsettled.wait()
-            self._unsettled.clear()
-            now_ms = self._clock.mono_ms()
-            positions = self.positions
-            committed = positions.in_phase(Phase.COMMITTED, now_ms)
-            reset = positions.in_phase(Phase.RESET, now_ms)
-            check = positions.in_phase(Phase.CHECK, now_ms)
-            if committed:
-                await self._find_committed(committed)
-            if reset:
-                await self._reset(reset)
-            if check:
-                await self._check(check)
-            self._wake_settling()
-
-    def _wake_settling(self) -> None:
-        """Look again when the next of the unsettled partitions may be asked about."""
-        times = [
-            one.retry_at_ms
-            for partition in self.positions.unsettled
-            if (one := self.positions.by_partition.get(partition)) is not None
-            and one.phase in (Phase.COMMITTED, Phase.RESET, Phase.CHECK)
-            and one.error is None
-        ]
-        if times:
-            delay_ms = max(min(times) - self._clock.mono_ms(), 1)
-            asyncio.get_running_loop().call_later(delay_ms / 1000, self._unsettled.set)
-
-    async def _find_committed(self, wanted: list[Position]) -> None:
-        assert self._committed is not None, "only members of a group look for committed offsets"
-        epochs = {one.partition: one.epoch for one in wanted}
-        try:
-            found = await self._committed(list(epochs))
-        except StreamlogError as failure:
-            self._retry_settling(epochs, failure)
-            return
-        for partition, epoch in epochs.items():
-            one = self.positions.current(partition, epoch)
-            if one is None or one.phase is not Phase.COMMITTED:
-                continue
-            answer = found.get(partition)
-            if answer is not None and answer.offset >= 0:
-                self._place(one, answer.offset, answer.leader_epoch)
-            elif self._settings.offset_reset == "none":
-                why = f"the group has no committed offset for {partition}"
-                self._lose(one, why)
-            else:
-                self.positions.lose(one)
-                self._unsettled.set()
-
-    def _place(self, one: Position, offset: int, leader_epoch: int) -> None:
+    def place(self, one: Position, offset: int, leader_epoch: int) -> None:
+        """Go on from `offset`."""
         self.positions.place(one, offset, leader_epoch)
-        self._drop_from_ready(one.partition)
+        self.drop_from_ready(one.partition)
         self._check_leader(one.partition)
-        self._update(one.partition)
+        self.update(one.partition)
         self._news.set()
-
-    async def _reset(self, wanted: list[Position]) -> None:
-        timestamps: dict[TopicPartition, int] = {}
-        epochs: dict[TopicPartition, int] = {}
-        for one in wanted:
-            timestamp = one.reset_timestamp
-            if timestamp is None:
-                if self._settings.offset_reset == "none":
-                    self._lose(one, f"{one.partition} has no position")
-                    continue
-                timestamp = EARLIEST_TIMESTAMP if self._settings.offset_reset == "earliest" else LATEST_TIMESTAMP
-            timestamps[one.partition] = timestamp
-            epochs[one.partition] = one.epoch
-        answers = await list_offsets(self._cluster, timestamps, read_committed=self._settings.read_committed)
-        for partition, answer in answers.items():
-            current = self.positions.current(partition, epochs[partition])
-            if current is None or current.phase is not Phase.RESET:
-                continue
-            if isinstance(answer, OffsetAnswer):
-                log.info("partition=%s offset=%d reset", partition, answer.offset)
-                self._place(current, answer.offset, NO_EPOCH)
-            else:
-                self._retry_settling({partition: current.epoch}, answer)
-
-    async def _check(self, wanted: list[Position]) -> None:
-        """Ask new leaders where the epoch of our last record ends (KIP-320)."""
-        epochs = {one.partition: (one.epoch, one.leader_epoch) for one in wanted}
-        answers = await end_of_epochs(
-            self._cluster, {one.partition: (one.leader_epoch, one.offset_epoch) for one in wanted}
-        )
-        for partition, answer in answers.items():
-            epoch, leader_epoch = epochs[partition]
-            one = self.positions.current(partition, epoch)
-            if one is None or one.phase is not Phase.CHECK or one.leader_epoch != leader_epoch:
-                continue
-            if not isinstance(answer, OffsetAnswer):
-                self._retry_settling({partition: epoch}, answer)
-            elif answer.offset < 0 or answer.leader_epoch < 0:
-                self._lose(one, f"{partition} knows nothing of leader epoch {one.offset_epoch}")
-            elif answer.offset < one.fetch_offset:
-                self._on_truncated(one, answer)
-            else:
-                one.phase = Phase.FETCHING
-                self._update(partition)
-
-    def _on_truncated(self, one: Position, answer: OffsetAnswer) -> None:
-        """The log behind `answer.offset` is not the one we read: an unclean election lost it."""
-        partition = one.partition
-        log.warning("partition=%s offset=%d was truncated to %d", partition, one.position, answer.offset)
-        if answer.offset >= one.position:
-            one.drop_chunks()
-            one.fetch_offset = one.position
-            self._drop_from_ready(partition)
-            one.phase = Phase.FETCHING
-            self._update(partition)
-        elif self._settings.offset_reset == "none":
-            self._lose(one, f"{partition} was truncated to offset {answer.offset} after {one.position} had been read")
-        else:
-            self._place(one, answer.offset, answer.leader_epoch)
-
-    def _retry_settling(self, epochs: Mapping[TopicPartition, int], failure: Exception) -> None:
-        """A passing failure: again after a pause. Others go to the application."""
-        passing = isinstance(failure, BrokerUnreachable | RemoteProtocolError) or (
-            isinstance(failure, KafkaError) and failure.retriable
-        )
-        if not isinstance(failure, KafkaError) or failure.refresh_metadata:
-            self._cluster.refresh_nowait()
-        for partition, epoch in epochs.items():
-            one = self.positions.current(partition, epoch)
-            if one is None:
-                continue
-            if passing or not isinstance(failure, StreamlogError):
-                self._back_off(one)
-            else:
-                self._fail(one, failure)
-        self._unsettled.set()

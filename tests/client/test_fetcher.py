@@ -9,7 +9,7 @@ import pytest
 
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.consumer import Consumer
-from streamlog.client.fetcher import OffsetReset
+from streamlog.client.fetched import OffsetReset
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env
 from streamlog.wire.error_codes import ErrorCode, KafkaError

@@ -12,7 +12,7 @@ from streamlog.client.config import ConnectionSettings, parse_bootstrap
 from streamlog.client.connection import connect
 from streamlog.client.consumer import Consumer
 from streamlog.client.failures import ProducerFenced
-from streamlog.client.fetcher import IsolationLevel
+from streamlog.client.fetched import IsolationLevel
 from streamlog.client.producer import Producer
 from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition
 from streamlog.env import Env

@@ -354,7 +354,7 @@ async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_pat
         await until(lambda: worker.status().commits > commits + 1)
         assert worker._outbox is not None
         ended = worker._outbox._producer
-        ended._end(EnvironmentFailure("something in it failed"))
+        ended._sender.end(EnvironmentFailure("something in it failed"))
         async with Producer(broker.address, env=real_env()) as other:
             for number in range(10, 20):
                 await other.send("numbers", str(number).encode(), key=str(number).encode())
