@@ -266,12 +266,13 @@ class Task:
         source.position = next_offset
         newest_ms = max(columns.timestamps_ms, default=-1)
         self.stream_time_ms = max(self.stream_time_ms, newest_ms)
-        if self._gate is not None:
-            self._gate.on_data(source, batch)
         for lane in self.lanes:
             for feed in lane.feeds:
                 if feed.source is source and lane.failure is None:
                     feed.append(batch)
+        if self._gate is not None:
+            self._gate.on_data(source, batch)  # sees what waits in the lanes, the new events among them
+        for lane in self.lanes:
             lane.on_data()
 
     def buffered(self, topic: str) -> int:
