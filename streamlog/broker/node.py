@@ -30,12 +30,11 @@ from streamlog.broker.metadata.image import BrokerRegistration, Endpoint, Metada
 from streamlog.broker.metadata.registration import register_broker, unfence_broker
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
-from streamlog.broker.raft.quorum import Quorum
+from streamlog.broker.raft.quorum import Quorum, QuorumSettings
 from streamlog.broker.server import Server
 from streamlog.env import Env, Scope
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.internal.metadata import FeatureLevelRecord
-from streamlog.wire.internal.voters import KRaftVersionFeature, Voter
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,7 @@ class Node:
         await self.server.close()
         await self.broker.groups.close()
         self.broker.partitions.close()
+        self.quorum.close()
         await self.scope.close()
         # Beforehand and in threads: thousands of syncs one after the other would take minutes.
         await self.broker.flusher.checkpoint_all(self.broker.logs.logs.values())
@@ -70,6 +70,7 @@ class Node:
         """Stop as a crash would: nothing is saved, recovery has to do it."""
         await self.server.close()
         await self.broker.groups.close()
+        self.quorum.close()
         await self.scope.close()
         self.broker.logs.abandon()
 
@@ -111,12 +112,7 @@ async def start_node(
 async def _start_broker(env: Env, config: BrokerConfig, logs: LogDirectory, scope: Scope) -> tuple[Broker, Quorum]:
     now_ms = env.clock.wall_ms()
     flusher = Flusher(env, scope)
-    voter = Voter(
-        voter_id=config.node_id,
-        voter_directory_id=logs.directory_id,
-        kraft_version_feature=KRaftVersionFeature(min_supported_version=0, max_supported_version=1),
-    )
-    quorum = Quorum.open(env, logs, flusher, scope, voter, now_ms)
+    quorum = Quorum.open(env, logs, flusher, scope, QuorumSettings(config.node_id), now_ms)
     partitions = Partitions(env, config.node_id, logs, flusher, scope, config.topic_defaults)
     groups: GroupCoordinator  # needs the controller; nothing is published before both are there
 
@@ -133,7 +129,8 @@ async def _start_broker(env: Env, config: BrokerConfig, logs: LogDirectory, scop
     )
     groups = open_groups(env, config, controller, settings, partitions, scope)
     controller.load()
-    await quorum.start(now_ms)
+    await quorum.start()
+    controller.begin_publishing()
     if not controller.image.features:
         await controller.write_records(
             FeatureLevelRecord(name=name, feature_level=level) for name, level in BOOTSTRAP_FEATURES.items()

@@ -166,6 +166,10 @@ class RaftCore:
         return self._replica.voters
 
     @property
+    def kraft_version(self) -> int:
+        return self._replica.history.kraft_version
+
+    @property
     def is_voter(self) -> bool:
         return self._replica.is_voter
 
@@ -301,7 +305,7 @@ class RaftCore:
         is_settled = self._adopt(response.answer, now_ms)
         state = replica.state
         if is_settled:
-            if isinstance(state, Unattached):
+            if isinstance(state, Unattached) or response.answer.epoch < replica.epoch:
                 replica.outbox.pause(peer_id, now_ms)
             return
         match response:

@@ -7,15 +7,15 @@ what `flushed_offset` covers is ever counted as being there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from streamlog.broker.raft.messages import ReplicaKey, Request, Response, SnapshotId
 from streamlog.broker.raft.peers import Peer
 
 
-@dataclass(frozen=True, slots=True)
-class PersistElection:
+class PersistElection(msgspec.Struct, frozen=True):
     """Make these durable before any effect that follows in the list. A failure is the end of the node."""
 
     epoch: int
@@ -23,8 +23,7 @@ class PersistElection:
     voted_for: ReplicaKey | None
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a request; its outcome comes back with the number: `on_response` or `on_failure`."""
 
     peer: Peer
@@ -32,35 +31,30 @@ class Send:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Answer the request that came in under `token`."""
 
     token: int
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(msgspec.Struct, frozen=True):
     """Make the log durable up to its present end, beside everything else, then call `on_flushed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class HighWatermarkMoved:
+class HighWatermarkMoved(msgspec.Struct, frozen=True):
     """Everything below is committed, for ever."""
 
     high_watermark: int
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotLoaded:
+class SnapshotLoaded(msgspec.Struct, frozen=True):
     """The log was replaced by this snapshot: whoever folds it begins anew there."""
 
     snapshot_id: SnapshotId
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderChanged:
+class LeaderChanged(msgspec.Struct, frozen=True):
     """Someone else leads, nobody does, or this replica does: then its first record stands at `start_offset`."""
 
     epoch: int
@@ -68,8 +62,7 @@ class LeaderChanged:
     start_offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
+class Alarm(msgspec.Struct, frozen=True):
     """A peer says what cannot be, unless somebody lost what he had promised to keep. For the log, and for people."""
 
     text: str

@@ -9,9 +9,10 @@ KIP-996 (pre-vote), KIP-1166 (the follower's high watermark), KIP-1186 (voters t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
+
+import msgspec
 
 from streamlog.wire.compiler import Buffer
 from streamlog.wire.error_codes import ErrorCode
@@ -67,8 +68,7 @@ class VersionRange(NamedTuple):
     high: int
 
 
-@dataclass(frozen=True, slots=True)
-class VoteRequest:
+class VoteRequest(msgspec.Struct, frozen=True):
     """`candidate` asks for the vote of `voter` in `epoch`; with `pre_vote`, whether it would get it."""
 
     voter: ReplicaKey | None
@@ -78,8 +78,7 @@ class VoteRequest:
     pre_vote: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BeginQuorumEpochRequest:
+class BeginQuorumEpochRequest(msgspec.Struct, frozen=True):
     """The leader of `epoch` makes itself known."""
 
     voter: ReplicaKey | None
@@ -88,8 +87,7 @@ class BeginQuorumEpochRequest:
     endpoints: Endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class EndQuorumEpochRequest:
+class EndQuorumEpochRequest(msgspec.Struct, frozen=True):
     """The leader of `epoch` steps down and says who should stand next, the best first."""
 
     epoch: int
@@ -98,8 +96,7 @@ class EndQuorumEpochRequest:
     endpoints: Endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class FetchRequest:
+class FetchRequest(msgspec.Struct, frozen=True):
     """`replica` has everything below `offset`, the last of it from `last_epoch`, and wants more."""
 
     replica: ReplicaKey
@@ -112,8 +109,7 @@ class FetchRequest:
     """What the replica knows to be committed; -1: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchSnapshotRequest:
+class FetchSnapshotRequest(msgspec.Struct, frozen=True):
     replica: ReplicaKey
     epoch: int
     snapshot_id: SnapshotId
@@ -121,29 +117,25 @@ class FetchSnapshotRequest:
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddVoterRequest:
+class AddVoterRequest(msgspec.Struct, frozen=True):
     voter: ReplicaKey
     endpoints: Endpoints
     timeout_ms: int
     ack_when_committed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveVoterRequest:
+class RemoveVoterRequest(msgspec.Struct, frozen=True):
     voter: ReplicaKey
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateVoterRequest:
+class UpdateVoterRequest(msgspec.Struct, frozen=True):
     epoch: int
     voter: ReplicaKey
     endpoints: Endpoints
     versions: VersionRange
 
 
-@dataclass(frozen=True, slots=True)
-class VersionsRequest:
+class VersionsRequest(msgspec.Struct, frozen=True):
     """Which levels of kraft.version do you know? (ApiVersions)"""
 
 
@@ -160,8 +152,7 @@ Request: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What every answer begins with."""
 
     error: ErrorCode
@@ -170,24 +161,20 @@ class Answer:
     leader_endpoints: Endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class VoteResponse:
+class VoteResponse(msgspec.Struct, frozen=True):
     answer: Answer
     granted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BeginQuorumEpochResponse:
+class BeginQuorumEpochResponse(msgspec.Struct, frozen=True):
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class EndQuorumEpochResponse:
+class EndQuorumEpochResponse(msgspec.Struct, frozen=True):
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResponse:
+class FetchResponse(msgspec.Struct, frozen=True):
     """Records from the asked offset on; or where the asker's log leaves the leader's; or the snapshot it needs."""
 
     answer: Answer
@@ -199,8 +186,7 @@ class FetchResponse:
     snapshot_id: SnapshotId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FetchSnapshotResponse:
+class FetchSnapshotResponse(msgspec.Struct, frozen=True):
     answer: Answer
     snapshot_id: SnapshotId
     size_bytes: int = 0
@@ -208,16 +194,14 @@ class FetchSnapshotResponse:
     data: Buffer = b""
 
 
-@dataclass(frozen=True, slots=True)
-class VoterChangeResponse:
+class VoterChangeResponse(msgspec.Struct, frozen=True):
     """To adding, removing and updating a voter alike."""
 
     answer: Answer
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class VersionsResponse:
+class VersionsResponse(msgspec.Struct, frozen=True):
     """`versions` None: the peer does not know kraft.version."""
 
     error: ErrorCode

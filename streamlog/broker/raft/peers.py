@@ -6,8 +6,9 @@ A peer is a voter, whose number is known, or a bootstrap server, an address with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from streamlog.broker.raft.messages import Request
 
@@ -23,8 +24,7 @@ class Peer(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     number: int
     request: Request
     expires_at_ms: int

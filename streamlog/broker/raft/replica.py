@@ -7,8 +7,9 @@ their persisting in front of everything that follows from them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamlog.broker.raft.effects import Effect, HighWatermarkMoved, LeaderChanged, PersistElection, Send
 from streamlog.broker.raft.messages import (
@@ -49,8 +50,7 @@ FIRST_BOOTSTRAP_ID: Final = -2
 """Bootstrap servers count down from here, as in Kafka; -1 is nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class RaftConfig:
+class RaftConfig(msgspec.Struct, frozen=True):
     """What a replica is told when it starts. Kafka's settings and defaults."""
 
     key: ReplicaKey

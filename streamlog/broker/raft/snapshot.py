@@ -40,6 +40,7 @@ class Snapshot(NamedTuple):
     """Values of the records, in order."""
     voters: VotersRecord | None
     last_timestamp_ms: int
+    kraft_version: int = 0
 
 
 def parse_name(name: str) -> SnapshotId | None:
@@ -81,6 +82,7 @@ def decode_snapshot(data: Buffer) -> Snapshot:
     values: list[bytes] = []
     voters: VotersRecord | None = None
     last_timestamp_ms = -1
+    kraft_version = 0
     finished = False
     headers = iter_batch_headers(data)
     try:
@@ -94,6 +96,8 @@ def decode_snapshot(data: Buffer) -> Snapshot:
                     case ControlType.SNAPSHOT_HEADER:
                         snapshot_header = SnapshotHeaderRecord.decode(value or b"", 0)
                         last_timestamp_ms = snapshot_header.last_contained_log_timestamp
+                    case ControlType.KRAFT_VERSION:
+                        kraft_version = KRaftVersionRecord.decode(value or b"", 0).kraft_version
                     case ControlType.KRAFT_VOTERS:
                         voters = VotersRecord.decode(value or b"", 0)
                     case ControlType.SNAPSHOT_FOOTER:
@@ -104,7 +108,7 @@ def decode_snapshot(data: Buffer) -> Snapshot:
         raise DamagedSnapshot(f"a snapshot cannot be read: {error}") from error
     if not finished or headers.valid_bytes != len(data):
         raise DamagedSnapshot("a snapshot ends before its footer")
-    return Snapshot(values, voters, last_timestamp_ms)
+    return Snapshot(values, voters, last_timestamp_ms, kraft_version)
 
 
 def encode_values(values: list[bytes], *, base_offset: int, epoch: int, now_ms: int) -> bytearray:

@@ -20,20 +20,20 @@ so, and may change under any of these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from streamlog.broker.raft.messages import Endpoints, FetchRequest, ReplicaKey, SnapshotId
 from streamlog.broker.raft.peers import Peer
 from streamlog.broker.raft.voters import VoterSet
 
 
-@dataclass(slots=True)
-class Ballot:
+class Ballot(msgspec.Struct):
     """Who has said what to one candidate. Only votes of those count who vote at the moment of counting."""
 
-    granted: set[int] = field(default_factory=set)
-    rejected: set[int] = field(default_factory=set)
+    granted: set[int] = set()
+    rejected: set[int] = set()
 
     def record(self, voter_id: int, granted: bool) -> None:
         """The first answer of a voter counts: it cannot change its mind within an epoch."""
@@ -50,21 +50,18 @@ class Ballot:
         return [voter_id for voter_id in voters.ids if voter_id not in self.granted and voter_id not in self.rejected]
 
 
-@dataclass(slots=True)
-class Unattached:
+class Unattached(msgspec.Struct):
     election_deadline_ms: int
 
 
-@dataclass(slots=True)
-class Prospective:
+class Prospective(msgspec.Struct):
     election_deadline_ms: int
     ballot: Ballot
     retries: int = 0
     """Elections lost in a row; the pause after the next grows with it."""
 
 
-@dataclass(slots=True)
-class Candidate:
+class Candidate(msgspec.Struct):
     election_deadline_ms: int
     ballot: Ballot
     retries: int = 0
@@ -72,8 +69,7 @@ class Candidate:
     """Set once the election is lost: when to try again."""
 
 
-@dataclass(slots=True)
-class Follower:
+class Follower(msgspec.Struct):
     leader: Peer
     fetch_deadline_ms: int
     voter_check_at_ms: int
@@ -89,8 +85,7 @@ class Follower:
     download_position: int = 0
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """What the leader knows about one replica."""
 
     key: ReplicaKey
@@ -112,16 +107,14 @@ class Progress:
         self.leader_end_offset = leader_end_offset
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedFetch:
+class ParkedFetch(msgspec.Struct, frozen=True):
     """A fetch that had nothing to get yet."""
 
     request: FetchRequest
     expires_at_ms: int
 
 
-@dataclass(slots=True)
-class VoterChange:
+class VoterChange(msgspec.Struct):
     """A change of the voters that somebody waits for; one at a time."""
 
     token: int
@@ -134,8 +127,7 @@ class VoterChange:
     """Of the record with the new voters, once it is appended."""
 
 
-@dataclass(slots=True)
-class Leader:
+class Leader(msgspec.Struct):
     start_offset: int
     """Offset of the first record of this epoch. Only with it is anything before it committed."""
     check_quorum_deadline_ms: int
@@ -143,18 +135,17 @@ class Leader:
     announce_at_ms: int
     """When to tell those voters again who do not fetch."""
     voters: dict[int, Progress]
-    observers: dict[ReplicaKey, Progress] = field(default_factory=dict)
-    fetched: set[int] = field(default_factory=set)
+    observers: dict[ReplicaKey, Progress] = {}
+    fetched: set[int] = set()
     """Voters that have fetched since the check quorum deadline was last moved."""
     high_watermark: int | None = None
     """None until a record of this epoch is committed."""
-    parked: dict[int, ParkedFetch] = field(default_factory=dict)
+    parked: dict[int, ParkedFetch] = {}
     """By token, in order of arrival."""
     change: VoterChange | None = None
 
 
-@dataclass(slots=True)
-class Resigned:
+class Resigned(msgspec.Struct):
     election_deadline_ms: int
     unacknowledged: set[int]
     candidates: tuple[ReplicaKey, ...]

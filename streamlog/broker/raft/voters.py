@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamlog.broker.raft.messages import Endpoint, Endpoints, ReplicaKey, VersionRange
 from streamlog.wire.internal.voters import Endpoint as EndpointRecord
@@ -23,8 +24,7 @@ BOOTSTRAP_OFFSET: Final = -1
 ANY_KRAFT_VERSION: Final = VersionRange(0, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class VoterNode:
+class VoterNode(msgspec.Struct, frozen=True):
     key: ReplicaKey
     endpoints: Endpoints = ()
     versions: VersionRange = ANY_KRAFT_VERSION

@@ -14,11 +14,11 @@ import pytest
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.refusal import PartitionOffline
-from streamlog.broker.raft.quorum import DIRECTORY_NAME, Quorum, check_voter
+from streamlog.broker.raft.quorum import DIRECTORY_NAME, Quorum, QuorumSettings
 from streamlog.env import Scope, real_env
 from streamlog.errors import EnvironmentFailure
 from streamlog.wire.internal.quorum_state import decode_quorum_state
-from streamlog.wire.internal.voters import Voter
+from streamlog.wire.uuids import uuid_to_text
 
 
 @dataclass
@@ -34,15 +34,16 @@ async def opened(path: Path, *, clean: bool = True) -> AsyncIterator[Opened]:
     env = real_env()
     logs = LogDirectory.open(env, str(path), node_id=1, now_ms=0)
     scope = Scope("test")
-    voter = Voter(voter_id=1, voter_directory_id=logs.directory_id)
-    quorum = Quorum.open(env, logs, Flusher(env, scope), scope, voter, 0)
+    quorum = Quorum.open(env, logs, Flusher(env, scope), scope, QuorumSettings(1), 0)
     loaded = quorum.load_snapshot()
+    start_offset = 0 if loaded is None else loaded[0].end_offset
     values = [] if loaded is None else list(loaded[1].values)
-    values += [record.value for record in quorum.replay(0 if loaded is None else loaded[0].end_offset)]
-    await quorum.start(1_000)
+    await quorum.start()
+    values += [record.value for record in quorum.records(start_offset, quorum.committed_end_offset)]
     try:
         yield Opened(quorum, logs, values)
     finally:
+        quorum.close()
         await scope.close()
         if clean:
             logs.close()
@@ -73,7 +74,7 @@ async def test_every_start_begins_an_epoch_that_is_on_disk_first(tmp_path: Path)
         async with opened(tmp_path, clean=epoch != 2) as found:
             state, version = decode_quorum_state((tmp_path / DIRECTORY_NAME / "quorum-state").read_bytes())
             assert (found.quorum.epoch, state.leader_epoch, state.leader_id, version) == (epoch, epoch, 1, 1)
-            assert found.quorum.partition.leader_epoch == epoch
+            assert found.quorum.log.partition.leader_epoch == epoch
 
 
 async def test_commits_are_told_in_order_and_before_their_waiters(tmp_path: Path) -> None:
@@ -102,9 +103,9 @@ async def test_a_snapshot_replaces_the_log_before_it(tmp_path: Path) -> None:
     async with opened(tmp_path) as first:
         for number in range(4):
             await append(first.quorum, b"%d" % number)
-            first.quorum.write_snapshot([b"fold to %d" % number], first.quorum.committed_end_offset, 5)
+            first.quorum.write_snapshot([b"fold to %d" % number], first.quorum.committed_end_offset)
         await append(first.quorum, b"after")
-        start_offset = first.quorum.partition.log_start_offset
+        start_offset = first.quorum.log.partition.log_start_offset
     names = sorted(path.name for path in (tmp_path / DIRECTORY_NAME).glob("*.checkpoint"))
     assert len(names) == 2
     assert start_offset == int(names[0][:20])
@@ -117,7 +118,7 @@ async def test_a_damaged_snapshot_is_passed_over(tmp_path: Path) -> None:
     async with opened(tmp_path) as first:
         for number in range(2):
             await append(first.quorum, b"%d" % number)
-            first.quorum.write_snapshot([b"fold to %d" % number], first.quorum.committed_end_offset, 5)
+            first.quorum.write_snapshot([b"fold to %d" % number], first.quorum.committed_end_offset)
     newest = max((tmp_path / DIRECTORY_NAME).glob("*.checkpoint"))
     newest.write_bytes(newest.read_bytes()[:-1])
     async with opened(tmp_path) as second:
@@ -129,7 +130,7 @@ async def test_a_missing_snapshot_is_a_clear_failure(tmp_path: Path) -> None:
     async with opened(tmp_path) as first:
         for _ in range(3):
             await append(first.quorum, b"x")
-            first.quorum.write_snapshot([], first.quorum.committed_end_offset, 5)
+            first.quorum.write_snapshot([], first.quorum.committed_end_offset)
     for path in (tmp_path / DIRECTORY_NAME).glob("*.checkpoint"):
         path.unlink()
     with pytest.raises(EnvironmentFailure, match="no snapshot"):
@@ -140,16 +141,21 @@ async def test_a_missing_snapshot_is_a_clear_failure(tmp_path: Path) -> None:
 async def test_another_disk_under_the_same_number_is_refused(tmp_path: Path) -> None:
     """A voter that has forgotten its votes is another voter (KIP-853)."""
     async with opened(tmp_path) as found:
-        loaded = found.quorum.load_snapshot()
-        assert loaded is not None
-        check_voter(loaded[1].voters, found.quorum.voter.voter)
-        with pytest.raises(EnvironmentFailure, match="voters"):
-            check_voter(loaded[1].voters, Voter(voter_id=1, voter_directory_id=UUID(int=1)))
+        await append(found.quorum, b"x")
+    properties = tmp_path / "meta.properties"
+    lines = properties.read_text().splitlines()
+    others = [
+        "directory.id=" + uuid_to_text(UUID(int=1)) if line.startswith("directory.id") else line for line in lines
+    ]
+    properties.write_text("\n".join(others) + "\n")
+    with pytest.raises(EnvironmentFailure, match="voters"):
+        async with opened(tmp_path):
+            pass
 
 
 async def test_a_failed_sync_ends_the_waiters_and_the_node(tmp_path: Path) -> None:
     """Nothing is promised after it."""
     async with opened(tmp_path) as found:
-        found.quorum.partition.failure = "the disk is gone"
+        found.quorum.log.partition.failure = "the disk is gone"
         with pytest.raises(PartitionOffline):
             found.quorum.append([b"x"], 0)
