@@ -192,7 +192,10 @@ class Intake:
         topic, columns = batch.topic, batch.columns
         if columns.timestamps_ms and self._retention.suspects(topic, columns.timestamps_ms):
             self._scope.spawn("retention", self._retention.look(topic, columns.timestamps_ms[0]))
-        if batch.start_offset < task.sources[topic].position:
+        source = task.sources[topic]
+        topic_id = None if self._consumer is None else self._consumer.topic_id(topic)
+        made_again = None not in (topic_id, source.topic_id) and topic_id != source.topic_id
+        if made_again or batch.start_offset < source.position:
             # A consumer goes back only when the log it knew is gone: the topic was made again, or cut.
             await self._assignment.follow_again(task, f"{topic}-{batch.partition} begins anew")
             return

@@ -205,6 +205,19 @@ async def test_a_topic_made_again_under_a_running_task_is_read_from_its_beginnin
         assert next(one.position for task in running.worker.status().tasks for one in task.partitions) == 4
 
 
+async def test_a_topic_made_again_before_its_first_event_is_no_stranger_later(broker: str, tmp_path: Path) -> None:
+    """What is committed of the new topic is signed with the new id, although no offset ever went back."""
+    counting = Counting(tmp_path / "state")
+    async with counting.running(broker) as running:
+        await make_again(broker, counting.topic)
+        await running.send(3)
+        await running.until_seen(3)
+    async with counting.running(broker) as running:
+        await running.numbers.send(3, key="k")
+        await until(lambda: running.row("counts") == 4)
+        assert running.seen == [3]
+
+
 async def test_a_followed_topic_made_again_empties_its_table(broker: str, tmp_path: Path) -> None:
     """Its rows are the topic's and nothing else."""
     counting = Counting(tmp_path / "state")
