@@ -141,10 +141,13 @@ class Partition:
         self._is_overdue = False  # flush.ms has passed since something was appended
         self._unflushed_since_ms: int | None = None  # monotonic time of the tick that saw it first; None: nothing is
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
-        # What recovery left behind is what there is: with one replica nobody else could still disagree.
-        log.high_watermark = log.log_end_offset
+        # What recovery left behind is what there is: with one replica nobody else could still disagree. But what a
+        # killed process left in the page cache may be read only when it is on disk, where it goes now.
         if self.flush_before_ack and log.flushed_offset < log.log_end_offset:
-            self._start_flushing()  # what a killed process left in the page cache counts, so it goes to disk now
+            log.high_watermark = log.flushed_offset
+            self._start_flushing()
+        else:
+            log.high_watermark = log.log_end_offset
 
     # -- appending --------------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ APPEND_ERRORS = {
 is a log behind it, and retry by finding the coordinator again."""
 
 
+LEADERSHIP_LOST = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
+"""Somebody else coordinates now. After any other failure the log is folded anew here: a full disk passes."""
+
+
 class Phase(Enum):
     LOADING = "loading"
     ACTIVE = "active"
@@ -310,7 +314,7 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         code = APPEND_ERRORS.get(error.code, error.code)
         log.warning("%s-%d dropped: %s", self._name, live.partition, error)
         self.unload(live.partition, code)
-        if code is not ErrorCode.NOT_COORDINATOR and not self._is_closed:
+        if error.code not in LEADERSHIP_LOST and not self._is_closed:
             self._start(live.partition, live.log, self._reload_pause_ms)
 
     def _close_shard(self, live: Live[RequestT, RecordT], error: ErrorCode) -> None:

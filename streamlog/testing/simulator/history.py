@@ -59,6 +59,8 @@ class History:
     now_ns: Callable[[], int]
     forgets: bool = False
     """Acknowledged records may be lost: nobody promised to sync them, and the power goes."""
+    on_stored: Callable[[Send], None] = lambda send: None
+    """Told of each acknowledgement as it arrives."""
     sends: dict[bytes, Send] = field(default_factory=dict)
     reads: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     """(topic, partition, offset) -> value, over all readers."""
@@ -80,6 +82,7 @@ class History:
 
     def stored(self, send: Send, partition: int, offset: int) -> None:
         send.told, send.told_ns, send.partition, send.offset = Told.STORED, self.now_ns(), partition, offset
+        self.on_stored(send)
 
     def failed(self, send: Send, error: BaseException) -> None:
         send.told_ns = self.now_ns()

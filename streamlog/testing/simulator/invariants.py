@@ -43,7 +43,6 @@ INVARIANTS: Final = {
         Invariant(41, "no-duplicates", "history", "one record per send of an idempotent producer"),
         Invariant(42, "no-reordering", "history", "a producer's records stand in the order of its sends"),
         Invariant(43, "producers-are-a-fold", "dump", "producer state is what the log says"),
-        Invariant(52, "producer-ids-are-unique", "online", "no producer id is given out twice"),
         Invariant(54, "one-owner", "history", "a partition has one owner in a generation"),
         Invariant(56, "commits-last", "history", "the committed offset is the last one committed"),
         Invariant(58, "groups-converge", "history", "after the faults the group is stable and reads everything"),
@@ -98,9 +97,24 @@ class Watch:
             raise Violation(9, f"{name}: log start {start}, last stable {stable}, high watermark {high}, end {end}")
         if not log.recovery_point <= log.flushed_offset <= end:
             raise Violation(9, f"{name}: recovery point {log.recovery_point}, flushed {log.flushed_offset}, end {end}")
+        if partition.flush_before_ack and high > log.flushed_offset:
+            raise Violation(2, f"{name}: high watermark {high}, and on disk is {log.flushed_offset}")
         seen = self._seen.setdefault((partition.topic_id, partition.index), _Seen())
         if partition.leader_epoch < seen.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {seen.leader_epoch}")
-        if high < seen.high_watermark and not (self.forgets and partition.leader_epoch > seen.leader_epoch):
-            raise Violation(8, f"{name}: high watermark {high} after {seen.high_watermark}")
-        seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
+        restarted = partition.leader_epoch > seen.leader_epoch  # and may be syncing what it found
+        if high < seen.high_watermark and not (restarted and (self.forgets or end >= seen.high_watermark)):
+            raise Violation(8, f"{name}: high watermark {high} after {seen.high_watermark}, log end {end}")
+        if high >= seen.high_watermark or self.forgets:
+            seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
+
+    def check_answer(self, nodes: Iterable[Node], topic: str, index: int, offset: int) -> None:
+        """A client was just told that this record, sent to these incarnations, is stored. Raises Violation."""
+        for node in nodes:
+            partition = node.broker.partitions.find(topic, index)
+            if partition is None or partition.closed or not partition.flush_before_ack:
+                continue
+            log = partition.log
+            if log.flushed_offset <= offset:
+                number = 2 if log.failure is None else 23
+                raise Violation(number, f"{topic}-{index}@{offset} was acknowledged, on disk is {log.flushed_offset}")

@@ -47,6 +47,7 @@ class Process:
             hooks,
             process_id=number,
         )
+        self.started_ns = machine.loop.now_ns
         self.result: object = None
         """What main returned, once it has."""
         self.error: BaseException | None = None

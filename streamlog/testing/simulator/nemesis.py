@@ -197,9 +197,14 @@ class Nemesis:
         """A power cut at the amount-th disk operation from now."""
         self._arm(fault, "power")
 
-    def _arm(self, fault: Fault, kind: str) -> None:
+    def power_at_sync(self, fault: Fault) -> None:
+        """A power cut at the amount-th sync from now, before it has done anything."""
+        self._arm(fault, "power", "sync")
+
+    def _arm(self, fault: Fault, kind: str, at: str = "") -> None:
         machine = self.machine(fault)
         machine.disk_faults.crash_in = fault.amount
+        machine.disk_faults.crash_at = at
         machine.disk_faults.on_crash = partial(self._end_process, fault, kind)
 
     def stop(self, fault: Fault) -> None:
@@ -337,6 +342,7 @@ KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] =
         Nemesis.power,
         Nemesis.kill_in,
         Nemesis.power_in,
+        Nemesis.power_at_sync,
         Nemesis.spoil,
         Nemesis.stop,
         Nemesis.pause,

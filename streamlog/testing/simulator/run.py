@@ -18,11 +18,12 @@ from streamlog.broker.config import load_config
 from streamlog.broker.node import Node
 from streamlog.broker.run import RunOptions, run_broker
 from streamlog.client.producer import Producer
+from streamlog.client.values import TopicPartition
 from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
 from streamlog.testing.simulator import workload
 from streamlog.testing.simulator.audit import audit
-from streamlog.testing.simulator.history import History
+from streamlog.testing.simulator.history import History, Send
 from streamlog.testing.simulator.invariants import Violation, Watch
 from streamlog.testing.simulator.loop import Deadlock, Runaway
 from streamlog.testing.simulator.machine import Machine
@@ -80,6 +81,7 @@ class Run:
         self.setup = setup
         self.world = World(setup.seed, policy=lambda random: _policy(setup, random), network=setup.network, tell=tell)
         self.history = History(lambda: self.world.loop.now_ns, setup.forgets)
+        self.history.on_stored = self._on_stored
         self.nodes: dict[str, Node] = {}
         """Running brokers, by machine."""
         self.watch = Watch(forgets=setup.forgets)
@@ -115,7 +117,28 @@ class Run:
         return outcome
 
     def _check(self) -> None:
-        self.watch.check(node for name, node in self.nodes.items() if self.services[name].machine.process is not None)
+        self.watch.check(self._running(0))
+
+    def _running(self, before_ns: int) -> list[Node]:
+        """Brokers that are up, and were started before a time if it is not 0."""
+        found = []
+        for name, node in self.nodes.items():
+            process = self.services[name].machine.process
+            if process is not None and (not before_ns or process.started_ns < before_ns):
+                found.append(node)
+        return found
+
+    def _on_stored(self, send: Send) -> None:
+        try:
+            self.watch.check_answer(self._running(send.sent_ns), send.topic, send.partition, send.offset)
+        except Violation as violation:
+            self.history.violations.append(violation)
+
+    def _judge_ends(self, everything: Everything) -> None:
+        for topic, partition, offset in self.history.reads:
+            end = everything.ends.get(TopicPartition(topic, partition))
+            if end is not None and offset >= end and not self.setup.forgets:
+                self.history.violate(14, f"{topic}-{partition} ends at {end}, and {offset} was read")
 
     # -- programs ---------------------------------------------------------------------------------------------
 
@@ -244,6 +267,7 @@ class Run:
 
     def _judge(self, everything: Everything) -> None:
         history, setup = self.history, self.setup
+        self._judge_ends(everything)
         for one, log in everything.logs.items():
             key = (one.topic, one.partition)
             if one.topic == TABLE:

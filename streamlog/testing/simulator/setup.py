@@ -132,9 +132,11 @@ def _draw_topic(random: Random) -> dict[str, str]:
 
 
 MENU: Final = (
-    "kill", "power", "kill_in", "power_in", "spoil", "stop", "pause", "cut", "cut_to", "cut_from", "reset", "slow_disk",
-    "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
+    "kill", "power", "kill_in", "power_in", "power_at_sync", "spoil", "stop", "pause", "cut", "cut_to", "cut_from",
+    "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
 )  # fmt: skip
+
+CRASH_POINTS: Final = ("kill_in", "power_in", "power_at_sync")
 
 ON_CLIENTS: Final = frozenset(
     {"kill", "pause", "cut", "cut_to", "cut_from", "reset", "clock_jump", "drift", "slow_node"}
@@ -154,14 +156,16 @@ def _draw_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
         links = kind in ("cut", "cut_to", "cut_from")
         on = random.choice(clients) if links or (kind in ON_CLIENTS and random.random() < 0.4) else BROKER
         faults.append(_draw_fault(random, kind, on, QUIET_MS + random.randrange(setup.safety_ms - QUIET_MS)))
-        if kind.endswith("_in") and random.random() < 0.5:  # and again, while it recovers
+        if kind in CRASH_POINTS and random.random() < 0.5:  # and again, while it recovers
             faults.append(Fault(faults[-1].at_ms + 600, kind, on, 0, 1 + random.randrange(40)))
     return tuple(sorted(faults, key=lambda fault: fault.at_ms))
 
 
 def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
     for_ms, amount = random.choice((50, 300, 1_000, 4_000)), 0
-    if kind.endswith("_in"):
+    if kind == "power_at_sync":
+        amount = 1 + random.randrange(random.choice((3, 20)))
+    elif kind in CRASH_POINTS:
         amount = 1 + random.randrange(random.choice((5, 50, 300)))
     elif kind == "slow_disk":
         amount = random.choice((10, 100, 1_000))

@@ -36,6 +36,8 @@ class DiskFaults:
     """Step ("write", "sync", "read", "name") -> how many of the next ones fail with EIO."""
     crash_in: int | None = None
     """Steps until `on_crash`; None: no such plan."""
+    crash_at: str = ""
+    """Which steps count for that; empty: all that change something."""
     on_crash: Callable[[], None] = lambda: None
 
 
@@ -156,7 +158,7 @@ class SimStorage:
         if kind == "look":
             return
         self.step_count += 1
-        if faults.crash_in is not None and kind != "read":
+        if faults.crash_in is not None and (kind == faults.crash_at if faults.crash_at else kind != "read"):
             faults.crash_in -= 1
             if faults.crash_in <= 0:
                 faults.crash_in = None

@@ -215,10 +215,20 @@ async def test_a_refused_append_drops_the_shard_and_folds_the_log_anew() -> None
 async def test_a_lost_log_is_not_folded_again() -> None:
     """Whoever leads it now will."""
     async with stage() as one:
-        one.log.refuses = ErrorCode.KAFKA_STORAGE_ERROR
+        one.log.refuses = ErrorCode.NOT_LEADER_OR_FOLLOWER
         assert code(one.ask("a+4")) is ErrorCode.NOT_COORDINATOR
         assert len(one.shards) == 1
         assert code(one.ask("a")) is ErrorCode.NOT_COORDINATOR
+
+
+async def test_a_log_that_a_full_disk_refused_is_folded_anew() -> None:
+    """Clients look for another coordinator and find this one again, which serves as soon as there is room."""
+    async with stage() as one:
+        one.ask("a+3")
+        one.log.refuses = ErrorCode.KAFKA_STORAGE_ERROR
+        assert code(one.ask("a+4")) is ErrorCode.NOT_COORDINATOR
+        await one.loaded()
+        assert one.ask("a").result() == 3
 
 
 async def test_a_mistake_of_ours_is_contained() -> None:
