@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test demo sim crash interop-java interop-kafka bench ci clean
+.PHONY: help setup fmt lint types imports test demo sim mutants crash interop-java interop-kafka bench ci clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ SIM_ARGS = $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $
 
 sim: setup ## run simulated clusters (SEEDS=300; SEED=n replays one, SHRINK=1 makes it smaller, LOGS=1 says more)
 	@$(BIN)/python -m streamlog.testing.simulator $(SIM_ARGS) $(if $(SHRINK),--shrink) $(if $(LOGS),--logs)
+
+mutants: setup ## plant bugs, see which the simulator catches, write docs/mutants.md
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.sim.mutants
 
 crash: setup ## kill brokers with -9 under load, many times
 	@$(BIN)/pytest -m crash
