@@ -190,6 +190,7 @@ async def _register(broker: Broker, config: BrokerConfig, listening: list[Listen
     )
     await controller.write(lambda image: register_broker(image, registration, controller.next_offset))
     broker.partitions.publish_all(controller.image)
+    await broker.partitions.recovered()
     broker.groups.follow()
     await controller.write(lambda image: unfence_broker(image, node_id, stopped_cleanly=stopped_cleanly))
 

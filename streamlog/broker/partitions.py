@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -122,6 +123,12 @@ class Partitions:
         for topic in image.topics.values():
             self._publish_topic(image, topic)
         self._create_next(sum(len(missing.registrations) for missing in self._missing.values()))
+
+    async def recovered(self) -> None:
+        """Return when all that recovery has found is on disk. Nobody may read it before, and nobody may miss it."""
+        for partition in list(self):
+            with suppress(PartitionOffline):
+                await partition.stored(partition.log.log_end_offset)
 
     def publish(self, image: MetadataImage, delta: MetadataDelta) -> None:
         """Follow a run of committed records."""

@@ -149,15 +149,17 @@ class Settling:
 
     async def _check(self, wanted: list[Position]) -> None:
         """Ask new leaders where the epoch of our last record ends (KIP-320)."""
-        epochs = {one.partition: (one.epoch, one.leader_epoch) for one in wanted}
+        epochs = {one.partition: (one.epoch, one.leader_epoch, one.position) for one in wanted}
         answers = await end_of_epochs(
             self._cluster, {one.partition: (one.leader_epoch, one.offset_epoch) for one in wanted}
         )
         for partition, answer in answers.items():
-            epoch, leader_epoch = epochs[partition]
+            epoch, leader_epoch, position = epochs[partition]
             one = self._positions.current(partition, epoch)
             if one is None or one.phase is not Phase.CHECK or one.leader_epoch != leader_epoch:
                 continue
+            if one.position != position:
+                continue  # the application has taken more meanwhile, of another epoch perhaps: ask again
             if not isinstance(answer, OffsetAnswer):
                 self._retry_settling({partition: epoch}, answer)
             elif answer.offset < 0 or answer.leader_epoch < 0:
