@@ -177,7 +177,7 @@ class Partition:
 
     def is_stored(self, end_offset: int) -> bool:
         """Whether everything below `end_offset` is stored as the topic promises."""
-        return not self.flush_before_ack or self.log.flushed_offset >= end_offset
+        return not self.flush_before_ack or self.log.durability.flushed_offset >= end_offset
 
     def acknowledge_when_stored(self, end_offset: int, acknowledgement: Acknowledgement) -> None:
         """Settle `acknowledgement` when `is_stored(end_offset)`, which it is not yet."""

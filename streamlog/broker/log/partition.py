@@ -19,12 +19,11 @@ partition is offline: every call raises PartitionOffline until the broker starts
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from enum import Enum
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_epochs
+from streamlog.broker.log.appending import AppendResult, Origin, run_that_fits
 from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.durability import Durability
 from streamlog.broker.log.epochs import EpochCache
 from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork
 from streamlog.broker.log.lookup import TimestampOffset, aborted_transactions, first_at_or_after, newest
@@ -40,14 +39,11 @@ from streamlog.broker.log.recovery import (
     snapshot_offsets,
 )
 from streamlog.broker.log.refusal import AppendRefused, OffsetOutOfRange, PartitionOffline
+from streamlog.broker.log.rolling import RollPolicy
 from streamlog.broker.log.segment import (
     DELETED_SUFFIX,
-    POSITION_MAX,
-    SEGMENT_SUFFIXES,
-    SNAPSHOT_SUFFIX,
     DamagedLog,
     Segment,
-    file_name,
 )
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
@@ -75,32 +71,6 @@ from streamlog.wire.records import (
 __all__ = ["AppendResult", "Origin", "PartitionLog", "ReadResult", "TimestampOffset"]
 
 
-CHECKPOINT_BYTES = 16 * 1024 * 1024
-"""A checkpoint is due when this much was appended since the last: recovery walks at most that and a little more,
-0.3 s for records of 100 bytes that came one by one, 20 ms for full batches."""
-
-
-class Origin(Enum):
-    """Who appends, and therefore what has to be checked."""
-
-    CLIENT = "client"
-    COORDINATOR = "coordinator"
-    """This broker's own coordinators and controller: no sequences, and control batches are theirs to write."""
-    REPLICA = "replica"
-    """The leader, by way of a fetch: offsets and epochs are already assigned."""
-
-
-class AppendResult(NamedTuple):
-    base_offset: int
-    """Of the first record; for a duplicate, the offset it got when it was first appended."""
-    last_offset: int
-    """Of the last record, inclusive."""
-    log_append_time_ms: int
-    """-1 unless the topic stamps records itself."""
-    log_start_offset: int
-    is_duplicate: bool
-
-
 class PartitionLog:
     def __init__(
         self,
@@ -126,8 +96,9 @@ class PartitionLog:
         self.recovery_report = report
         self.log_start_offset = log_start_offset
         self.log_end_offset = segments.active.next_offset
-        self.flushed_offset = min(self.log_end_offset, recovery_point)
-        self.recovery_point = recovery_point  # what a checkpoint has made durable in full
+        self.durability = Durability(
+            env.storage, directory, self.log_end_offset, recovery_point, epochs_saved=was_clean
+        )
         self._high_watermark = min(max(high_watermark, log_start_offset), self.log_end_offset)
         self.on_append: list[Callable[[], None]] = []
         """Called after each append and truncation, when `log_end_offset` has changed."""
@@ -140,15 +111,7 @@ class PartitionLog:
         """(when to remove it in ms, path) of files that were renamed to .deleted."""
         self.failure: str | None = None
         """Why the partition is offline; None while it works."""
-        self.generation = 0  # counts truncations: work begun before one does not conclude after it
-        self._epochs_saved = 0 if was_clean else -1  # epochs.changes that the epoch file holds
-        # What the next flush has to sync besides the logs: the directory entries of new segments, and at first
-        # those of the partition itself, which whoever created it has not synced.
-        self._unsynced_paths = [f"{directory}/{PARTITION_METADATA_FILE}"]
-        self._unsynced_directories = [directory, directory.rpartition("/")[0] or "."]
-        self.appended_bytes = 0  # since opening
-        self.checkpointed_bytes = 0  # how many of them lie below the recovery point
-        self._roll_after_ms = self._draw_segment_ms()
+        self._rolling = RollPolicy(config, env.entropy)
         self._reader = LogReader(segments, self.log_end_offset)
         self.producers.on_high_watermark(self._high_watermark)
         self._tell_hooks(report, was_clean)
@@ -270,14 +233,29 @@ class PartitionLog:
         return self._high_watermark if first_unstable is None else min(first_unstable, self._high_watermark)
 
     @property
+    def flushed_offset(self) -> int:
+        """Everything below is on disk (durability.py)."""
+        return self.durability.flushed_offset
+
+    @property
+    def recovery_point(self) -> int:
+        """Everything below is on disk, with all that is derived from it."""
+        return self.durability.recovery_point
+
+    @property
+    def generation(self) -> int:
+        """Changes with each truncation."""
+        return self.durability.generation
+
+    @property
     def is_checkpoint_due(self) -> bool:
         """Whether a restart would have much to walk."""
-        return self.appended_bytes - self.checkpointed_bytes >= CHECKPOINT_BYTES and self.failure is None
+        return self.durability.is_checkpoint_due and self.failure is None
 
     def update_config(self, config: LogConfig) -> None:
         """The topic's configs changed; they count from the next append on."""
         self.config = config
-        self._roll_after_ms = self._draw_segment_ms()
+        self._rolling.set_config(config)
         for segment in self.segments:
             segment.index_interval_bytes = config.index_interval_bytes
 
@@ -358,7 +336,7 @@ class PartitionLog:
         self._reader.note(segment.size_bytes, last_offset)
         segment.note_batch(size_bytes, last_offset, max_timestamp_ms)
         self.log_end_offset = last_offset + 1
-        self.appended_bytes += size_bytes
+        self.durability.appended_bytes += size_bytes
         if leader_epoch != self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
         if header.producer_id >= 0:
@@ -380,7 +358,7 @@ class PartitionLog:
             while start < len(placed):
                 position, header, _ = placed[start]
                 segment = self._segment_for(header.size_bytes, header.last_offset, header.max_timestamp_ms, now_ms)
-                stop, end_position = self._run_that_fits(segment, placed, start)
+                stop, end_position = run_that_fits(segment, placed, start, self.config.segment_bytes)
                 self._write(segment, view[position:end_position])
                 for batch in placed[start:stop]:
                     self._note_placed(segment, batch, now_ms)
@@ -390,26 +368,12 @@ class PartitionLog:
                 self._tell_appended()
         return AppendResult(first_offset, last_offset, append_time_ms, self.log_start_offset, is_duplicate=False)
 
-    def _run_that_fits(self, segment: Segment, placed: Sequence[PlacedBatch], start: int) -> tuple[int, int]:
-        """How many of the batches from `start` go into `segment` with one write: (next index, end position)."""
-        position = placed[start].position
-        room = self.config.segment_bytes - segment.size_bytes
-        stop = start + 1
-        while stop < len(placed):
-            at, header, _ = placed[stop]
-            too_far = header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
-            if at + header.size_bytes - position > room or too_far:
-                break
-            stop += 1
-        last = placed[stop - 1]
-        return stop, last.position + last.header.size_bytes
-
     def _note_placed(self, segment: Segment, batch: PlacedBatch, now_ms: int) -> None:
         header = batch.header
         self._reader.note(segment.size_bytes, header.last_offset)
         segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
         self.log_end_offset = header.next_offset
-        self.appended_bytes += header.size_bytes
+        self.durability.appended_bytes += header.size_bytes
         if header.leader_epoch != self.epochs.latest:
             self.epochs.assign(header.leader_epoch, header.base_offset)
         if header.producer_id >= 0:
@@ -450,32 +414,10 @@ class PartitionLog:
     def _segment_for(self, size_bytes: int, last_offset: int, max_timestamp_ms: int, now_ms: int) -> Segment:
         """The active segment, or a new one if the batch must not go there."""
         active = self.segments.active
-        if active.size_bytes == 0:
-            if last_offset - active.base_offset <= RELATIVE_OFFSET_MAX:
-                return active
-        elif (
-            active.size_bytes + size_bytes <= self.config.segment_bytes
-            and active.size_bytes <= POSITION_MAX - size_bytes
-            and last_offset - active.base_offset <= RELATIVE_OFFSET_MAX
-            and self._age_ms(active, max_timestamp_ms, now_ms) <= self._roll_after_ms
-            and len(active.offset_index) * 8 < self.config.segment_index_bytes
-        ):
+        if self._rolling.has_room(active, size_bytes, last_offset, max_timestamp_ms, now_ms):
             return active
         self.roll(now_ms, at_offset=max(self.log_end_offset, last_offset - RELATIVE_OFFSET_MAX))
         return self.segments.active
-
-    def _age_ms(self, segment: Segment, max_timestamp_ms: int, now_ms: int) -> int:
-        """How far the batch is from the segment's first one in record time; in our own where records have none."""
-        first_ms = segment.first_timestamp_ms
-        return max_timestamp_ms - first_ms if first_ms >= 0 else now_ms - segment.opened_at_ms
-
-    def _draw_segment_ms(self) -> int:
-        segment_ms = self.config.segment_ms
-        if self.config.compact:
-            # Only closed segments are compacted: one that stays open would break max.compaction.lag.ms.
-            segment_ms = min(segment_ms, self.config.max_compaction_lag_ms)
-        jitter_ms = min(self.config.segment_jitter_ms, segment_ms)
-        return segment_ms - (self._env.entropy.randrange(jitter_ms) if jitter_ms > 0 else 0)
 
     def roll(self, now_ms: int, *, at_offset: int | None = None) -> None:
         """Close the active segment and begin one at the log end. An empty active segment is left as it is.
@@ -496,10 +438,10 @@ class PartitionLog:
         self._env.hooks.sometimes("segment rolled")
         self.segments.add(new)
         self._reader.start_tail(self.log_end_offset)
-        self._roll_after_ms = self._draw_segment_ms()
+        self._rolling.draw_age()
 
     def _new_segment(self, base_offset: int, now_ms: int) -> Segment:
-        self._note_new_names()
+        self.durability.note_new_names()
         return Segment(
             self._env.storage,
             self.directory,
@@ -509,23 +451,15 @@ class PartitionLog:
             create=True,
         )
 
-    def _note_new_names(self) -> None:
-        """The next flush has to sync the directory."""
-        if self.directory not in self._unsynced_directories:
-            self._unsynced_directories.append(self.directory)
-
     def _write_snapshot(self) -> None:
         """Producer state at the log end. Torn by a crash, it fails its checksum and an older one is used."""
-        path = self._snapshot_path(self.log_end_offset)
+        path = self.durability.snapshot_path(self.log_end_offset)
         file = self._env.storage.open_file(path, create=True)
         try:
             file.truncate(0)
             file.append(self.producers.encode_snapshot())
         finally:
             file.close()
-
-    def _snapshot_path(self, offset: int) -> str:
-        return f"{self.directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
 
     # --- reading ---
 
@@ -626,11 +560,9 @@ class PartitionLog:
         self._tell_appended()
 
     def _lower_recovery_point(self, offset: int) -> None:
-        self.generation += 1
         if offset < self.recovery_point:
             self.before_cut(offset)
-            self.recovery_point = offset
-        self.flushed_offset = min(self.flushed_offset, offset)
+        self.durability.on_cut(offset)
 
     def truncate_fully_and_start_at(self, offset: int, now_ms: int) -> None:
         """Throw everything away and begin anew at `offset`: this replica is too far behind its leader's log start."""
@@ -642,7 +574,7 @@ class PartitionLog:
             self.segments.add(self._new_segment(offset, now_ms))
             self._env.storage.sync_directory(self.directory)
             for snapshot in snapshot_offsets(self._env.storage, self.directory):
-                self._env.storage.remove(self._snapshot_path(snapshot))
+                self._env.storage.remove(self.durability.snapshot_path(snapshot))
             self.log_start_offset = self.log_end_offset = self._high_watermark = offset
             self.epochs.clear()
             self._after_cut(now_ms)
@@ -654,7 +586,7 @@ class PartitionLog:
         segment.close()
         self.segments.remove(segment)
         self.doom(segment.rename_files(DELETED_SUFFIX), now_ms)
-        self._note_new_names()
+        self.durability.note_new_names()
 
     def doom(self, paths: Sequence[str], now_ms: int) -> None:
         """These files, renamed to .deleted, are to be removed after file.delete.delay.ms."""
@@ -695,7 +627,7 @@ class PartitionLog:
         base_offset = self.segments[0].base_offset
         for snapshot in snapshot_offsets(self._env.storage, self.directory):
             if snapshot < base_offset:
-                self._env.storage.remove(self._snapshot_path(snapshot))
+                self._env.storage.remove(self.durability.snapshot_path(snapshot))
         self.advance_log_start(base_offset)
         self._reader.forget_cursors()
 
@@ -713,13 +645,7 @@ class PartitionLog:
         """
         if self.failure is not None:
             raise PartitionOffline(self.failure)
-        if self.flushed_offset >= self.log_end_offset and not self._unsynced_directories:
-            return None
-        segments = self.segments.between(self.flushed_offset, max(self.log_end_offset, self.flushed_offset + 1))
-        paths, self._unsynced_paths = self._unsynced_paths, []
-        directories, self._unsynced_directories = self._unsynced_directories, []
-        files = [segment.pin() for segment in segments]
-        return FlushWork(self._env.storage, self.log_end_offset, self.generation, segments, files, paths, directories)
+        return self.durability.begin_flush(self.segments, self.log_end_offset)
 
     def end_flush(self, work: FlushWork, error: OSError | None) -> None:
         """Conclude a flush. An error takes the partition offline, for good: PartitionOffline."""
@@ -728,40 +654,19 @@ class PartitionLog:
         if error is not None or self.failure is not None:
             self._env.hooks.sometimes("sync failed")
             self._fail(self.failure or f"{self.directory} could not be synced: {error}")
-        if work.generation == self.generation:
-            self.flushed_offset = max(self.flushed_offset, work.end_offset)
+        self.durability.end_flush(work)
 
     def begin_checkpoint(self) -> CheckpointWork | None:
         """What a thread has to do so that recovery may start at the log end; None when it already may.
 
         Raises PartitionOffline: an index could not be written; the recovery point stays where it is.
         """
-        end_offset = self.log_end_offset
-        if self.recovery_point == end_offset and self._epochs_saved == self.epochs.changes:
-            return None
-        segments = self.segments.between(self.recovery_point, max(end_offset, self.recovery_point + 1))
+        if self.failure is not None:
+            raise PartitionOffline(self.failure)
         try:
-            self.active.finish()
-            replaced = [(self._snapshot_path(end_offset), self.producers.encode_snapshot())]
-            if self._epochs_saved != self.epochs.changes:
-                replaced.append((f"{self.directory}/{LEADER_EPOCH_FILE}", encode_epochs(self.epochs.entries())))
-            stale_paths = self._stale_snapshots(end_offset)
-            self._note_new_names()
-            flush = self.begin_flush()
+            return self.durability.begin_checkpoint(self.segments, self.epochs, self.producers, self.log_end_offset)
         except OSError as error:
             raise PartitionOffline(f"{self.directory}: no checkpoint could be made: {error}") from error
-        assert flush is not None, "a flush that has to sync the directory is not nothing"
-        index_paths = [segment.path(suffix) for segment in segments for suffix in SEGMENT_SUFFIXES[1:]]
-        return CheckpointWork(flush, index_paths, replaced, stale_paths, self.epochs.changes, self.appended_bytes)
-
-    def _stale_snapshots(self, end_offset: int) -> list[str]:
-        """Snapshots that serve nobody: recovery uses the one at the recovery point, rebuilding those at segment starts.
-
-        The one at the present recovery point stays until the next checkpoint: the new point is not yet recorded.
-        """
-        kept = {segment.base_offset for segment in self.segments} | {self.recovery_point, end_offset}
-        offsets = snapshot_offsets(self._env.storage, self.directory)
-        return [self._snapshot_path(offset) for offset in offsets if offset not in kept]
 
     def end_checkpoint(self, work: CheckpointWork, error: OSError | None) -> None:
         """Conclude a checkpoint; `recovery_point` has moved and is to be recorded. Raises PartitionOffline.
@@ -772,15 +677,8 @@ class PartitionLog:
             self.end_flush(work.flush, None)
             return
         self.end_flush(work.flush, error)
-        if work.flush.generation == self.generation:
+        if self.durability.end_checkpoint(work):
             self._env.hooks.sometimes("checkpoint made")
-            self.recovery_point = work.end_offset
-            self._epochs_saved = work.epoch_changes
-            self.checkpointed_bytes = work.appended_bytes
-        else:
-            # The snapshot that the thread has written tells of records that are gone.
-            with suppress(FileNotFoundError):
-                self._env.storage.remove(work.replaced_files[0][0])
 
     def release_idle(self) -> None:
         """Close files and drop indexes of segments that nobody read since the last call."""
