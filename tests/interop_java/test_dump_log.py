@@ -23,7 +23,16 @@ from tests.kafka_node import KafkaNode, run_java
 pytestmark = pytest.mark.interop_java
 
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
-COMPLAINTS = ("Mismatches", "Found", "Non-consecutive", "out of order", "isvalid: false", "Could not", "Exception")
+COMPLAINTS = (
+    "Mismatches",
+    "Found",
+    "Non-consecutive",
+    "out of order",
+    "isvalid: false",
+    "Could not",
+    "Exception",
+    "not found in the log",
+)
 
 
 def dump(libs: Path, directory: Path, *options: str) -> str:

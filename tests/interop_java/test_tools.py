@@ -13,6 +13,7 @@ import pytest
 
 from tests.broker.running import BrokerProcess
 from tests.interop_java.conftest import HERE, KafkaTools, Said
+from tests.interop_java.test_dump_log import COMPLAINTS
 from tests.kafka_node import run_java
 
 pytestmark = [pytest.mark.interop_java, pytest.mark.timeout(180)]
@@ -257,7 +258,7 @@ def test_the_dump_tool_reads_every_file_of_a_broker_that_was_killed(kafka_tools:
 
     def dump(*files: Path, options: tuple[str, ...] = ()) -> str:
         said = kafka_tools.run(DUMP, "--files", ",".join(map(str, files)), *options)
-        for complaint in ("isvalid: false", "Mismatches", "Found", "Non-consecutive", "out of order", "Could not"):
+        for complaint in COMPLAINTS:
             assert complaint not in said.out, said.out[-2000:]
         assert said.code == 0, said.err
         return said.out
