@@ -20,6 +20,7 @@ from streamlog.client.config import ConnectionSettings
 from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel, OffsetReset
 from streamlog.client.fetcher import Fetcher
 from streamlog.client.group import Group, PartitionsCallback
+from streamlog.client.in_hand import InHand
 from streamlog.client.membership import Membership, MembershipSettings
 from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
 from streamlog.client.positions import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
@@ -144,6 +145,7 @@ class Consumer:
                 auto_commit=auto_commit,
             )
         self._topics: tuple[str, ...] = ()  # subscribed
+        self._in_hand = InHand(self._fetcher.positions)
         self._state: Literal["new", "open", "closed"] = "new"
 
     # -- life
@@ -170,9 +172,10 @@ class Consumer:
         else:
             self._fetcher.release(list(self._fetcher.positions.by_partition))
 
-    async def close(self) -> None:
+    async def close(self, *, processed: bool = True) -> None:
         """Give partitions up (callbacks run, auto commit commits), leave the group, disconnect. Idempotent.
 
+        `processed`: whether the application is done with what it has; a block that ends with an exception is not.
         Bounded by CLOSE_TIMEOUT_MS: who cannot reach its coordinator is removed from the group by its session.
         """
         if self._state != "open":
@@ -180,7 +183,8 @@ class Consumer:
         self._state = "closed"
         try:
             if self._group is not None:
-                self._fetcher.mark_processed()
+                if processed:
+                    self._fetcher.mark_processed(self._in_hand.offsets())
                 async with asyncio.timeout(CLOSE_TIMEOUT_MS / 1000):
                     await self._group.close()
         except TimeoutError:
@@ -196,7 +200,7 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self.close(processed=error is None)
 
     # -- which partitions
 
@@ -276,6 +280,9 @@ class Consumer:
     def position(self, partition: TopicPartition) -> int | None:
         """The next offset `fetch` returns of a partition; None while it is being found."""
         offset = self._fetcher.positions.get(partition).position
+        left = self._in_hand.offsets().get(partition)
+        if left is not None:
+            return left.offset
         return None if offset == NO_OFFSET else offset
 
     def high_watermark(self, partition: TopicPartition) -> int | None:
@@ -293,11 +300,16 @@ class Consumer:
     async def fetch(self, *, timeout_ms: int, records_max: int | None = None) -> list[FetchedBatch]:
         """Records that are here, or else the first to arrive within `timeout_ms`; an empty list when none do.
 
-        Batches come whole unless `records_max` cuts them. Of each partition there is at most one batch, in order.
+        Batches come whole unless `records_max` cuts them. Of each partition there is at most one batch, in order. What
+        a loop over records left over comes first.
         Raises: KafkaError: a partition or the group cannot go on as it is, and why. Cancelled, nothing is lost.
         """
         self._check_open()
         group, fetcher = self._group, self._fetcher
+        left = self._in_hand.take(records_max)
+        if left:
+            self.progress()  # and not at fetch: partitions stay while a loop's records are not handed out
+            return left
         if group is not None:
             group.enter_fetch()
         fetcher.mark_processed()
@@ -318,11 +330,14 @@ class Consumer:
                 group.leave_fetch()
 
     async def __aiter__(self) -> AsyncIterator[ConsumerRecord]:
-        """Records one by one, for ever. For who needs speed: `fetch`."""
+        """Records one by one, for ever. For who needs speed: `fetch`.
+
+        A loop that is left goes on where it was with the next one; `commit` covers what was handed out.
+        """
         while True:
-            for batch in await self.fetch(timeout_ms=60_000, records_max=ITERATION_RECORDS_MAX):
-                for record in batch.columns.rows():
-                    yield ConsumerRecord(batch.topic, batch.partition, *record, batch.leader_epoch)
+            for record in self._in_hand.records():
+                yield record
+            self._in_hand.put(await self.fetch(timeout_ms=60_000, records_max=ITERATION_RECORDS_MAX))
 
     def progress(self) -> None:
         """Say that work gets on although `fetch` is not called: max_poll_interval_ms begins again."""
@@ -332,7 +347,7 @@ class Consumer:
     # -- offsets
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata] | None = None) -> None:
-        """Commit for the group: these offsets, or without any the positions after everything `fetch` returned.
+        """Commit for the group: these offsets, or without any the positions after all that was handed out.
 
         Raises: KafkaError: UNKNOWN_MEMBER_ID or ILLEGAL_GENERATION: the group went on without this consumer, the
                     partitions may be another's, nothing was committed. REBALANCE_IN_PROGRESS: some of the partitions
@@ -345,7 +360,7 @@ class Consumer:
                 one.partition: OffsetAndMetadata(one.position, one.offset_epoch)
                 for one in self._fetcher.positions.by_partition.values()
                 if one.position != NO_OFFSET
-            }
+            } | self._in_hand.offsets()
         await group.committer.commit(offsets)
 
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata | None]:

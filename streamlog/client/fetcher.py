@@ -24,7 +24,7 @@ from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker
 from streamlog.client.positions import Phase, Position, Positions
 from streamlog.client.settling import Committed, Settling
-from streamlog.client.values import NO_EPOCH, TopicPartition
+from streamlog.client.values import NO_EPOCH, OffsetAndMetadata, TopicPartition
 from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -146,8 +146,9 @@ class Fetcher:
 
     # -- handing out
 
-    def mark_processed(self) -> None:
-        self.positions.mark_processed()
+    def mark_processed(self, less: Mapping[TopicPartition, OffsetAndMetadata] | None = None) -> None:
+        """The application is done with what it has, but for what `less` says of a partition."""
+        self.positions.mark_processed(less or {})
 
     def take(self, records_max: int | None) -> list[FetchedBatch]:
         """What is buffered, decoded, partition by partition in turn. Raises the error of a partition, once."""

@@ -233,10 +233,12 @@ class Positions:
         one.advance(chunk, next_offset)
         self._advanced.append(one)
 
-    def mark_processed(self) -> None:
-        """The application comes for more: it is done with what it had."""
+    def mark_processed(self, less: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """The application comes for more: it is done with what it had, or with as much as `less` says."""
         for one in self._advanced:
             one.processed, one.processed_epoch = one.position, one.offset_epoch
+            if one.partition in less:
+                one.processed, one.processed_epoch = less[one.partition].offset, less[one.partition].leader_epoch
         self._advanced.clear()
 
     def processed(self, partitions: Iterable[TopicPartition] | None = None) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -40,6 +40,7 @@ class Routing:
         self._max_block_ms = max_block_ms
         self._sticky = StickyPartitioner(accumulator.limits.batch_size_bytes, cluster.env.entropy.randrange)
         self._unrouted: dict[str, deque[tuple[asyncio.Future[RecordMetadata], Unrouted]]] = {}
+        self._finding: dict[str, asyncio.Task[None]] = {}  # the tasks that wait for the topics of _unrouted
 
     def send(self, topic: str, partition: int | None, record: Unrouted) -> asyncio.Future[RecordMetadata]:
         """Append a record, now or when its topic is known. Raises what no record or topic can be; nothing was taken."""
@@ -52,14 +53,14 @@ class Routing:
             self._check_unrouted(topic, record)
             if topic not in self._unrouted:
                 self._unrouted[topic] = deque()
-                self._cluster.scope.spawn(f"find {topic}", self._route(topic))
+                self._finding[topic] = self._cluster.scope.spawn(f"find {topic}", self._route(topic))
             self._unrouted[topic].append((done, record))
         return done
 
     async def all_routed(self) -> None:
         """Return when no record waits for its topic."""
         while self._unrouted:
-            await asyncio.wait([done for waiting in self._unrouted.values() for done, _ in waiting])
+            await asyncio.wait([self._finding[topic] for topic in self._unrouted])
 
     def choose(self, topic: str, record: Unrouted) -> int:
         """The partition of a record, whose topic is known."""

@@ -116,3 +116,15 @@ async def test_bad_records_for_a_topic_in_the_making_do_not_hold_up_the_good_one
             producer.send_nowait(made, b"x" * 2_000_000)
         async with asyncio.timeout(20):
             assert (await first).offset == 0
+
+
+async def test_flush_does_not_wait_for_the_linger_of_records_whose_topic_was_not_known(
+    bootstrap: str, env: Env, topic: str
+) -> None:
+    """They are routed first and sent then; one whose caller gave up meanwhile holds nothing up."""
+    async with Producer(bootstrap, env=env, linger_ms=600_000) as producer:
+        first, given_up = producer.send_nowait(topic, b"1"), producer.send_nowait(topic, b"2")
+        given_up.cancel()
+        async with asyncio.timeout(20):
+            await producer.flush()
+        assert first.result().offset == 0
