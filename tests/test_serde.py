@@ -194,7 +194,7 @@ WRONG: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack", "row"])
-@pytest.mark.parametrize(("kind", "value", "why"), WRONG, ids=str)
+@pytest.mark.parametrize(("kind", "value", "why"), WRONG, ids=[why for _, _, why in WRONG])
 def test_what_could_not_be_read_is_not_written(kind: Any, value: Any, why: str, encoding: Any) -> None:
     """Once it is in the log, every reader of it fails, for ever; the writer is told instead, and which field."""
     if encoding == "row":

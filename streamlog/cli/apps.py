@@ -56,6 +56,12 @@ def _import(name: str, target: str, debug: bool) -> ModuleType:
             raise
         where = _own_line(error.__traceback__)
         raise UserError(f"{where}: {error}" if where else str(error)) from error
+    except SystemExit as error:
+        where = _own_line(error.__traceback__, with_code=True)
+        raise UserError(
+            f"{name} ends the program while it is imported. Put what should only run as a program under\n"
+            f'  if __name__ == "__main__":' + (f"\n  at {where}" if where else "")
+        ) from error
     except Exception as error:
         if debug:
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -31,6 +32,9 @@ EXIT_USAGE = 2
 EXIT_SYSTEM = 3
 EXIT_INTERNAL = 70
 """sysexits.h's EX_SOFTWARE: a bug of ours, with its traceback."""
+
+THREADS_S_MAX = 3.0
+"""What threads that are not ours get to end after the command has."""
 
 SUBCOMMANDS = {
     "agents": "streamlog.cli.declared:agents",
@@ -122,6 +126,7 @@ class LazyGroup(click.Group):
         finally:
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 signal.signal(signal.SIGINT, end_at_once)  # the interpreter's own end takes a moment too
+            end_despite_threads(sys.exc_info()[1])
 
     def _run(self, arguments: list[str]) -> NoReturn:
         try:
@@ -138,6 +143,27 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def end_despite_threads(ending: BaseException | None) -> None:
+    """See to it that this process ends, with the code of `ending`, although threads of an app may go on: nobody would
+    end them, and whoever waits for the process (a supervisor, a terminal) would wait for ever."""
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    if not others:
+        return
+    code = ending.code if isinstance(ending, SystemExit) and isinstance(ending.code, int) else EXIT_INTERNAL
+
+    def end() -> None:
+        names = ", ".join(sorted(one.name for one in others if one.is_alive()))
+        click.echo(
+            f"streamlog: ended while threads still ran: {names}. Make them daemon threads, or end them", err=True
+        )
+        sys.stdout.flush()
+        os._exit(code)
+
+    watchdog = threading.Timer(0 if code == EXIT_INTERRUPTED else THREADS_S_MAX, end)
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _explain(error: Exception) -> int:
@@ -176,6 +202,10 @@ _ANSWERS = frozenset({"UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"})
 """Retriable for programs; for somebody who typed a name they are the answer."""
 
 
+_HINTS = {"NON_EMPTY_GROUP": "it has members; stop them first"}
+"""What a bare code means, for codes that come without words."""
+
+
 def _sentence(error: Exception) -> str:
     """An error as a person reads it: the sentence first, Kafka's code after it."""
     from streamlog.wire.error_codes import KafkaError
@@ -190,6 +220,9 @@ def _sentence(error: Exception) -> str:
 
 def _sentence_of(name: str, error: KafkaError) -> str:
     message = error.message.rstrip(".")
+    hint = _HINTS.get(error.code.name)
+    if message and hint is not None:
+        message = f"{message}: {hint}"
     if not message:
         return f"{name}: {error.code.name}" if name else error.code.name
     about = "" if name in message else f"{name}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,6 @@ def _parse_address(text: str) -> Address:
     if not separator or bare.endswith("]"):
         host, port = bare, str(PORT_DEFAULT)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536 or "/" in host:
+    if not re.fullmatch(r"[^\s/]+", host) or not port.isdigit() or not 0 < int(port) < 65_536:
         raise UserError(f"'{text}' is not a broker address; write host:port, for example localhost:9092")
     return Address(host, int(port))
