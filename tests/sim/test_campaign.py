@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from streamlog.testing.simulator.campaign import Campaign, digest_elsewhere
-from streamlog.testing.simulator.children import run_one
+from streamlog.testing.simulator.children import run_all, run_one
 from streamlog.testing.simulator.nemesis import Fault
 from streamlog.testing.simulator.run import Outcome, run
 from streamlog.testing.simulator.setup import Setup, draw
@@ -48,6 +48,17 @@ def test_a_run_that_crashes_or_hangs_is_an_outcome() -> None:
     assert "ZeroDivisionError" in run_one(Setup(1), crash).violations[0]
     assert "no end after 0.2 s" in run_one(Setup(1), hang, seconds_max=0.2).violations[0]
     assert "ended with status" in run_one(Setup(1), vanish).violations[0]
+
+
+def test_whoever_has_seen_enough_leaves_the_other_runs_behind() -> None:
+    """A child that is in the middle of its answer is ended, and what it wrote is nobody's."""
+
+    def answer(setup: Setup) -> Outcome:
+        return Outcome(setup, ["x" * (16 << 20)])
+
+    outcomes = run_all([Setup(1), Setup(2)], 2, answer)
+    assert next(outcomes).violations
+    outcomes.close()
 
 
 def test_shrinking_keeps_only_the_faults_that_matter() -> None:

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +36,7 @@ class _Child:
 
 def run_all(
     setups: Iterable[Setup], jobs: int, perform: Callable[[Setup], Outcome] = run, seconds_max: float = SECONDS_MAX
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Outcomes in the order in which they are there, `jobs` runs at a time."""
     pending = iter(setups)
     children: dict[int, _Child] = {}
@@ -61,7 +61,7 @@ def run_all(
     finally:
         for child in children.values():
             os.kill(child.pid, signal.SIGKILL)
-            _reap(child)
+            _bury(child)
 
 
 def run_one(setup: Setup, perform: Callable[[Setup], Outcome] = run, seconds_max: float = SECONDS_MAX) -> Outcome:
@@ -94,10 +94,15 @@ def _work(setup: Setup, perform: Callable[[Setup], Outcome], pipe: int) -> None:
     os._exit(0)
 
 
-def _reap(child: _Child, why: str = "") -> Outcome:
+def _bury(child: _Child) -> int:
     os.close(child.pipe)
     _, status = os.waitpid(child.pid, 0)
-    if why or not child.data:
+    return status
+
+
+def _reap(child: _Child, why: str = "") -> Outcome:
+    status = _bury(child)
+    if why or status or not child.data:
         return Outcome(child.setup, [f"0 crash: {why or f'the process ended with status {status}'}"])
     outcome = pickle.loads(child.data)
     assert isinstance(outcome, Outcome), "a child sends its outcome"
