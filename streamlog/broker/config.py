@@ -62,6 +62,14 @@ _ROWS = (
     BrokerSetting("auto.create.topics.enable", _B, "true", "Create a topic when a client asks for its metadata."),
     BrokerSetting("broker.rack", _S, "", "Where the broker stands, for rack-aware assignment."),
     BrokerSetting("connections.max.idle.ms", _L, "600000", "Close a connection that is idle for longer.", 1),
+    BrokerSetting("controller.quorum.auto.join.enable", _B, "false", "A controller makes itself a voter."),
+    BrokerSetting("controller.quorum.bootstrap.servers", ConfigType.LIST, "", "Where to look for the quorum."),
+    BrokerSetting("controller.quorum.election.backoff.max.ms", _I, "1000", "Longest pause after a lost election.", 0),
+    BrokerSetting("controller.quorum.election.timeout.ms", _I, "1000", "How long to wait for a leader.", 1),
+    BrokerSetting("controller.quorum.fetch.timeout.ms", _I, "2000", "How long a leader may be silent.", 1),
+    BrokerSetting("controller.quorum.request.timeout.ms", _I, "2000", "How long to wait for an answer.", 1),
+    BrokerSetting("controller.quorum.retry.backoff.ms", _I, "20", "Pause after an answer that did not come.", 1),
+    BrokerSetting("controller.quorum.voters", ConfigType.LIST, "", "Voters that do not change: ID@HOST:PORT."),
     BrokerSetting("default.replication.factor", _I, "1", "Replication factor of topics that name none.", 1),
     BrokerSetting("delete.topic.enable", _B, "true", "Whether topics can be deleted."),
     BrokerSetting("fetch.max.bytes", _I, "57671680", "The most one fetch response carries.", 1024),
@@ -161,6 +169,13 @@ class BrokerConfig:
     listeners: tuple[Listener, ...] = (Listener("PLAINTEXT", "127.0.0.1", 9092),)
     advertised: Mapping[str, Listener] = field(default_factory=dict)
     """By listener name, where it differs from the listener itself. Port 0 means the listener's own."""
+    is_broker: bool = True
+    controller_listeners: tuple[Listener, ...] = ()
+    """By which the quorum's replicas reach this node, in the order of controller.listener.names."""
+    quorum_voters: tuple[tuple[int, str, int], ...] = ()
+    """controller.quorum.voters: number, host, port. Empty where the quorum's own log says who votes."""
+    quorum_bootstrap: tuple[tuple[str, int], ...] = ()
+    """controller.quorum.bootstrap.servers."""
 
     def text(self, name: str) -> str:
         return self.values.get(name, BROKER_CONFIGS[name].default)
@@ -243,21 +258,40 @@ def load_config(values: Mapping[str, str]) -> tuple[BrokerConfig, list[str]]:
         elif name not in ACCEPTED_CONFIGS and not name.startswith(ACCEPTED_PREFIXES):
             warnings.append(f"unknown setting {name} is ignored")
     _validate(kept)
-    _validate_roles(values)
-    controllers = {name.strip() for name in values.get("controller.listener.names", "").split(",")}
+    is_broker = _validate_roles(values)
+    controller_names = [name.strip().upper() for name in values.get("controller.listener.names", "").split(",")]
+    controllers = set(controller_names)
     security = _security_map(values.get("listener.security.protocol.map", ""))
-    listeners = [
-        listener
-        for listener in _parse_listeners("listeners", kept.get("listeners", BROKER_CONFIGS["listeners"].default))
-        if listener.name not in controllers
-    ]
+    named = _parse_listeners("listeners", kept.get("listeners", BROKER_CONFIGS["listeners"].default))
+    listeners = [listener for listener in named if listener.name not in controllers]
     advertised = {
         listener.name: listener
         for listener in _parse_listeners("advertised.listeners", kept.get("advertised.listeners", ""))
-        if listener.name not in controllers
+        if not (is_broker and listener.name in controllers)
     }
-    _validate_listeners(listeners, advertised, security)
-    return BrokerConfig(kept, tuple(listeners), advertised), warnings
+    if is_broker:
+        _validate_listeners(listeners, advertised, security)
+        return BrokerConfig(kept, tuple(listeners), advertised), warnings
+    by_name = {listener.name: listener for listener in named}
+    for name in controller_names:
+        if name not in by_name:
+            raise UserError(f"controller.listener.names names {name or 'no listener'}; listeners has {list(by_name)}")
+    if listeners:
+        raise UserError(f"{listeners[0].name} is no controller's listener, and this node is only a controller")
+    _validate_listeners(named, advertised, dict.fromkeys(controller_names, "PLAINTEXT") | security)
+    return BrokerConfig(
+        kept,
+        (),
+        advertised,
+        is_broker=False,
+        controller_listeners=tuple(by_name[name] for name in controller_names),
+        quorum_voters=_parse_voters(kept.get("controller.quorum.voters", "")),
+        quorum_bootstrap=tuple(
+            parse_address(part.strip(), "controller.quorum.bootstrap.servers")
+            for part in kept.get("controller.quorum.bootstrap.servers", "").split(",")
+            if part.strip()
+        ),
+    ), warnings
 
 
 def _validate(values: Mapping[str, str]) -> None:
@@ -291,16 +325,36 @@ def validate_topic_default(name: str, value: str) -> None:
                 ) from None
 
 
-def _validate_roles(values: Mapping[str, str]) -> None:
+def _validate_roles(values: Mapping[str, str]) -> bool:
+    """Whether this node is a broker too, and not a controller alone."""
     roles = {role.strip() for role in values.get("process.roles", "broker,controller").split(",")}
-    if "broker" not in roles:
-        raise UserError(f"process.roles is {values['process.roles']}; `streamlog broker` runs broker,controller")
+    if roles == {"controller"}:
+        return False
+    if roles != {"broker", "controller"}:
+        raise UserError(
+            f"process.roles is {values['process.roles']}; this node can be broker,controller, or controller alone"
+        )
     voters = [voter for voter in values.get("controller.quorum.voters", "").split(",") if voter.strip()]
     if len(voters) > 1:
         raise UserError(
             f"controller.quorum.voters names {len(voters)} voters; this broker is a quorum of one so far, "
             "remove the others"
         )
+    return True
+
+
+def _parse_voters(text: str) -> tuple[tuple[int, str, int], ...]:
+    found: list[tuple[int, str, int]] = []
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            continue
+        number, separator, address = part.partition("@")
+        if not separator or not number.isascii() or not number.isdigit():
+            raise UserError(f"controller.quorum.voters: {part!r} is not ID@HOST:PORT")
+        found.append((int(number), *parse_address(address, "controller.quorum.voters")))
+    if len({number for number, _, _ in found}) < len(found):
+        raise UserError("controller.quorum.voters names one node twice")
+    return tuple(found)
 
 
 def _validate_listeners(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from struct import Struct
-from typing import Final
+from typing import Final, cast
 
 from streamlog.env import Env
 from streamlog.errors import RemoteProtocolError, StreamlogError
@@ -49,8 +49,7 @@ class PeerConnection(asyncio.Protocol):
     # -- asyncio ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "peers are reached by TCP"
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
         received = self._received

@@ -91,6 +91,35 @@ async def run_broker(
         raise EnvironmentFailure(f"the broker cannot go on: {failure[0]}") from failure[0]
 
 
+async def run_controller(env: Env, config: BrokerConfig, options: RunOptions, tell: Callable[[str], None]) -> None:
+    """Take part in the metadata quorum until told to stop. Raises what `start_controller` raises, and
+    EnvironmentFailure when the controller cannot go on.
+    """
+    # Not at the top: a broker has no use for it.
+    from streamlog.broker.controller_node import start_controller
+
+    stop = asyncio.Event()
+    failure: list[BaseException] = []
+
+    def on_failure(error: BaseException) -> None:
+        failure.append(error)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    node = await start_controller(env, config, options.data_dir, on_failure=on_failure)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    at = node.listening[0]
+    try:
+        gc.freeze()
+        tell(f"streamlog controller {node.node_id} ready on {at.host}:{at.port} (data in {options.data_dir})")
+        await stop.wait()
+    finally:
+        await node.close()
+    if failure:
+        raise EnvironmentFailure(f"the controller cannot go on: {failure[0]}") from failure[0]
+
+
 async def _until_stopped(node: Node, stop: asyncio.Event, exit_when_idle_ms: int | None) -> None:
     if exit_when_idle_ms is None:
         await stop.wait()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 import click
 
 from streamlog.broker.config import DEFAULT_LISTEN, load_config, parse_address, parse_properties
-from streamlog.broker.run import RunOptions, run_broker
+from streamlog.broker.run import RunOptions, run_broker, run_controller
 from streamlog.env import real_env
 from streamlog.errors import EnvironmentFailure, UserError
 from streamlog.wire.error_codes import KafkaError
@@ -63,7 +63,8 @@ def broker(
         options = RunOptions(os.path.abspath(data_dir), idle_ms)
         gc.set_threshold(GC_THRESHOLD)
         _raise_descriptor_limit()
-        _runner()(run_broker(real_env(), config, options, click.echo))
+        run = run_broker if config.is_broker else run_controller
+        _runner()(run(real_env(), config, options, click.echo))
     except UserError as error:
         _fail(str(error), EXIT_USER)
     except (EnvironmentFailure, KafkaError, OSError) as error:

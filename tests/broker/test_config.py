@@ -7,6 +7,12 @@ import pytest
 from streamlog.broker.config import Listener, load_config, parse_address, parse_properties
 from streamlog.errors import UserError
 
+CONTROLLER = {
+    "process.roles": "controller",
+    "controller.listener.names": "CONTROLLER",
+    "listeners": "CONTROLLER://127.0.0.1:0",
+}
+
 
 def test_a_properties_file_is_read_as_java_reads_it() -> None:
     """Comments, separators, continued lines, escapes."""
@@ -88,7 +94,12 @@ def test_an_unknown_name_is_warned_about() -> None:
         ({"sasl.enabled.mechanisms": "PLAIN"}, "SASL"),
         ({"ssl.keystore.location": "/k"}, "TLS"),
         ({"log.dirs": "/a,/b"}, "several directories"),
-        ({"process.roles": "controller"}, "process.roles"),
+        ({"process.roles": "broker"}, "process.roles"),
+        ({"process.roles": "controller"}, "controller.listener.names"),
+        (CONTROLLER | {"listeners": "OTHER://h:1"}, "CONTROLLER"),
+        (CONTROLLER | {"listeners": "CONTROLLER://h:1,PLAINTEXT://h:2"}, "PLAINTEXT"),
+        (CONTROLLER | {"controller.quorum.voters": "a@h:1"}, "ID@HOST:PORT"),
+        (CONTROLLER | {"controller.quorum.voters": "1@h:1,1@h:2"}, "twice"),
         ({"controller.quorum.voters": "1@a:1,2@b:1"}, "quorum of one"),
     ],
 )
@@ -112,3 +123,20 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     """With the setting's name."""
     with pytest.raises(UserError, match="--listen"):
         parse_address(text, "--listen")
+
+
+def test_a_controller_alone_has_its_own_listeners_and_is_told_of_the_others() -> None:
+    """KRaft's settings, with Kafka's names."""
+    config, warnings = load_config(
+        CONTROLLER
+        | {
+            "node.id": "3",
+            "controller.quorum.voters": "1@a:1,3@[::1]:3",
+            "controller.quorum.bootstrap.servers": "a:1, b:2",
+        }
+    )
+    assert not warnings
+    assert not config.is_broker
+    assert config.controller_listeners == (Listener("CONTROLLER", "127.0.0.1", 0),)
+    assert config.quorum_voters == ((1, "a", 1), (3, "::1", 3))
+    assert config.quorum_bootstrap == (("a", 1), ("b", 2))

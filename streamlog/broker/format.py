@@ -1,0 +1,37 @@
+"""Making a data directory for a node of a new cluster, as `kafka-storage format` does.
+
+A single broker formats its directory when it starts: there is nobody to disagree with. Nodes of a quorum have to be
+told beforehand which cluster they are of, and most of them who the first voters are.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE, encode_meta_properties
+from streamlog.broker.raft.quorum import DIRECTORY_NAME, format_metadata_log
+from streamlog.broker.raft.voters import VoterSet
+from streamlog.env import Env
+from streamlog.errors import UserError
+from streamlog.wire.schema import ZERO_UUID
+
+
+def format_directory(env: Env, data_dir: str, *, cluster_id: str, node_id: int, voters: VoterSet | None = None) -> UUID:
+    """Make `data_dir` one of `cluster_id`. Returns its directory id.
+
+    `voters`: the first voters, where the quorum's log is to say who votes; one of them may be this node. None where the
+    settings name the voters, and for a node that joins later.
+    Raises UserError: the directory is formatted already.
+    """
+    path = f"{data_dir}/{META_PROPERTIES_FILE}"
+    if env.storage.exists(path):
+        raise UserError(f"The data directory {data_dir} is formatted already.")
+    env.storage.make_directory(data_dir)
+    mine = None if voters is None else voters.get(node_id)
+    known = ZERO_UUID if mine is None else mine.key.directory_id
+    directory_id = env.entropy.uuid4() if known == ZERO_UUID else known
+    if voters is not None:
+        format_metadata_log(env, f"{data_dir}/{DIRECTORY_NAME}", voters, env.clock.wall_ms())
+    data = encode_meta_properties(cluster_id=cluster_id, node_id=node_id, directory_id=directory_id)
+    env.storage.write_atomic(path, data)
+    return directory_id

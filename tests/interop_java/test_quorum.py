@@ -1,0 +1,39 @@
+"""Apache Kafka's `kafka-metadata-quorum` describes a quorum of our controllers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.broker.raft.controllers import controllers
+from tests.interop_java.conftest import KafkaTools
+
+pytestmark = pytest.mark.interop_java
+
+TOOL = "org.apache.kafka.tools.MetadataQuorumCommand"
+
+
+async def test_kafka_describes_our_quorum(tmp_path: Path, kafka_tools: KafkaTools) -> None:
+    """By any of the controllers: who leads, who follows, how far everybody is."""
+    async with controllers(tmp_path) as found:
+        await found.start()
+        await found.write("a", times=3)
+        leader = await found.leader()
+        any_of_them = ["--bootstrap-controller", f"127.0.0.1:{found.ports[0]}"]
+        for number, port in enumerate(found.ports, 1):
+            at = ["--bootstrap-controller", f"127.0.0.1:{port}"]
+            said = await asyncio.to_thread(kafka_tools.run, TOOL, *at, "describe", "--status")
+            assert said.code == 0, said.err
+            values = dict(re.findall(r"^(\w+): +(.*)$", said.out, re.MULTILINE))
+            assert values["LeaderId"] == str(leader.node_id), f"asked {number}"
+            assert values["LeaderEpoch"] == str(leader.quorum.epoch)
+            assert values["MaxFollowerLag"] == "0"
+            assert all(f"CONTROLLER://127.0.0.1:{one}" in values["CurrentVoters"] for one in found.ports)
+        said = await asyncio.to_thread(kafka_tools.run, TOOL, *any_of_them, "describe", "--replication")
+        rows = [line.split() for line in said.out.splitlines()[1:]]
+        assert sorted((row[0], row[-1]) for row in rows) == sorted(
+            (str(number), "Leader" if number == leader.node_id else "Follower") for number in (1, 2, 3)
+        )
