@@ -84,7 +84,7 @@ class Housekeeping:
             now_ms = self._broker.env.clock.wall_ms()
             try:
                 deleted = delete_old_segments(partition.log, now_ms)
-                partition.log.producers.expire(now_ms)
+                partition.log.expire_producers(self._broker.env.clock.mono_ms())
             except PartitionOffline as error:
                 log.error("partition=%s-%d state=offline reason=%s", partition.topic, partition.index, error.message)
                 continue

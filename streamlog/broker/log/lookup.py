@@ -68,7 +68,7 @@ def aborted_transactions(
     """Aborted transactions that have records in [start_offset, end_offset). Raises DamagedLog, OSError."""
     found: list[AbortedTransaction] = []
     for number in range(segments.number_at(start_offset), len(segments)):
-        for entry in aborted_of(storage, directory, segments, number, now_ms=0):
+        for entry in aborted_of(storage, directory, segments, number):
             if entry.last_offset >= start_offset and entry.first_offset < end_offset:
                 found.append(entry)
             if entry.last_stable_offset >= end_offset:

@@ -287,7 +287,7 @@ class PartitionLog:
             duplicate = self.producers.check(header)
             if duplicate is not None:
                 self._env.hooks.sometimes("duplicate batch recognised")
-                self.producers.entries[header.producer_id].seen_at_ms = now_ms
+                self.producers.entries[header.producer_id].silent_since_ms = None
                 return AppendResult(
                     duplicate.base_offset, duplicate.last_offset, -1, self.log_start_offset, is_duplicate=True
                 )
@@ -340,7 +340,7 @@ class PartitionLog:
         if leader_epoch != self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
         if header.producer_id >= 0:
-            self._fold(decode_batch_header(batch), None, now_ms)
+            self._fold(decode_batch_header(batch), None)
         else:
             self.producers.end_offset = last_offset + 1
         for callback in self.on_append:
@@ -361,14 +361,14 @@ class PartitionLog:
                 stop, end_position = run_that_fits(segment, placed, start, self.config.segment_bytes)
                 self._write(segment, view[position:end_position])
                 for batch in placed[start:stop]:
-                    self._note_placed(segment, batch, now_ms)
+                    self._note_placed(segment, batch)
                 start = stop
         finally:
             if start:
                 self._tell_appended()
         return AppendResult(first_offset, last_offset, append_time_ms, self.log_start_offset, is_duplicate=False)
 
-    def _note_placed(self, segment: Segment, batch: PlacedBatch, now_ms: int) -> None:
+    def _note_placed(self, segment: Segment, batch: PlacedBatch) -> None:
         header = batch.header
         self._reader.note(segment.size_bytes, header.last_offset)
         segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
@@ -377,18 +377,15 @@ class PartitionLog:
         if header.leader_epoch != self.epochs.latest:
             self.epochs.assign(header.leader_epoch, header.base_offset)
         if header.producer_id >= 0:
-            self._fold(header, batch.marker, now_ms)
+            self._fold(header, batch.marker)
         else:
             self.producers.end_offset = header.next_offset
 
-    def _fold(self, header: BatchHeader, marker: TransactionMarker | None, now_ms: int) -> None:
+    def _fold(self, header: BatchHeader, marker: TransactionMarker | None) -> None:
         """Tell the producer state about a batch that now stands in the log."""
         aborted = self.producers.apply(header, marker)
         if aborted is not None:
             self.active.add_aborted(aborted)
-        entry = self.producers.entries.get(header.producer_id)
-        if entry is not None:
-            entry.seen_at_ms = now_ms
 
     def _tell_appended(self) -> None:
         for callback in self.on_append:
@@ -531,7 +528,7 @@ class PartitionLog:
                 return True
             number = self.segments.number_at(offset)
             segment = self.segments[number]
-            aborted_of(self._env.storage, self.directory, self.segments, number, now_ms)
+            aborted_of(self._env.storage, self.directory, self.segments, number)
             position, header = segment.locate(offset)
             if header is not None and header.base_offset < self.log_start_offset:
                 self.truncate_fully_and_start_at(self.log_start_offset, now_ms)
@@ -543,17 +540,17 @@ class PartitionLog:
             self._env.storage.sync_directory(self.directory)
             segment.truncate_to_position(position, end_offset)
             segment.file.fdatasync()
-            self._after_cut(now_ms)
+            self._after_cut()
         except (DamagedLog, OSError) as error:
             self._fail(f"{self.directory} could not be truncated to {offset}: {error}")
         return True
 
-    def _after_cut(self, now_ms: int) -> None:
+    def _after_cut(self) -> None:
         """The active segment has become shorter: everything that follows from the batches follows."""
         end_offset = self.log_end_offset = self.segments.active.next_offset
         self.epochs.truncate_from_end(end_offset)
         remove_snapshots(self._env.storage, self.directory, above=end_offset)
-        self.producers = rebuild_producers(self._env.storage, self.directory, self.segments, end_offset, now_ms)
+        self.producers = rebuild_producers(self._env.storage, self.directory, self.segments, end_offset)
         self._reader.forget(end_offset)
         self.producers.on_high_watermark(self._high_watermark)
         self.high_watermark = self._high_watermark
@@ -577,7 +574,7 @@ class PartitionLog:
                 self._env.storage.remove(self.durability.snapshot_path(snapshot))
             self.log_start_offset = self.log_end_offset = self._high_watermark = offset
             self.epochs.clear()
-            self._after_cut(now_ms)
+            self._after_cut()
         except (DamagedLog, OSError) as error:
             self._fail(f"{self.directory} could not be emptied: {error}")
 
@@ -679,6 +676,10 @@ class PartitionLog:
         self.end_flush(work.flush, error)
         if self.durability.end_checkpoint(work):
             self._env.hooks.sometimes("checkpoint made")
+
+    def expire_producers(self, mono_ms: int) -> int:
+        """Forget producers that have been silent for a day of the monotonic clock; returns how many."""
+        return self.producers.expire(mono_ms, self._high_watermark)
 
     def release_idle(self) -> None:
         """Close files and drop indexes of segments that nobody read since the last call."""

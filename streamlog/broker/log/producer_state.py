@@ -41,7 +41,7 @@ BATCHES_KEPT = 5
 """Of each producer, as many as clients may have in flight (max.in.flight.requests.per.connection with idempotence)."""
 
 PRODUCER_EXPIRATION_MS = 86_400_000
-"""producer.id.expiration.ms: a producer that was silent for a day is forgotten. Bounds memory."""
+"""producer.id.expiration.ms: a producer that was silent for a day (`expire` says what that is) is forgotten."""
 
 SEQUENCE_MASK = 0x7FFF_FFFF
 
@@ -77,7 +77,7 @@ class TransactionMarker(NamedTuple):
 
 
 class ProducerEntry:
-    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp_ms", "seen_at_ms", "transaction_offset")
+    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp_ms", "silent_since_ms", "transaction_offset")
 
     def __init__(self) -> None:
         self.epoch = NO_PRODUCER_EPOCH
@@ -85,7 +85,9 @@ class ProducerEntry:
         self.coordinator_epoch = -1  # of the last marker
         self.last_timestamp_ms = -1
         self.transaction_offset = -1  # first offset of the open transaction; -1: none
-        self.seen_at_ms = 0  # our clock; decides expiry only and is not part of the folded state
+        # Monotonic time of the first sweep that found nothing new; None: heard of since the last sweep, or just read
+        # from the disk. Decides expiry only and is not part of the folded state.
+        self.silent_since_ms: int | None = None
 
     @property
     def last_sequence(self) -> int:
@@ -187,6 +189,7 @@ class ProducerState:
         entry = self.entries.get(header.producer_id)
         if entry is None:
             entry = self.entries[header.producer_id] = ProducerEntry()
+        entry.silent_since_ms = None
         if entry.epoch != header.producer_epoch:
             entry.epoch = header.producer_epoch
             entry.batches.clear()
@@ -233,18 +236,23 @@ class ProducerState:
                 first = completed
         self.first_unstable_offset = first
 
-    def note_seen(self, now_ms: int) -> None:
-        """Every producer gets its full time: the log was just read, and does not say when it was written."""
-        for entry in self.entries.values():
-            entry.seen_at_ms = now_ms
+    def expire(self, mono_ms: int, high_watermark: int) -> int:
+        """Forget producers that were silent too long and owe or await nothing; returns how many.
 
-    def expire(self, now_ms: int) -> int:
-        """Forget producers that were silent too long and have nothing open; returns how many."""
-        expired = [
-            producer_id
-            for producer_id, entry in self.entries.items()
-            if entry.transaction_offset < 0 and now_ms - entry.seen_at_ms >= PRODUCER_EXPIRATION_MS
-        ]
+        To be called now and then: silence begins with the first call that finds nothing new, so no append looks at a
+        clock. It does not begin before the producer's last batch is below the high watermark: until then nobody was
+        told what became of it, and a retry has to be recognised. The clock is the monotonic one; an operator who sets
+        the other one by a day must not make us store retries twice.
+        """
+        expired: list[int] = []
+        for producer_id, entry in self.entries.items():
+            is_under_way = entry.batches and entry.batches[-1].last_offset >= high_watermark
+            if is_under_way or entry.transaction_offset >= 0:
+                entry.silent_since_ms = None
+            elif entry.silent_since_ms is None:
+                entry.silent_since_ms = mono_ms
+            elif mono_ms - entry.silent_since_ms >= PRODUCER_EXPIRATION_MS:
+                expired.append(producer_id)
         for producer_id in expired:
             del self.entries[producer_id]
         return len(expired)
@@ -274,7 +282,7 @@ class ProducerState:
         return _HEAD.pack(_SNAPSHOT_VERSION, crc32c(body)) + body
 
     @classmethod
-    def decode_snapshot(cls, data: bytes, end_offset: int, now_ms: int) -> ProducerState:
+    def decode_snapshot(cls, data: bytes, end_offset: int) -> ProducerState:
         """The state that `data`, the snapshot at `end_offset`, holds. Raises DamagedSnapshot."""
         state = cls()
         state.end_offset = end_offset
@@ -283,13 +291,13 @@ class ProducerState:
             body = data[_HEAD.size :]
             if version != _SNAPSHOT_VERSION or crc32c(body) != crc:
                 raise DamagedSnapshot(f"version {version}, checksum {crc}")
-            position = state._decode_entries(body, now_ms)
+            position = state._decode_entries(body)
             state._decode_earlier(body, position)
         except struct.error as error:
             raise DamagedSnapshot(str(error)) from error
         return state
 
-    def _decode_entries(self, body: bytes, now_ms: int) -> int:
+    def _decode_entries(self, body: bytes) -> int:
         (count,) = _COUNT.unpack_from(body)
         end: int = _COUNT.size + count * _ENTRY.size
         opened: list[tuple[int, int]] = []
@@ -297,7 +305,6 @@ class ProducerState:
             producer_id, epoch, last_sequence, last_offset, delta, timestamp_ms, coordinator_epoch, first = fields
             entry = self.entries[producer_id] = ProducerEntry()
             entry.epoch, entry.coordinator_epoch, entry.last_timestamp_ms = epoch, coordinator_epoch, timestamp_ms
-            entry.seen_at_ms = now_ms
             entry.transaction_offset = first
             if last_offset >= 0:
                 entry.batches.append(ProducerBatch(last_sequence, last_offset, delta))

@@ -109,14 +109,12 @@ def load(
     # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
     was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
     if was_clean:
-        aborted_of(storage, directory, segments, len(segments) - 1, now_ms)
+        aborted_of(storage, directory, segments, len(segments) - 1)
         end_offset = segments.active.next_offset
-        producers = rebuild_producers(storage, directory, segments, end_offset, now_ms, snapshots=snapshots)
+        producers = rebuild_producers(storage, directory, segments, end_offset, snapshots=snapshots)
     else:
         epochs.truncate_from_end(recovery_point)
-        recovery = _Recovery(
-            storage, directory, segments, epochs, report, recovery_point, may_have_gaps, now_ms, snapshots
-        )
+        recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, snapshots)
         producers = recovery.run()
     if segments.active.next_offset < recovery_point:
         raise DamagedLog(
@@ -289,7 +287,6 @@ class _Recovery:
         report: RecoveryReport,
         recovery_point: int,
         may_have_gaps: bool,
-        now_ms: int,
         snapshots: list[int],
     ) -> None:
         self._snapshots = snapshots
@@ -300,7 +297,6 @@ class _Recovery:
         self._report = report
         self._recovery_point = recovery_point
         self._may_have_gaps = may_have_gaps
-        self._now_ms = now_ms
         self._producers = ProducerState()
         self._lost_aborted = False  # the first segment's transaction index cannot be read
 
@@ -313,7 +309,6 @@ class _Recovery:
             self._directory,
             segments,
             self._recovery_point,
-            self._now_ms,
             stop_offset=segments[first].next_offset,
             snapshots=self._snapshots,
         )
@@ -331,7 +326,6 @@ class _Recovery:
         if self._snapshots and self._snapshots[-1] > self._recovery_point:
             remove_snapshots(self._storage, self._directory, above=self._recovery_point)
         self._rebuild_lost_aborted(first)
-        self._producers.note_seen(self._now_ms)
         return self._producers
 
     def _recover(self, segment: Segment, start: int) -> bool:
@@ -406,7 +400,7 @@ class _Recovery:
     def _rebuild_lost_aborted(self, number: int) -> None:
         """The part of a transaction index below the recovery point, when the file is missing or damaged."""
         if self._lost_aborted:
-            rebuild_aborted(self._storage, self._directory, self._segments, number, self._now_ms)
+            rebuild_aborted(self._storage, self._directory, self._segments, number)
             self._report.rebuilt.append(self._segments[number].path(TRANSACTION_INDEX_SUFFIX))
 
     def _remove_from(self, number: int) -> None:
@@ -449,7 +443,6 @@ def rebuild_producers(
     directory: str,
     segments: SegmentList,
     end_offset: int,
-    now_ms: int,
     *,
     stop_offset: int | None = None,
     snapshots: list[int] | None = None,
@@ -461,7 +454,7 @@ def rebuild_producers(
     """
     if snapshots is None:
         snapshots = snapshot_offsets(storage, directory)
-    producers = _newest_snapshot(storage, directory, snapshots, end_offset, now_ms)
+    producers = _newest_snapshot(storage, directory, snapshots, end_offset)
     if producers is None:
         producers = ProducerState()
         producers.end_offset = segments[0].base_offset
@@ -472,19 +465,16 @@ def rebuild_producers(
             if header.base_offset >= stop_offset:
                 break
             producers.apply(header, _marker(batch, header))
-    producers.note_seen(now_ms)
     return producers
 
 
-def _newest_snapshot(
-    storage: Storage, directory: str, snapshots: list[int], end_offset: int, now_ms: int
-) -> ProducerState | None:
+def _newest_snapshot(storage: Storage, directory: str, snapshots: list[int], end_offset: int) -> ProducerState | None:
     for offset in reversed(snapshots):
         if offset > end_offset:
             continue
         path = f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
         try:
-            return ProducerState.decode_snapshot(storage.read_bytes(path), offset, now_ms)
+            return ProducerState.decode_snapshot(storage.read_bytes(path), offset)
         except DamagedSnapshot:
             storage.remove(path)
     return None
@@ -502,21 +492,19 @@ def remove_snapshots(storage: Storage, directory: str, *, above: int) -> None:
             storage.remove(f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}")
 
 
-def aborted_of(
-    storage: Storage, directory: str, segments: SegmentList, number: int, now_ms: int
-) -> list[AbortedTransaction]:
+def aborted_of(storage: Storage, directory: str, segments: SegmentList, number: int) -> list[AbortedTransaction]:
     """The transaction index of one segment, rebuilt if its file is missing or damaged. Raises DamagedLog, OSError."""
     try:
         return segments[number].aborted
     except LookupError:
-        rebuild_aborted(storage, directory, segments, number, now_ms)
+        rebuild_aborted(storage, directory, segments, number)
         return segments[number].aborted
 
 
-def rebuild_aborted(storage: Storage, directory: str, segments: SegmentList, number: int, now_ms: int) -> None:
+def rebuild_aborted(storage: Storage, directory: str, segments: SegmentList, number: int) -> None:
     """Derive the transaction index of one closed segment again: replay it from the snapshot before it."""
     segment = segments[number]
-    producers = rebuild_producers(storage, directory, segments, segment.base_offset, now_ms)
+    producers = rebuild_producers(storage, directory, segments, segment.base_offset)
     entries: list[AbortedTransaction] = []
     for _, header, batch in segment.batches_from(segment.base_offset):
         entry = producers.apply(header, _marker(batch, header))

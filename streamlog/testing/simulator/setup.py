@@ -172,7 +172,7 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
     elif kind in ("write_fails", "read_fails"):
         amount = random.choice((1, 1, 5))
     elif kind == "clock_jump":
-        amount = random.choice((-60_000, -500, 500, 60_000, 3_600_000))
+        amount = random.choice((-60_000, -500, 500, 60_000, 3_600_000, 86_400_000))
     elif kind == "drift":
         amount = random.choice((-100_000, -500, 500, 100_000))
     elif kind == "slow_node":

@@ -14,6 +14,8 @@ from streamlog.broker.log.refusal import AppendRefused
 from streamlog.wire.records import ControlType
 from tests.broker.log.harness import NOW_MS, Bench, append, append_marker, batch_of, marker_of
 
+DAY_MS = 86_400_000
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("data"), st.integers(1, 3), st.booleans()),
@@ -98,7 +100,7 @@ def test_snapshot_round_trip(tmp_path_factory: pytest.TempPathFactory, steps: li
     for step in steps:
         producers.do(step)
     state = producers.log.producers
-    copy = ProducerState.decode_snapshot(state.encode_snapshot(), state.end_offset, NOW_MS)
+    copy = ProducerState.decode_snapshot(state.encode_snapshot(), state.end_offset)
     assert copy.encode_snapshot() == state.encode_snapshot()
     assert list(copy.open_transactions()) == list(state.open_transactions())
     for producer_id, entry in state.entries.items():
@@ -115,7 +117,7 @@ def test_damaged_snapshot_is_recognised_at_every_byte() -> None:
         flipped[position] ^= 1
         for damaged in (bytes(flipped), data[:position]):
             with pytest.raises(DamagedSnapshot):
-                ProducerState.decode_snapshot(damaged, 0, NOW_MS)
+                ProducerState.decode_snapshot(damaged, 0)
 
 
 def test_silent_producers_are_forgotten_unless_a_transaction_is_open(tmp_path: Path) -> None:
@@ -123,7 +125,35 @@ def test_silent_producers_are_forgotten_unless_a_transaction_is_open(tmp_path: P
     log = Bench(tmp_path / "orders-0").open()
     append(log, batch_of(b"x", producer=(1, 0, 0), timestamp_ms=5))
     append(log, batch_of(b"x", producer=(2, 0, 0), transactional=True))
-    assert log.producers.expire(NOW_MS + 86_399_999) == 0
-    assert log.producers.expire(NOW_MS + 86_400_000) == 1
+    log.high_watermark = log.log_end_offset
+    assert log.expire_producers(1_000) == 0
+    assert log.expire_producers(1_000 + DAY_MS - 1) == 0
+    assert log.expire_producers(1_000 + DAY_MS) == 1
     assert sorted(log.producers.entries) == [2]
+    log.abandon()
+
+
+def test_a_producer_that_was_heard_of_between_two_sweeps_has_its_full_time_again(tmp_path: Path) -> None:
+    """New batches and retries both say that it lives."""
+    log = Bench(tmp_path / "orders-0").open()
+    first, second = batch_of(b"x", producer=(1, 0, 0)), batch_of(b"y", producer=(1, 0, 1))
+    for at_ms, batch in ((0, first), (DAY_MS, second), (2 * DAY_MS, bytearray(second))):
+        append(log, batch)
+        log.high_watermark = log.log_end_offset
+        assert log.expire_producers(at_ms) == 0
+    assert log.log_end_offset == 2
+    assert log.expire_producers(3 * DAY_MS) == 1
+    log.abandon()
+
+
+def test_a_producer_is_remembered_while_its_last_batch_is_not_stored(tmp_path: Path) -> None:
+    """Nobody was told what became of it: it will be sent again. Only when it is stored does silence begin."""
+    log = Bench(tmp_path / "orders-0").open()
+    append(log, batch_of(b"x", producer=(1, 0, 0)))
+    log.high_watermark = 0
+    assert log.expire_producers(0) == 0
+    assert log.expire_producers(5 * DAY_MS) == 0
+    log.high_watermark = 1
+    assert log.expire_producers(5 * DAY_MS + 1) == 0
+    assert append(log, batch_of(b"x", producer=(1, 0, 0))).is_duplicate
     log.abandon()
