@@ -45,6 +45,7 @@ class Flusher:
         queue = self._queues.get(log)
         if queue is None:
             queue = self._queues[log] = _Queue(log.flushed_offset)
+        queue.waiters.advance(log.flushed_offset)  # lower than before where the log was cut
         if not queue.is_running:
             queue.is_running = True
             self._scope.spawn(f"flush {log.directory}", self._run(log, queue))

@@ -185,6 +185,24 @@ async def test_truncation_during_a_sync_does_not_count_as_flushed(tmp_path: Path
     log.abandon()
 
 
+async def test_what_is_appended_in_place_of_flushed_records_is_flushed_anew(tmp_path: Path) -> None:
+    """After a truncation the same offsets hold other records, which no sync has seen yet."""
+    env, faults = faulty_env()
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        flusher = Flusher(env, scope)
+        append(log, batch_of(b"1"))
+        append(log, batch_of(b"2"))
+        await flusher.flushed(log, 2)
+        log.truncate_to(1, NOW_MS)
+        append(log, batch_of(b"another 2"))
+        faults.operations.clear()
+        await flusher.flushed(log, 2)
+        assert faults.operations.count("fdatasync") >= 1
+        assert log.flushed_offset == 2
+    log.abandon()
+
+
 async def test_checkpoint_moves_the_recovery_point_to_the_log_end(tmp_path: Path) -> None:
     """And says so once."""
     bench = Bench(tmp_path / "orders-0")
