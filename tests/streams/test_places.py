@@ -91,7 +91,8 @@ steps = st.lists(
 def test_no_event_is_passed_over_whatever_happened_between(script: list[tuple[str, str, int]]) -> None:
     """Two machines, crashes at every step of a commit, resets: a life begins at or before what is to be processed.
 
-    And on one machine, with nothing lost from its disk, exactly there.
+    And on one machine, with nothing lost from its disk, exactly there; unless a life crashed before it told the group
+    that it went on from a reset: then nobody can tell whether the reset came before it or after.
     """
     committed: OffsetAndMetadata | None = None
     stores: dict[str, list[SourceOffset]] = {"here": [], "there": []}
@@ -118,3 +119,5 @@ def test_no_event_is_passed_over_whatever_happened_between(script: list[tuple[st
         disk.append(stored(end, life, place.after))
         if what == "run":
             committed = group(end, life)
+        elif committed is not None and not committed.metadata:
+            exact = False
