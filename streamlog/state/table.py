@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
@@ -121,6 +121,7 @@ class TableState(Generic[K, V]):
         "absent",
         "loads",
         "name",
+        "on_absent_key",
         "on_leave",
         "on_new_key",
     )
@@ -133,6 +134,7 @@ class TableState(Generic[K, V]):
         value: Serde[V],
         *,
         on_new_key: Callable[[bytes], None] | None = None,
+        on_absent_key: Callable[[bytes], None] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         watch: bool = False,
     ) -> None:
@@ -141,6 +143,9 @@ class TableState(Generic[K, V]):
         Args:    value: a `table_value_serde_for`, so that rows begin with their format byte.
                  on_new_key: called with the key's bytes when a key that is not known to exist is about to be
                  written; what it raises refuses the write. Rows that came from the store are not asked about again.
+                 on_absent_key: called with the key's bytes before a read answers that there is no such row; what it
+                 raises refuses the read. Absence that is in the cache was asked about when it got there, so a key
+                 is asked about when it is first used, whichever hook that is, and again once it has left the cache.
                  watch: notice what is changed in place; costs nothing where values cannot be.
         Raises:  UserError: keys of this type cannot be looked up.
         """
@@ -151,6 +156,7 @@ class TableState(Generic[K, V]):
             )
         self.name = name
         self.on_new_key = on_new_key
+        self.on_absent_key = on_absent_key
         self.absent: Callable[[K], bool] | None = None
         """Whether a key that is not in memory is not in the store either, if its owner can tell without asking it."""
         self.on_leave: Callable[[bool], None] | None = None
@@ -229,11 +235,16 @@ class TableState(Generic[K, V]):
         """Bring an entry into `recent`, from the old generation or from the store."""
         value = self._old.get(key, _UNKNOWN)
         if value is _UNKNOWN and self.absent is not None and self.absent(key):
+            if self.on_absent_key is not None:
+                self.on_absent_key(self._encode_key(key))
             value = _ABSENT
         elif value is _UNKNOWN:
             self.loads += 1
-            data = self._store.get(self.name, self._encode_key(key))
+            key_bytes = self._encode_key(key)
+            data = self._store.get(self.name, key_bytes)
             if data is None:
+                if self.on_absent_key is not None:
+                    self.on_absent_key(key_bytes)
                 value = _ABSENT
             else:
                 value = self._decode_row(key, data)
@@ -302,6 +313,12 @@ class TableState(Generic[K, V]):
             if entry[2] is not _ABSENT:
                 yield entry
 
+    def some_keys(self, count: int) -> list[bytes]:
+        """The bytes of up to `count` keys that have a row; a look, not a scan."""
+        changed = (data for key, data in self.uncommitted() if self._recent[key] is not _ABSENT)
+        stored = (key for key, _ in self._store.scan(self.name, limit=count))
+        return list(islice(chain(changed, stored), count))
+
     def uncommitted(self) -> Iterator[tuple[K, bytes]]:
         """Keys that were written since the last finished commit, deletions included, with their bytes."""
         yield from {**(self._in_commit or {}), **self._dirty}.items()
@@ -367,7 +384,9 @@ class TableState(Generic[K, V]):
         """Make `key` dirty; its value follows at once."""
         key_bytes = self._encode_key(key)
         before = self._recent.get(key, _UNKNOWN)
-        if isinstance(before, _Mark) and self.on_new_key is not None:
+        if self.on_new_key is not None and (
+            before is _UNKNOWN or (before is _ABSENT and self.on_absent_key is None)  # else the read has asked
+        ):
             self.on_new_key(key_bytes)
         self._dirty[key] = key_bytes
         if before is _UNKNOWN:

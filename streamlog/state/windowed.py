@@ -86,6 +86,7 @@ class WindowedState(Generic[K, V]):
         *,
         emit_on_close: bool = False,
         on_new_key: Callable[[bytes], None] | None = None,
+        on_absent_key: Callable[[bytes], None] | None = None,
         on_late: Callable[[int, int], None] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         watch: bool = False,
@@ -93,7 +94,7 @@ class WindowedState(Generic[K, V]):
         """A windowed table `name` of `store`.
 
         Args:    emit_on_close: rows wait for `take_closed` before they expire.
-                 on_new_key: as for TableState, with the bytes of the key without the window.
+                 on_new_key, on_absent_key: as for TableState, with the bytes of the key without the window.
                  watch: as for TableState.
                  on_late: called with window start and stream time for each write that came too late.
         """
@@ -123,6 +124,7 @@ class WindowedState(Generic[K, V]):
             window_key_serde(key),
             value,
             on_new_key=None if on_new_key is None else lambda data: on_new_key(data[:-START_BYTES]),
+            on_absent_key=None if on_absent_key is None else lambda data: on_absent_key(data[:-START_BYTES]),
             cache_bytes_max=cache_bytes_max,
             watch=watch,
         )
@@ -224,9 +226,13 @@ class WindowedState(Generic[K, V]):
                     yield start_ms, value
             return
         key_bytes = self._encode_key(key)
+        found = False
         for (other, start_ms), value in self._table.scan(row_key(key_bytes, from_ms), row_key(key_bytes, to_ms)):
             if other == key:  # rows of longer keys that begin with this one's bytes can lie in between
+                found = True
                 yield start_ms, value
+        if not found and self._table.on_absent_key is not None:
+            self._table.on_absent_key(row_key(key_bytes, from_ms))
 
     def items(self, from_ms: int = TIME_MS_MIN, to_ms: int = TIME_MS_MAX) -> Iterator[tuple[K, int, V]]:
         """All windows with from_ms <= start < to_ms, as (key, start, value), in no useful order."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, overload
 
-from streamlog.client.partitioner import partition_for_key
 from streamlog.errors import UserError
 from streamlog.serde import Serde, key_serde_for, table_value_serde_for
 from streamlog.state.changelog import changelog_topic
@@ -528,31 +527,6 @@ class WindowSet(Generic[K, V]):
 
     def _admitted(self) -> list[int]:
         return self._state.admit(self._event_ms())
-
-
-def key_check(table: Table[Any, Any], partition: int, partitions: int) -> Callable[[bytes], None]:
-    """Refuses keys that belong to another partition: kept on each partition that wrote it, a key would have several
-    values.
-
-    A key that is the current event's own is where it belongs, whatever partitioner its producer used.
-    """
-
-    def check(key: bytes) -> None:
-        cursor = _cursor(None)
-        if cursor is not None and cursor.has_event and cursor.key == key:
-            return
-        home = partition_for_key(key, partitions)
-        if home == partition:
-            return
-        agent = "" if cursor is None else f"agent {cursor.lane.plan.name} "
-        raise UserError(
-            f"{agent}wrote key {table.key_serde.decode(key)!r} to table {table.name} on partition {partition}, but "
-            f"the key belongs "
-            f"to partition {home} of {partitions}: the events are not keyed by it. Move them first: iterate over "
-            f"stream.group_by(<field that is the table's key>)"
-        )
-
-    return check
 
 
 def _used_outside(table: str, cell: Cell) -> str:

@@ -34,13 +34,14 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.feed import Source
 from streamlog.streams.lane import Lane
+from streamlog.streams.misplaced import KeyCheck
 from streamlog.streams.ordering import TableFeed, TableGate
 from streamlog.streams.places import Place
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Stop
 from streamlog.streams.progress import Progress, encode_progress
 from streamlog.streams.pump import Pump
-from streamlog.streams.tables import Table, Unavailable, key_check
+from streamlog.streams.tables import Table, Unavailable
 from streamlog.streams.topology import Topology
 from streamlog.wire.records import RecordColumns
 
@@ -232,18 +233,34 @@ class Task:
                 f"bring the stream "
                 f"to the table's partitions with group_by(..., partitions={partitions})"
             )
+        check = KeyCheck(table, self.number, partitions)
         state: State
         if table.kind == "source":
             following: TableState[Any, Any] = TableState(table.name, store, table.key_serde, table.value_serde)
+            following.on_absent_key = lambda key: check.on_absent_key_beside(key, following.some_keys)
             self._durable.append((table, following))
             return ReadOnly(table.name, table.changelog, following)
-        check = key_check(table, self.number, partitions)
         if table.windows is not None:
             state = WindowedState(
-                table.name, store, table.key_serde, table.value_serde, table.windows, on_new_key=check, watch=True
+                table.name,
+                store,
+                table.key_serde,
+                table.value_serde,
+                table.windows,
+                on_new_key=check.on_new_key,
+                on_absent_key=check.on_absent_key,
+                watch=True,
             )
         else:
-            state = TableState(table.name, store, table.key_serde, table.value_serde, on_new_key=check, watch=True)
+            state = TableState(
+                table.name,
+                store,
+                table.key_serde,
+                table.value_serde,
+                on_new_key=check.on_new_key,
+                on_absent_key=check.on_absent_key,
+                watch=True,
+            )
         self._durable.append((table, state))
         return state
 
