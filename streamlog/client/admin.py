@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
-from streamlog.client import admin_configs, admin_groups, admin_records, admin_topics
+from streamlog.client import admin_configs, admin_groups, admin_quorum, admin_records, admin_replicas, admin_topics
 from streamlog.client.admin_values import (
     BROKER_DEFAULT,
     BROKER_RESOURCE,
@@ -19,10 +20,18 @@ from streamlog.client.admin_values import (
     TOPIC_RESOURCE,
     ClusterDescription,
     ConfigEntry,
+    ControllerEndpoint,
+    Election,
+    FeatureChange,
+    FeatureLevels,
     GroupDescription,
     GroupListing,
     GroupMember,
     NewTopic,
+    QuorumDescription,
+    QuorumReplica,
+    Reassignment,
+    ReplicaLog,
     SomeFailed,
 )
 from streamlog.client.asking import Asking, check
@@ -31,6 +40,7 @@ from streamlog.client.config import ConnectionSettings
 from streamlog.client.metadata import TopicInfo
 from streamlog.client.values import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from streamlog.env import Env
+from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages import DescribeClusterRequest, DescribeClusterResponse
 
 __all__ = [
@@ -42,10 +52,18 @@ __all__ = [
     "Admin",
     "ClusterDescription",
     "ConfigEntry",
+    "ControllerEndpoint",
+    "Election",
+    "FeatureChange",
+    "FeatureLevels",
     "GroupDescription",
     "GroupListing",
     "GroupMember",
     "NewTopic",
+    "QuorumDescription",
+    "QuorumReplica",
+    "Reassignment",
+    "ReplicaLog",
     "SomeFailed",
 ]
 
@@ -95,6 +113,75 @@ class Admin:
         brokers = tuple(self._cluster.metadata.brokers[one] for one in sorted(self._cluster.metadata.brokers))
         return ClusterDescription(answer.cluster_id, answer.controller_id, brokers)
 
+    async def unregister_broker(self, broker_id: int) -> None:
+        """Forget a broker that will not come back."""
+        await admin_quorum.unregister_broker(self._asking, broker_id)
+
+    async def describe_features(self) -> dict[str, FeatureLevels]:
+        """What the cluster's features are set to, and what the answering broker could do, by name."""
+        return await admin_quorum.describe_features(self._asking)
+
+    async def update_features(
+        self, levels: Mapping[str, tuple[int, FeatureChange]], *, validate_only: bool = False
+    ) -> None:
+        """Change levels of features, all or none; level 0 turns one off. Raises SomeFailed, KafkaError."""
+        await admin_quorum.update_features(self._asking, levels, validate_only=validate_only)
+
+    # -- the metadata quorum
+
+    async def describe_quorum(self) -> QuorumDescription:
+        """Leader, voters and observers of the metadata log."""
+        return await admin_quorum.describe_quorum(self._asking)
+
+    async def add_raft_voter(
+        self,
+        node_id: int,
+        directory_id: UUID,
+        endpoints: Sequence[ControllerEndpoint],
+        *,
+        cluster_id: str | None = None,
+    ) -> None:
+        """Make a controller that follows the metadata log a voter (KIP-853). Returns when it is one."""
+        await admin_quorum.add_raft_voter(self._asking, node_id, directory_id, endpoints, cluster_id)
+
+    async def remove_raft_voter(self, node_id: int, directory_id: UUID, *, cluster_id: str | None = None) -> None:
+        """Take a controller's vote away; it may be gone for good (KIP-853)."""
+        await admin_quorum.remove_raft_voter(self._asking, node_id, directory_id, cluster_id)
+
+    # -- replicas
+
+    async def elect_leaders(
+        self, election: Election, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, KafkaError | None]:
+        """Elect leaders now. To each partition None when it got one, else why not.
+
+        Asked about all partitions (None), a cluster mentions only those where there was something to elect.
+        """
+        return await admin_replicas.elect_leaders(self._asking, election, partitions)
+
+    async def alter_partition_reassignments(
+        self,
+        targets: Mapping[TopicPartition, Sequence[int] | None],
+        *,
+        allow_replication_factor_change: bool = True,
+    ) -> None:
+        """Begin to move partitions to these brokers, the preferred leader first; None cancels. Raises SomeFailed."""
+        await admin_replicas.alter_partition_reassignments(
+            self._asking, targets, allow_replication_factor_change=allow_replication_factor_change
+        )
+
+    async def list_partition_reassignments(
+        self, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, Reassignment]:
+        """What is on its way now, of these partitions or (None) of all."""
+        return await admin_replicas.list_partition_reassignments(self._asking, partitions)
+
+    async def describe_log_dirs(
+        self, broker_ids: Iterable[int], topics: Iterable[str] | None = None
+    ) -> list[ReplicaLog]:
+        """Replicas in the data directories of these brokers, of these topics or (None) of all."""
+        return await admin_replicas.describe_log_dirs(self._asking, broker_ids, topics)
+
     # -- topics
 
     async def create_topics(self, topics: Iterable[NewTopic], *, validate_only: bool = False) -> None:
@@ -114,7 +201,10 @@ class Admin:
         return await admin_topics.list_topics(self._asking, internal=internal)
 
     async def describe_topics(self, names: Iterable[str]) -> dict[str, TopicInfo]:
-        """Ids, partitions, leaders, replicas. Raises SomeFailed, UNKNOWN_TOPIC_OR_PARTITION for what is not there."""
+        """Ids, partitions, leaders, which replicas are in sync.
+
+        Raises: SomeFailed, with UNKNOWN_TOPIC_OR_PARTITION for what is not there.
+        """
         return await admin_topics.describe_topics(self._asking, names)
 
     # -- records

@@ -11,7 +11,8 @@ from streamlog.client.admin_values import (
 )
 from streamlog.client.asking import Asking, error_of
 from streamlog.client.cluster import topic_error
-from streamlog.client.metadata import Metadata, TopicInfo
+from streamlog.client.metadata import Metadata, PartitionInfo, TopicInfo, is_topic_name
+from streamlog.errors import RemoteProtocolError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import (
     CreatePartitionsRequest,
@@ -20,6 +21,8 @@ from streamlog.wire.messages import (
     CreateTopicsResponse,
     DeleteTopicsRequest,
     DeleteTopicsResponse,
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse,
     MetadataRequest,
     MetadataResponse,
 )
@@ -30,6 +33,11 @@ from streamlog.wire.messages.create_topics import (
     CreatableTopicConfig,
 )
 from streamlog.wire.messages.delete_topics import DeleteTopicState
+from streamlog.wire.messages.describe_topic_partitions import (
+    Cursor,
+    DescribeTopicPartitionsResponsePartition,
+    TopicRequest,
+)
 from streamlog.wire.messages.metadata import MetadataRequestTopic
 
 
@@ -87,14 +95,68 @@ async def list_topics(asking: Asking, *, internal: bool = False) -> list[str]:
 async def describe_topics(asking: Asking, names: Iterable[str]) -> dict[str, TopicInfo]:
     """Ids, partitions, leaders, replicas. Raises SomeFailed, UNKNOWN_TOPIC_OR_PARTITION for what is not there."""
     wanted = list(dict.fromkeys(names))
-    metadata = await _metadata(asking, wanted)
-    errors = {name: topic_error(name, metadata.errors[name]) for name in wanted if name not in metadata.topics}
+    if not wanted:
+        return {}
+    try:
+        topics, codes = await _described(asking, [name for name in wanted if is_topic_name(name)])
+        codes |= {name: ErrorCode.INVALID_TOPIC_EXCEPTION for name in wanted if not is_topic_name(name)}
+    except KafkaError as refusal:
+        if refusal.code is not ErrorCode.UNSUPPORTED_VERSION:
+            raise
+        metadata = await _metadata(asking, wanted)  # older than Kafka 3.7, which has no eligible leader replicas
+        topics, codes = metadata.topics, metadata.errors
+    missing = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    errors = {name: topic_error(name, codes.get(name, missing)) for name in wanted if name not in topics}
     refused = {name: error for name, error in errors.items() if isinstance(error, KafkaError)}
     if refused:
         raise SomeFailed(refused)
     for error in errors.values():
         raise error
-    return {name: metadata.topics[name] for name in wanted}
+    return {name: topics[name] for name in wanted}
+
+
+async def _described(asking: Asking, names: Sequence[str]) -> tuple[dict[str, TopicInfo], dict[str, ErrorCode]]:
+    """These topics page by page, and why others are missing. Pages of one topic follow each other (KIP-966)."""
+    partitions: dict[str, list[PartitionInfo]] = {}
+    topics: dict[str, TopicInfo] = {}
+    errors: dict[str, ErrorCode] = {}
+    cursor: Cursor | None = None
+    left = sorted(names)
+    while left:
+        request = DescribeTopicPartitionsRequest(topics=[TopicRequest(name=name) for name in left], cursor=cursor)
+        answer = await asking.any("describing topics", request, DescribeTopicPartitionsResponse)
+        for topic in answer.topics:
+            name = topic.name or ""
+            if topic.error_code:
+                errors[name] = ErrorCode.of(topic.error_code)
+                continue
+            known = topics.get(name)
+            if known is not None and known.topic_id != topic.topic_id:
+                return await _described(asking, names)  # made anew between two pages
+            found = partitions.setdefault(name, [])
+            found += map(_partition_info, topic.partitions)
+            topics[name] = TopicInfo(name, topic.topic_id, topic.is_internal, tuple(found))
+        cursor = answer.next_cursor
+        if cursor is None:
+            break
+        at = cursor.topic_name
+        if at < left[0] or (at == left[0] and at in partitions and cursor.partition_index < len(partitions[at])):
+            raise RemoteProtocolError("a broker's page of topics leads back to what it has described")
+        left = [name for name in left if name >= at]
+    return topics, errors
+
+
+def _partition_info(one: DescribeTopicPartitionsResponsePartition) -> PartitionInfo:
+    return PartitionInfo(
+        one.partition_index,
+        one.leader_id,
+        one.leader_epoch,
+        tuple(one.replica_nodes),
+        tuple(one.isr_nodes),
+        tuple(one.offline_replicas),
+        tuple(one.eligible_leader_replicas or ()),
+        tuple(one.last_known_elr or ()),
+    )
 
 
 async def _metadata(asking: Asking, names: Sequence[str] | None) -> Metadata:

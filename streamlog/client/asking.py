@@ -6,6 +6,7 @@ Methods about several things at once ask until each has its answer, and raise `S
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import TypeVar
 
 from streamlog.client.admin_values import SomeFailed
@@ -29,17 +30,32 @@ class Asking:
         self.timeout_ms = timeout_ms
 
     async def any(self, what: str, request: Request, response: type[R]) -> R:
+        failures = count()
         return await self.cluster.retrying(
-            what, lambda: self.cluster.request_any(request, response), timeout_ms=self.timeout_ms
+            what,
+            lambda: self.cluster.request_any(request, response, failures=next(failures)),
+            timeout_ms=self.timeout_ms,
         )
 
     async def controller(self, request: Request, response: type[R]) -> R:
-        """Ask the controller if it is known; any broker passes such requests on to it."""
+        """Ask the controller if it is known; any broker passes such requests on to it. One attempt."""
         node_id = self.cluster.metadata.controller_id
         if node_id in self.cluster.metadata.brokers:
             timeout_ms = self.timeout_ms + self.cluster.settings.request_timeout_ms
             return await self.cluster.request(node_id, request, response, timeout_ms=timeout_ms)
         return await self.cluster.request_any(request, response)
+
+    async def through_any(self, what: str, request: Request, response: type[R], read: Callable[[R], T]) -> T:
+        """Ask what the controller decides and what does no harm to be asked twice; `read` raises errors that pass.
+
+        Not the controller itself first: brokers know who it is sooner than we do.
+        """
+        failures = count()
+
+        async def attempt() -> T:
+            return read(await self.cluster.request_any(request, response, failures=next(failures)))
+
+        return await self.cluster.retrying(what, attempt, timeout_ms=self.timeout_ms)
 
     async def coordinator(self, group_id: str, request: Request, response: type[R]) -> R:
         node_id = await self.cluster.coordinator(GROUP_COORDINATOR, group_id)

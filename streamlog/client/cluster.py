@@ -261,7 +261,7 @@ class Cluster:
             raise KafkaError(
                 ErrorCode.UNSUPPORTED_VERSION, f"the broker at {connection.address} is older than Kafka 1.0"
             )
-        response = await connection.request(request, MetadataResponse)
+        response = await self._answer_in_time(connection, request, MetadataResponse, self._attempts)
         if response.error_code:
             raise KafkaError(ErrorCode.of(response.error_code), f"metadata from {connection.address}")
         if not response.brokers:
@@ -306,17 +306,30 @@ class Cluster:
             raise BrokerUnreachable(f"broker {node_id} is not part of the cluster right now")
         return broker.address
 
+    def question_timeout_ms(self, failures: int) -> int:
+        """How long to wait for a broker before another is asked, after so many failures in a row."""
+        settings = self.settings
+        if len(self.metadata.brokers) < 2 and len(self.bootstrap) < 2:
+            return settings.request_timeout_ms
+        return min(settings.request_timeout_ms, settings.question_timeout_ms << min(failures, 16))
+
     async def _any_connection(self) -> Connection:
-        """A connection to whoever answers; every call begins with the next broker."""
+        """A connection to whoever answers, one that is there and idle rather than another.
+
+        Every call begins with the next broker. Who owes us an answer comes last: it may be frozen.
+        """
         candidates = sorted(self.metadata.brokers)
-        connected = [one for one in candidates if self.open_connection(one, Lane.CONTROL) is not None]
+        open_now = {one: self.open_connection(one, Lane.CONTROL) for one in candidates}
+        idle = [one for one, connection in open_now.items() if connection is not None and connection.in_flight == 0]
+        busy = [one for one, connection in open_now.items() if connection is not None and connection.in_flight]
+        others = [one for one, connection in open_now.items() if connection is None]
         bootstrap = [BOOTSTRAP_NODE_ID - index for index in range(len(self.bootstrap))]
         failure: Exception | None = None
-        for group in (connected, [one for one in candidates if one not in connected], bootstrap):
+        for group in (idle, others, busy, bootstrap):
             for index in range(len(group)):
                 node_id = group[(self._turn + index) % len(group)]
                 try:
-                    connection = await self.connection(node_id)
+                    connection = await self._connection_in_time(node_id)
                 except (BrokerUnreachable, RemoteProtocolError) as error:
                     failure = error
                     continue
@@ -324,6 +337,13 @@ class Cluster:
                 return connection
         assert failure is not None, "there is always a bootstrap address to try"
         raise failure
+
+    async def _connection_in_time(self, node_id: int) -> Connection:
+        try:
+            async with asyncio.timeout(self.question_timeout_ms(self._attempts) / 1000):
+                return await self.connection(node_id)
+        except TimeoutError:
+            raise BrokerUnreachable(f"the broker at {self._address(node_id)} does not answer") from None
 
     async def request(
         self,
@@ -339,10 +359,24 @@ class Cluster:
         connection = await self.connection(node_id, lane)
         return await connection.request(message, response, timeout_ms=timeout_ms, version_max=version_max)
 
-    async def request_any(self, message: Request, response: type[R], *, timeout_ms: int | None = None) -> R:
-        """One attempt at some broker."""
+    async def request_any(self, message: Request, response: type[R], *, failures: int | None = None) -> R:
+        """One attempt at some broker; the next one is asked another broker.
+
+        `failures` in a row say how patient to be with this one; None: what is asked must not be asked twice.
+        """
         connection = await self._any_connection()
-        return await connection.request(message, response, timeout_ms=timeout_ms)
+        if failures is None:
+            return await connection.request(message, response)
+        return await self._answer_in_time(connection, message, response, failures)
+
+    async def _answer_in_time(self, connection: Connection, message: Request, response: type[R], failures: int) -> R:
+        timeout_ms = self.question_timeout_ms(failures)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                return await connection.request(message, response)
+        except TimeoutError:
+            why = f"the broker at {connection.address} has not answered for {timeout_ms / 1000:g} s"
+            raise BrokerUnreachable(why) from None
 
     # -- coordinators
 

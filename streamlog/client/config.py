@@ -36,6 +36,9 @@ class ConnectionSettings:
     client_id: str = "streamlog"
     request_timeout_ms: int = 30_000
     """An unanswered request closes its connection after this long: the answers behind it would be late as well."""
+    question_timeout_ms: int = 3_000
+    """How long one broker may take over what another could answer as well; twice as long after each time in a row. A
+    frozen process keeps its connections open and answers nothing. The connection stays, others may wait on it."""
     connect_timeout_ms: int = 10_000
     connect_slow_ms: int = 2_000
     """After this long without an answer the log says what is waited for; a process that is silent looks hung."""
