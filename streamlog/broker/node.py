@@ -189,8 +189,7 @@ async def _register(broker: Broker, config: BrokerConfig, listening: list[Listen
         directories=(broker.logs.directory_id,),
     )
     await controller.write(lambda image: register_broker(image, registration, controller.next_offset))
-    broker.partitions.publish_all(controller.image)
-    await broker.partitions.recovered()
+    await broker.partitions.publish_all(controller.image)
     broker.groups.follow()
     await controller.write(lambda image: unfence_broker(image, node_id, stopped_cleanly=stopped_cleanly))
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from streamlog.broker.disk_watch import DiskWatch
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
+from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.metadata.image import (
     RESOURCE_BROKER,
@@ -32,7 +34,7 @@ from streamlog.broker.metadata.image import (
 )
 from streamlog.broker.metadata.topic_names import CLUSTER_METADATA
 from streamlog.broker.partition import Partition
-from streamlog.env import Env, Scope
+from streamlog.env import OFFLOAD_THREADS_MAX, Env, Scope
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,10 @@ and ten times that on a busy disk."""
 
 CREATE_PAUSE_S: Final = 0.002
 """Others get at least this much in between."""
+
+RECOVER_AT_ONCE: Final = 32
+"""Partitions that are read at a start before they are synced by a thread, while the next are being read. Reading them
+in threads too gains nothing: it is the interpreter that works there, and not the disk."""
 
 
 class _Missing(NamedTuple):
@@ -113,8 +119,11 @@ class Partitions:
             **image.config(RESOURCE_BROKER, str(self._node_id)),
         }
 
-    def publish_all(self, image: MetadataImage) -> None:
-        """At start: open everything, and set aside what the cluster does not know."""
+    async def publish_all(self, image: MetadataImage) -> None:
+        """At start: open everything, and set aside what the cluster does not know.
+
+        Returns when all that recovery has found is on disk. Nobody may read it before, and nobody may miss it.
+        """
         expected = [(CLUSTER_METADATA, 0)]
         for topic in image.topics.values():
             expected += [(topic.name, index) for index, p in topic.partitions.items() if self._node_id in p.replicas]
@@ -122,13 +131,28 @@ class Partitions:
             log.warning("a partition the cluster does not know was set aside as %s", path)
         for topic in image.topics.values():
             self._publish_topic(image, topic)
+        pending = self._open_missing_logs()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(OFFLOAD_THREADS_MAX):
+                group.create_task(self._sync_opened(pending))
         self._create_next(sum(len(missing.registrations) for missing in self._missing.values()))
 
-    async def recovered(self) -> None:
-        """Return when all that recovery has found is on disk. Nobody may read it before, and nobody may miss it."""
-        for partition in list(self):
-            with suppress(PartitionOffline):
-                await partition.stored(partition.log.log_end_offset)
+    def _open_missing_logs(self) -> Iterator[PartitionLog]:
+        """Open one log after the other; `_open` will find them open. Those that have to be synced first."""
+        for topic, index in [(topic, index) for topic, m in self._missing.items() for index in m.registrations]:
+            missing = self._missing.get(topic)
+            registration = None if missing is None else missing.registrations.get(index)
+            if missing is None or registration is None:
+                continue  # deleted or asked for meanwhile
+            with suppress(PartitionOffline):  # `_open` tells
+                now_ms = self._env.clock.wall_ms()
+                opened = self._logs.open_partition(topic, index, missing.topic_id, missing.config, now_ms)
+                if missing.config.flushes_before_ack(len(registration.replicas)):
+                    yield opened
+
+    async def _sync_opened(self, pending: Iterator[PartitionLog]) -> None:
+        while opened := list(islice(pending, RECOVER_AT_ONCE)):
+            await self._flusher.flush_opened(opened)
 
     def publish(self, image: MetadataImage, delta: MetadataDelta) -> None:
         """Follow a run of committed records."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from streamlog.broker.node import Node
-from streamlog.broker.partitions import CREATE_AT_ONCE
+from streamlog.broker.partitions import CREATE_AT_ONCE, RECOVER_AT_ONCE
+from streamlog.env import ThreadOffload, real_env
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse, DeleteTopicState
 from streamlog.wire.messages.incremental_alter_configs import (
     AlterableConfig,
@@ -16,9 +22,31 @@ from streamlog.wire.messages.incremental_alter_configs import (
 )
 from streamlog.wire.messages.produce import ProduceResponse
 from tests.broker.batches import new_batch, produce_request
+from tests.broker.log.faulty_storage import faulty_env
 from tests.broker.running import RawClient, client_of, make_topic, running_node
 
 MANY = 10 * CREATE_AT_ONCE
+
+KAFKA_STORAGE_ERROR = 56
+
+T = TypeVar("T")
+
+
+class CountingOffload(ThreadOffload):
+    """Threads, and how much there was for them to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = self.running = self.running_max = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        self.runs += 1
+        self.running += 1
+        self.running_max = max(self.running_max, self.running)
+        try:
+            return await super().run(work)
+        finally:
+            self.running -= 1
 
 
 def directories(path: Path, topic: str) -> int:
@@ -96,3 +124,44 @@ async def test_a_config_that_changes_meanwhile_counts_for_all(tmp_path: Path) ->
         assert answer.responses[0].error_code == 0
         await all_created(tmp_path, "t", MANY)
         assert {partition.log.config.retention_ms for partition in node.broker.partitions} == {12345}
+
+
+async def test_what_recovery_found_is_synced_in_groups_and_side_by_side_before_the_broker_serves(
+    tmp_path: Path,
+) -> None:
+    """A way to a thread and back for each partition would cost more than the syncs of a thousand."""
+    count = 2 * RECOVER_AT_ONCE + 3
+    async with running_node(tmp_path / "alive") as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=count)
+        for index in range(count):
+            assert await produce(client, "t", index) == 0
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed")
+    offload = CountingOffload()
+    async with running_node(tmp_path / "killed", replace(real_env(), offload=offload)) as node:
+        logs = [partition.log for partition in node.broker.partitions]
+        assert len(logs) == count
+        assert all(log.recovery_point == 0 and log.recovery_report.walked_bytes > 0 for log in logs)
+        assert all(log.high_watermark == log.flushed_offset == log.log_end_offset == 1 for log in logs)
+        assert 3 <= offload.runs < count / 2
+        assert offload.running_max > 1
+
+
+async def test_a_sync_that_fails_at_the_start_takes_its_partition_offline_and_no_other(tmp_path: Path) -> None:
+    """Nobody may read there what may not be on the disk."""
+    async with running_node(tmp_path / "alive") as node, client_of(node) as client:
+        await make_topic(client, "t", partitions=3)
+        for index in range(3):
+            assert await produce(client, "t", index) == 0
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed")
+    env, faults = faulty_env()
+
+    def fail(name: str, path: str) -> None:
+        if name == "fdatasync" and "/t-1/" in path:
+            raise OSError(errno.EIO, "the disk is tired", path)
+
+    faults.before = fail
+    async with running_node(tmp_path / "killed", env) as node, client_of(node) as client:
+        assert [await produce(client, "t", index) for index in range(3)] == [0, KAFKA_STORAGE_ERROR, 0]
+        damaged = node.broker.partitions.find("t", 1)
+        assert damaged is not None
+        assert damaged.log.high_watermark == 0

@@ -12,7 +12,7 @@ tried again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -39,14 +39,30 @@ class FlushWork:
     directories: Sequence[str]
     """Where names were created since the last time."""
 
-    def run(self) -> None:
-        """Blocks. Raises OSError."""
+    def run(self, synced: set[str] | None = None) -> None:
+        """Blocks. Raises OSError. Passes over directories in `synced`, and adds those that it syncs."""
+        synced = set() if synced is None else synced
         for file in self.files:
             file.fdatasync()
         for path in self.paths:
             sync_path(self.storage, path)
         for directory in self.directories:
-            self.storage.sync_directory(directory)
+            if directory not in synced:
+                self.storage.sync_directory(directory)
+                synced.add(directory)
+
+
+def run_together(works: Iterable[FlushWork]) -> list[OSError | None]:
+    """Run these one after the other; what became of each. The directory that they share is synced once. Blocks."""
+    errors: list[OSError | None] = []
+    synced: set[str] = set()
+    for work in works:
+        try:
+            work.run(synced)
+            errors.append(None)
+        except OSError as error:
+            errors.append(error)
+    return errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork
+from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork, run_together
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.waiters import OffsetWaiters
@@ -105,6 +105,19 @@ class Flusher:
         async with asyncio.TaskGroup() as group:
             for _ in range(OFFLOAD_THREADS_MAX):
                 group.create_task(work_off())
+
+    async def flush_opened(self, logs: Iterable[PartitionLog]) -> None:
+        """Flush logs that were just opened and that nobody else uses yet, all with one way to a thread and back.
+
+        That way takes longer than most of their syncs. What fails is offline then, with the reason in its `failure`.
+        """
+        grown = [log for log in logs if log.flushed_offset < log.log_end_offset]
+        begun = [(log, work) for log in grown if (work := log.begin_flush()) is not None]
+        if begun:
+            errors = await self._env.offload.run(lambda: run_together(work for _, work in begun))
+            for (log, work), error in zip(begun, errors, strict=True):
+                with suppress(PartitionOffline):
+                    log.end_flush(work, error)
 
     async def _sync(self, log: PartitionLog, work: FlushWork | CheckpointWork | None) -> None:
         if work is None:
