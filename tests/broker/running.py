@@ -125,6 +125,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def queued_seconds(pid: int) -> float:
+    """How long a process's main thread was ready to run while others had the processors; 0 where nobody counts it."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
+
+
 class BrokerProcess:
     """`streamlog broker` as a process of its own."""
 
@@ -141,6 +149,7 @@ class BrokerProcess:
         self.line = self.process.stdout.readline()
         self.ready_seconds = time.monotonic() - self.started_at
         self.cpu_seconds = cpu_seconds(self.process.pid)
+        self.queued_seconds = queued_seconds(self.process.pid)
         if "ready on" not in self.line:
             _, error = self.process.communicate(timeout=START_SECONDS_MAX)
             raise AssertionError(f"the broker did not start: {self.line}{error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -52,12 +51,15 @@ class Killable:
         self.data_dir, self.settings = data_dir, settings
         self.address = f"127.0.0.1:{free_port()}"
         self.ready_seconds: list[float] = []
+        self.own_seconds: list[float] = []
+        """Without the time that others had the processors."""
         self.cpu_seconds: list[float] = []
         self.process = self._start()
 
     def _start(self) -> BrokerProcess:
         process = BrokerProcess(self.data_dir, *self.settings, listen=self.address)
         self.ready_seconds.append(process.ready_seconds)
+        self.own_seconds.append(process.ready_seconds - process.queued_seconds)
         self.cpu_seconds.append(process.cpu_seconds)
         return process
 
@@ -67,16 +69,18 @@ class Killable:
         self.process = self._start()
 
     def report(self) -> str:
-        return f"ready after {spread(self.ready_seconds[1:])}, of which CPU {spread(self.cpu_seconds[1:])}"
+        return (
+            f"ready after {spread(self.ready_seconds[1:])}; without waiting for a processor "
+            f"{spread(self.own_seconds[1:])}; CPU {spread(self.cpu_seconds[1:])}"
+        )
 
     def check_starts(self) -> None:
-        """A start costs less than a second.
+        """Every start took less than a second by the clock on the wall.
 
-        Every start by the processor's time; a quarter of them by the clock on the wall, which also counts what else
-        the machine does, and the clients that wait for the broker keep it busy.
+        Not counted is the time in which the broker could have gone on and others had the processors: that is the whole
+        spread on a busy machine, and the clients that wait for the broker are busy themselves.
         """
-        assert max(self.cpu_seconds) < READY_SECONDS_MAX, self.report()
-        assert statistics.quantiles(self.ready_seconds, n=4)[0] < READY_SECONDS_MAX, self.report()
+        assert max(self.own_seconds) < READY_SECONDS_MAX, self.report()
 
 
 def spread(seconds: list[float]) -> str:
