@@ -30,6 +30,9 @@ from streamlog.wire.records import WritableBuffer
 READ_COMMITTED: Final = 1
 """Isolation level of fetches and lookups that do not see undecided transactions (KIP-98)."""
 
+ISOLATION_LEVELS: Final = (0, READ_COMMITTED)
+"""There are no others. Kafka calls one UNKNOWN_SERVER_ERROR, for want of a check; here it is an INVALID_REQUEST."""
+
 
 class Acknowledgement:
     """What one produce request waits for, in one or more partitions. Completes when all of them have answered.

@@ -14,7 +14,7 @@ from streamlog.broker import limits
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.fetch_sessions import FetchPlan, FetchState
-from streamlog.broker.partition import READ_COMMITTED, GrowthWait, Partition
+from streamlog.broker.partition import ISOLATION_LEVELS, READ_COMMITTED, GrowthWait, Partition
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.fetch import (
     AbortedTransaction,
@@ -31,6 +31,8 @@ EMPTY = b""
 
 
 def handle(broker: Broker, context: RequestContext, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
+    if request.isolation_level not in ISOLATION_LEVELS:
+        return _refuse(request, ErrorCode.INVALID_REQUEST)
     try:
         plan = broker.fetch_sessions.plan(request, context.version, broker.env.clock.mono_ms())
     except KafkaError as error:
@@ -40,6 +42,30 @@ def handle(broker: Broker, context: RequestContext, request: FetchRequest) -> Fe
     if fetch.is_complete or request.max_wait_ms <= 0 or not plan.states:
         return fetch.response()
     return _wait(fetch, request.max_wait_ms)
+
+
+def _refuse(request: FetchRequest, code: ErrorCode) -> FetchResponse:
+    """The whole request. The first versions can say so of each partition only."""
+    return FetchResponse(
+        error_code=code,
+        responses=[
+            FetchableTopicResponse(
+                topic=topic.topic,
+                topic_id=topic.topic_id,
+                partitions=[
+                    PartitionData(
+                        partition_index=asked.partition,
+                        error_code=code,
+                        high_watermark=NO_OFFSET,
+                        aborted_transactions=None,
+                        records=EMPTY,
+                    )
+                    for asked in topic.partitions
+                ],
+            )
+            for topic in request.topics
+        ],
+    )
 
 
 async def _wait(fetch: _Fetch, max_wait_ms: int) -> FetchResponse:

@@ -8,7 +8,7 @@ from typing import Final
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.log.lookup import TimestampOffset
-from streamlog.broker.partition import Partition
+from streamlog.broker.partition import ISOLATION_LEVELS, Partition
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.list_offsets import (
     ListOffsetsPartition,
@@ -58,6 +58,8 @@ def _answer(
     broker: Broker, context: RequestContext, request: ListOffsetsRequest, topic: str, asked: ListOffsetsPartition
 ) -> ListOffsetsPartitionResponse:
     try:
+        if request.isolation_level not in ISOLATION_LEVELS:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"there is no isolation level {request.isolation_level}")
         partition = broker.partitions.lead(topic, asked.partition_index, asked.current_leader_epoch)
         if asked.current_leader_epoch < NO_LEADER_EPOCH:
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH, "an epoch from before the first one")

@@ -171,6 +171,16 @@ async def test_a_follower_nobody_knows_is_no_follower(client: RawClient) -> None
     assert [p.error_code for p in partitions_of(answer)] == [6]
 
 
+@pytest.mark.parametrize("version", [4, 12])
+@pytest.mark.parametrize("level", [-1, 2])
+async def test_an_isolation_level_that_does_not_exist_is_refused(client: RawClient, level: int, version: int) -> None:
+    """Whoever asks for it wants something; reading undecided transactions may not be it."""
+    await write(client, b"a")
+    answer = await fetch(client, fetch_request((0, 0), isolation_level=level), version)
+    assert answer.error_code == (0 if version < 7 else 42)
+    assert [(p.error_code, p.high_watermark, len(p.records or b"")) for p in partitions_of(answer)] == [(42, -1, 0)]
+
+
 async def test_unknown_topics_are_unknown_by_name_and_by_id(client: RawClient) -> None:
     """Row 24."""
     asked = [FetchPartition(partition=0)]

@@ -98,6 +98,16 @@ async def test_lookups_in_what_is_not_there_are_refused(client: RawClient) -> No
     assert (await list_offset(client, -1, epoch=5))[0] == 75
 
 
+@pytest.mark.parametrize("level", [-1, 2])
+async def test_a_lookup_of_an_isolation_level_that_does_not_exist_is_refused(client: RawClient, level: int) -> None:
+    """It is not read as another one."""
+    topics = [ListOffsetsTopic(name="t", partitions=[ListOffsetsPartition(partition_index=0, timestamp=-1)])]
+    request = ListOffsetsRequest(replica_id=-1, isolation_level=level, topics=topics)
+    answer = await client.ask(request, 7, ListOffsetsResponse)
+    assert isinstance(answer, ListOffsetsResponse)
+    assert [one.error_code for one in answer.topics[0].partitions] == [42]
+
+
 async def test_an_epoch_ends_where_the_next_begins(tmp_path: Path) -> None:
     """KIP-320, over an unclean restart, which begins a new epoch."""
     async with running_node(tmp_path) as node, client_of(node) as client:
