@@ -39,6 +39,7 @@ THREADS_S_MAX = 3.0
 SUBCOMMANDS = {
     "agents": "streamlog.cli.declared:agents",
     "broker": "streamlog.cli.broker:broker",
+    "cluster": "streamlog.cli.cluster:cluster",
     "configs": "streamlog.cli.configs:configs",
     "consume": "streamlog.cli.consume:consume",
     "doctor": "streamlog.cli.doctor:doctor",
@@ -56,6 +57,7 @@ SUBCOMMANDS = {
 SUMMARIES = {
     "agents": "List the agents of an app.",
     "broker": "Run a broker.",
+    "cluster": "Start, stop, kill and describe a cluster of local nodes.",
     "configs": "Show and change settings of brokers.",
     "consume": "Print the records of topics.",
     "doctor": "Say whether everything that is needed is there and works.",

@@ -1,0 +1,150 @@
+"""`streamlog cluster`: processes, ports and files of local nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamlog.broker.config import load_config, parse_properties
+from streamlog.cli.local_cluster import make_plan, properties
+from streamlog.cli.process_files import Process, find
+from streamlog.env import real_env
+from tests.cli.shell import Shell, until
+
+
+class Clusters:
+    """A shell, and the clusters it made, which are killed in the end."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+
+    def __call__(self, *arguments: str, directory: str = "one") -> Any:
+        return self.shell.run("cluster", *arguments, "--dir", directory, "--json").json
+
+    def close(self) -> None:
+        for path in self.shell.path.glob("*/node-*/process.json"):
+            process = find(path)
+            if process is not None:
+                process.signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def clusters(shell: Shell) -> Iterator[Clusters]:
+    made = Clusters(shell)
+    yield made
+    made.close()
+
+
+def states(described: dict[str, Any]) -> dict[int, str]:
+    return {one["node"]: one["state"].split(",")[0] for one in described["nodes"]}
+
+
+def test_a_node_is_started_killed_started_and_stopped(clusters: Clusters) -> None:
+    """And what was written stays, at the same address, with the settings it was made with."""
+    first = clusters("start", "1", "-c", "num.partitions=3")
+    assert states(first) == {1: "up"}
+    assert "num.partitions=3" in (clusters.shell.path / "one/node-1/server.properties").read_text()
+    broker = ("--broker", first["bootstrap"])
+    clusters.shell.ok("topics", "create", "kept", *broker)
+    assert clusters("kill", "1") == [1]
+    assert states(clusters("describe")) == {1: "stopped"}
+    second = clusters("start")
+    assert (second["bootstrap"], second["cluster_id"]) == (first["bootstrap"], first["cluster_id"])
+    assert second["nodes"][0]["pid"] != first["nodes"][0]["pid"]
+    assert clusters.shell.run("topics", "list", *broker, "--json").json[0]["partitions"] == 3
+    assert clusters("start")["nodes"] == second["nodes"], "what runs stays"
+    third = clusters("restart")
+    assert third["nodes"][0]["pid"] != second["nodes"][0]["pid"]
+    assert clusters("stop") == [1]
+    assert clusters("stop") == []
+    log = (clusters.shell.path / "one/node-1/node.log").read_text()
+    assert log.count("ready on") == 3, "each start adds to the log"
+
+
+def test_two_clusters_do_not_meet(clusters: Clusters) -> None:
+    """Each has its own directory, ports and processes."""
+    one, two = clusters("start", "1"), clusters("start", "1", directory="two")
+    assert one["cluster_id"] != two["cluster_id"]
+    assert one["bootstrap"] != two["bootstrap"]
+    assert clusters("stop", directory="two") == [1]
+    assert states(clusters("describe")) == {1: "up"}
+
+
+def test_a_number_of_another_process_is_not_believed(clusters: Clusters) -> None:
+    """After a reboot the numbers in the files belong to others, who must not be touched."""
+    clusters("start", "1")
+    clusters("kill", "1")
+    path = clusters.shell.path / "one/node-1/process.json"
+    stale = json.loads(path.read_text()) | {"pid": os.getpid()}
+    path.write_text(json.dumps(stale))
+    assert find(path) is None
+    assert clusters("kill", "1") == []
+    assert states(clusters("start")) == {1: "up"}
+
+
+def test_a_frozen_node_is_called_frozen_and_can_be_stopped(clusters: Clusters) -> None:
+    """SIGSTOP looks like life to everything but the kernel."""
+    pid = clusters("start", "1")["nodes"][0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    until("frozen", lambda: states(clusters("describe")) == {1: "frozen"})
+    assert clusters("stop") == [1]
+
+
+def test_what_is_wrong_is_said_in_one_line(clusters: Clusters) -> None:
+    """No cluster, no such node, another number, a port in use, a setting that cannot be."""
+    shell = clusters.shell
+
+    def refused(*arguments: str) -> str:
+        done = shell.run("cluster", *arguments)
+        assert done.code in (1, 2), done.err
+        return done.err
+
+    assert refused("describe", "--dir", "no") == (
+        f"streamlog: there is no cluster in {shell.path}/no; `streamlog cluster start 3` makes one\n"
+    )
+    port = clusters("start", "1")["nodes"][0]["listen"].rpartition(":")[2]
+    assert "has no node 7; its nodes are 1" in refused("kill", "7", "--dir", "one")
+    assert "has a cluster of 1 node already" in refused("start", "3", "--dir", "one")
+    assert "--brokers and --controllers" in refused("start", "--brokers", "2", "--dir", "two")
+    assert f"port {port} is in use" in refused("start", "1", "--port-base", port, "--dir", "two")
+    said = refused("start", "1", "-c", "num.partitions=-3", "--dir", "three")
+    assert "node 1 did not start. It said:" in said
+    assert "num.partitions" in said
+
+
+def test_configurations_are_ones_that_nodes_accept(tmp_path: Path) -> None:
+    """Kafka's names, roles as asked for, three replicas where there are as many brokers."""
+    env = real_env()
+    plan = make_plan(env, combined=0, brokers=3, controllers=3, port_base=None)
+    assert [(one.id, one.roles) for one in plan.nodes] == [
+        *((number, ("broker",)) for number in (1, 2, 3)),
+        *((number, ("controller",)) for number in (101, 102, 103)),
+    ]
+    assert len({one.port or one.controller_port for one in plan.nodes}) == 6
+    values = parse_properties(properties(plan, plan.nodes[0], tmp_path, {"num.partitions": "6"}))
+    assert values["default.replication.factor"] == "3"
+    assert values["min.insync.replicas"] == "2"
+    assert values["num.partitions"] == "6"
+    controller, warnings = load_config(parse_properties(properties(plan, plan.nodes[3], tmp_path, {})))
+    assert (controller.is_broker, warnings) == (False, [])
+    combined = make_plan(env, combined=2, brokers=0, controllers=0, port_base=None)
+    values = parse_properties(properties(combined, combined.nodes[1], tmp_path, {}))
+    assert values["process.roles"] == "broker,controller"
+    assert values["controller.quorum.bootstrap.servers"].count(":") == 2
+    env.offload.close()
+
+
+def test_a_process_is_known_by_its_number_and_its_beginning(tmp_path: Path) -> None:
+    """This one lives; one with its number and another beginning does not."""
+    path = tmp_path / "process.json"
+    assert find(path) is None
+    path.write_text("half a fi")
+    assert find(path) is None
+    assert Process(os.getpid(), "long ago").state == "ended"
+    assert Process(os.getpid(), "long ago").signal(signal.SIGKILL) is False
