@@ -61,7 +61,7 @@ async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
             bootstrap, env=env, auto_create_topics=False, max_block_ms=TIMEOUT_MS, connection=connection
         ) as producer,
     ):
-        outbox = ProducerOutbox(lambda: producer)
+        outbox = ProducerOutbox(lambda: producer, env.clock.wall_ms, admin.describe_configs)
         replies = Replies(app.id, bootstrap, env, admin, outbox, connection)
         before = app.cell.runtime
         app.cell.runtime = SenderRuntime(env, outbox, replies)

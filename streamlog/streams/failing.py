@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from streamlog.errors import UserError
 from streamlog.streams.cursor import Cursor
 
 
@@ -51,11 +53,9 @@ def bury(cursor: Cursor, topic: str, failure: LaneFailure) -> None:
     for _, batch, _, index in places:
         columns = batch.columns
         place = ("__streams.errors.offset", str(columns.offsets[index]).encode())
-        cursor.lane.outbox.append(
-            topic,
-            None,
-            columns.keys[index],
-            columns.values[index],
-            max(columns.timestamps_ms[index], 0),  # a record without a time has -1, and no new one may
-            [*columns.headers[index], *headers, place],
-        )
+        append = partial(cursor.lane.outbox.append, topic, None, columns.keys[index], columns.values[index])
+        kept = [*columns.headers[index], *headers, place]
+        try:
+            append(max(columns.timestamps_ms[index], 0), kept)  # a record without a time has -1, and no new one may
+        except UserError:  # the topic does not take this time
+            append(cursor.lane.wall_ms(), kept)

@@ -3,37 +3,24 @@ committed."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from streamlog.client.partitioner import partition_for_key
 from streamlog.client.producer import Producer
 from streamlog.client.values import TopicPartition
 from streamlog.errors import StreamlogError, UserError
-from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.streams.context import Sender
+from streamlog.streams.timestamps import TIMESTAMP_MS_MAX, Setting, TimeBounds, refused_time
+from streamlog.wire.error_codes import ErrorCode, KafkaError
 
 log = logging.getLogger(__name__)
 
 _NO_HEADERS: Sequence[tuple[str, bytes | None]] = ()
 
-TIMESTAMP_MS_MAX = TIMESTAMP_DISTANCE_MS_MAX
-"""What a topic takes that takes any time."""
-
-
-def refused_time(topic: str, timestamp_ms: int) -> UserError:
-    """Why no record of this time is sent. Said to the body that wants to send it: its agent's policy decides about the
-    one event. Were it found out when the batch is built, every output of the worker would suffer."""
-    if timestamp_ms > TIMESTAMP_MS_MAX:
-        return UserError(
-            f"topic {topic}: no record can have the timestamp {timestamp_ms} ms: at most {TIMESTAMP_MS_MAX}"
-        )
-    return UserError(
-        f"topic {topic}: a record's timestamp cannot be negative, and this one is {timestamp_ms} ms: before 1970. "
-        f"Send it with a time of its own, as in send(value, timestamp=...); before a group_by, leave such events out "
-        f"with filter(), or choose on_error= for the agent"
-    )
+Ask = Callable[[str], Awaitable[Mapping[str, Setting]]]
 
 
 class ProducerOutbox:
@@ -42,13 +29,15 @@ class ProducerOutbox:
     A producer that has ended is replaced; who holds a `sender` needs a new one then.
     """
 
-    def __init__(self, make: Callable[[], Producer]) -> None:
-        """`make` gives a producer that is not open."""
+    def __init__(self, make: Callable[[], Producer], wall_ms: Callable[[], int], ask: Ask) -> None:
+        """`make` gives a producer that is not open, `ask` the settings of a topic."""
         self._make = make
         self._producer = producer = make()
         self._append = producer.append
         self._counts: dict[str, int] = {}  # partitions of known topics
         self._senders: dict[str, Sender] = {}
+        self._bounds: dict[str, TimeBounds] = {}  # of known topics
+        self._wall_ms, self._ask = wall_ms, ask
 
     async def open(self) -> None:
         """Raises: BrokerUnreachable."""
@@ -85,8 +74,20 @@ class ProducerOutbox:
         """Learn how many partitions a topic has. Raises: KafkaError: it does not exist."""
         count = self._counts.get(topic)
         if count is None:
-            count = self._counts[topic] = await self._producer.partitions(topic)
+            count = await self._producer.partitions(topic)
+            bounds = self._bounds.setdefault(topic, TimeBounds(topic, self._wall_ms))
+            await self._learn(topic, bounds)
+            self._counts[topic] = count
         return count
+
+    async def _learn(self, topic: str, bounds: TimeBounds) -> bool:
+        """Whether the topic's settings could be seen."""
+        try:
+            bounds.learn(await self._ask(topic))
+        except StreamlogError as error:
+            log.debug("topic=%s which times it takes cannot be seen: %s", topic, error)
+            return False
+        return True
 
     def append(
         self,
@@ -98,7 +99,11 @@ class ProducerOutbox:
         headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
     ) -> None:
         if partition is not None:
-            if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
+            bounds = self._bounds.get(topic)
+            if bounds is not None:
+                if not bounds.oldest_ms <= timestamp_ms <= bounds.newest_ms:
+                    bounds.check(timestamp_ms)
+            elif not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:  # not a topic of this app
                 raise refused_time(topic, timestamp_ms)
             self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
         else:
@@ -114,14 +119,15 @@ class ProducerOutbox:
                 f"topic {topic} was not known when the worker started, so records cannot be placed: declare it with "
                 f"app.topic({topic!r}) at module level"
             )
+        bounds = self._bounds[topic]
         append, choose = self._producer.appender, self._producer.partition_for
         pairs = [(topic, partition) for partition in range(count)]
 
         def send(
             key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Sequence[tuple[str, bytes | None]]
         ) -> None:
-            if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
-                raise refused_time(topic, timestamp_ms)
+            if not bounds.oldest_ms <= timestamp_ms <= bounds.newest_ms:
+                bounds.check(timestamp_ms)
             partition = choose(topic, None) if key is None else partition_for_key(key, count)
             append(pairs[partition], key, value, timestamp_ms, tuple(headers) if headers else ())
 
@@ -140,4 +146,20 @@ class ProducerOutbox:
         await self._producer.room()
 
     async def flush(self) -> None:
-        await self._producer.flush()
+        try:
+            await self._producer.flush()
+        except KafkaError as error:
+            if error.code is ErrorCode.INVALID_TIMESTAMP:
+                await self._learn_all_again()
+            raise
+        for topic, bounds in list(self._bounds.items()):
+            if bounds.refused:
+                await self._learn(topic, bounds)
+
+    async def _learn_all_again(self) -> None:
+        """The broker refused a time that we let pass. Next time we do not, and others' commits succeed."""
+        known = list(self._bounds.items())
+        seen = await asyncio.gather(*(self._learn(topic, bounds) for topic, bounds in known))
+        for (_, bounds), found in zip(known, seen, strict=True):
+            if not found:
+                bounds.suspect_default()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from streamlog.client.admin import Admin, NewTopic, SomeFailed
 from streamlog.errors import UserError
+from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.topology import TopicNode, Topology
 from streamlog.wire.error_codes import ErrorCode
 
@@ -64,7 +65,7 @@ async def _create(admin: Admin, missing: Sequence[TopicNode], replication_factor
             node.name,
             node.partitions or 1,
             -1 if replication_factor is None else replication_factor,
-            dict(node.configs),
+            {**ANY_TIME, **dict(node.configs)},  # an app's records carry event time, its outputs too
         )
         for node in missing
     ]

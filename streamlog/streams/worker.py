@@ -232,11 +232,10 @@ class Worker:
             create_declared=self._create_declared,
             embedded=self._embedded,
         )
-        outbox = self._outbox = ProducerOutbox(self._make_producer)
+        outbox = self._outbox = ProducerOutbox(self._make_producer, env.clock.wall_ms, admin.describe_configs)
         await outbox.open()
         self._closers.append(lambda: self._close_outbox(outbox))
-        for node in self.topology.topics:
-            await self._outbox.know_topic(node.name)
+        await asyncio.gather(*(outbox.know_topic(node.name) for node in self.topology.topics))
         self._replies = Replies(program.id, self.broker, env, admin, self._outbox, self._connection)
         self._closers.append(self._replies.close)
         pump = Pump(lambda: not outbox.full, lambda: self._on_blocked(pump))

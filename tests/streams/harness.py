@@ -17,11 +17,11 @@ from streamlog.state.store import Position
 from streamlog.streams.app import App
 from streamlog.streams.context import Sender
 from streamlog.streams.failing import LaneFailure
-from streamlog.streams.outbox import TIMESTAMP_MS_MAX, refused_time
 from streamlog.streams.places import SourceLog, place_of
 from streamlog.streams.policies import Policy
 from streamlog.streams.pump import Pump
 from streamlog.streams.task import Task, TaskCommit, TaskState
+from streamlog.streams.timestamps import TIMESTAMP_MS_MAX, refused_time
 from streamlog.wire.records import RecordColumns
 
 Sent = tuple[bytes | None, bytes | None, int, tuple[tuple[str, bytes | None], ...]]
