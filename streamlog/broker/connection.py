@@ -118,6 +118,8 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = False
         self.software_name = self.software_version = ""  # what the client says it is (KIP-511)
         self.transactions_refused = False  # said so in the log once
+        self.when_lost: dict[str, Callable[[], None]] = {}
+        """Called once when the connection has ended, whoever ended it. The key is for who wants to take one back."""
         self.active_at_ms = shared.tick_ms
         """Tick of the last bytes in or the last answer out: what idleness is counted from."""
         self._transport: asyncio.Transport | None = None
@@ -159,6 +161,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = self._closing = True
+        for callback in self.when_lost.values():
+            callback()
+        self.when_lost.clear()
         self.shared.forget(self)
         self.shared.starved.pop(self.number, None)
         self._hold(None)

@@ -16,7 +16,7 @@ from streamlog.broker.coordinator.group import record_codec
 from streamlog.broker.coordinator.group.group_shard import GroupShard
 from streamlog.broker.coordinator.group.limits import GroupLimits
 from streamlog.broker.coordinator.group.records import GroupRecord
-from streamlog.broker.coordinator.group.requests import ForgetTopics, GroupRequest
+from streamlog.broker.coordinator.group.requests import ForgetNewcomer, ForgetTopics, GroupRequest
 from streamlog.broker.coordinator.partitioning import partition_for
 from streamlog.broker.coordinator.runtime import ShardRuntime
 from streamlog.broker.coordinator.shard_log import ShardLog
@@ -158,6 +158,10 @@ class GroupCoordinator:
         for partition in self._runtime.partitions():
             future = self._runtime.ask(partition, ForgetTopics(topics), api_version=0)
             future.add_done_callback(_ignore)
+
+    def forget_newcomer(self, group_id: str, member_id: str, asker: Asker) -> None:
+        """The client that was given `member_id` is gone. Does not wait."""
+        self.ask(group_id, ForgetNewcomer(group_id, member_id), asker).add_done_callback(_ignore)
 
     def _ask_partition(self, partition: int, request: GroupRequest, asker: Asker) -> asyncio.Future[object]:
         return self._runtime.ask(

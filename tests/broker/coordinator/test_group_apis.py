@@ -189,6 +189,42 @@ async def test_a_member_in_every_version(peer: Peer, version: int) -> None:
     assert (await peer.ask(beat, HeartbeatResponse, 4)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
 
 
+@pytest.mark.parametrize("was_parked", [False, True])
+async def test_a_newcomer_whose_connection_ends_is_not_waited_for(node: Node, peer: Peer, was_parked: bool) -> None:
+    """With its id alone, or with its first JoinGroup under way: the others go on, long before its session ends."""
+    session_ms = 60_000
+    request = JoinGroupRequest(
+        group_id=GROUP,
+        session_timeout_ms=session_ms,
+        rebalance_timeout_ms=session_ms,
+        protocol_type="consumer",
+        protocols=[JoinGroupRequestProtocol(name="range", metadata=b"m")],
+    )
+    joined = await join(peer, 9)
+    ghost = Peer(*await asyncio.open_connection("127.0.0.1", node.listening[0].port))
+    given = await ghost.ask(request, JoinGroupResponse, 9)
+    assert given.error_code == ErrorCode.MEMBER_ID_REQUIRED
+    waiting: asyncio.Task[JoinGroupResponse] | None = None
+    if was_parked:
+        request.member_id = given.member_id
+        waiting = asyncio.create_task(ghost.ask(request, JoinGroupResponse, 9))
+        members = 0
+        while members < 2:
+            described = await peer.ask(DescribeGroupsRequest(groups=[GROUP]), DescribeGroupsResponse, 5)
+            members = len(described.groups[0].members)
+    ghost.close()
+    if waiting is not None:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await waiting
+    request.member_id = joined.member_id
+    request.protocols = [JoinGroupRequestProtocol(name="range", metadata=b"n")]  # so that a new generation is needed
+    async with asyncio.timeout(10):
+        again = await peer.ask(request, JoinGroupResponse, 9)
+    assert again.error_code == ErrorCode.NONE
+    assert again.generation_id == joined.generation_id + 1
+    assert [member.member_id for member in again.members] == [joined.member_id]
+
+
 @pytest.mark.parametrize("version", versions(ApiKey.JOIN_GROUP))
 async def test_an_empty_group_id_is_no_group(peer: Peer, version: int) -> None:
     """INVALID_GROUP_ID from all that need one."""

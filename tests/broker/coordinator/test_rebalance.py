@@ -6,6 +6,7 @@ import pytest
 
 from streamlog.broker.coordinator.group.limits import NEW_MEMBER_JOIN_TIMEOUT_MS, PENDING_IDS_MAX, GroupLimits
 from streamlog.broker.coordinator.group.records import GroupStored
+from streamlog.broker.coordinator.group.requests import ForgetNewcomer
 from streamlog.broker.coordinator.group.state import GroupState
 from streamlog.broker.coordinator.shard import Caller, Token
 from streamlog.wire.error_codes import ErrorCode
@@ -263,6 +264,43 @@ def test_a_pending_id_that_never_joins_expires() -> None:
     bench.wait(SESSION_MS)
     assert bench.settle([rejoin]) == generation + 1
     assert bench.reply(bench.join(ghost), JoinGroupResponse).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_pending_id_whose_connection_ended_is_not_waited_for() -> None:
+    """Whoever rejoins meanwhile gets the next generation at once."""
+    bench = Bench()
+    (first,), generation = bench.stable_group(1)
+    ghost = bench.new_id()
+    rejoin = bench.join(first)
+    assert bench.reply(bench.ask(ForgetNewcomer(GROUP, ghost)), type(None)) is None
+    assert bench.settle([rejoin]) == generation + 1
+    assert bench.reply(bench.join(ghost), JoinGroupResponse).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_a_new_member_whose_connection_ended_in_its_first_join_is_not_waited_for() -> None:
+    """Its JoinGroup is answered like that of any other who is out, and the rest form the generation."""
+    bench = Bench()
+    (first,), generation = bench.stable_group(1)
+    ghost = bench.new_id()
+    parked = bench.join(ghost)
+    assert bench.is_parked(parked)
+    bench.ask(ForgetNewcomer(GROUP, ghost))
+    assert bench.reply(parked, JoinGroupResponse).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+    assert bench.settle([bench.join(first)]) == generation + 1
+    assert len(bench.describe().members) == 1
+
+
+def test_a_member_whose_connection_ended_keeps_its_session() -> None:
+    """It comes back on another one."""
+    bench = Bench()
+    ids, generation = bench.stable_group(2)
+    bench.ask(ForgetNewcomer(GROUP, ids[1]))
+    bench.ask(ForgetNewcomer("nobody", ids[1]))
+    assert bench.state() is GroupState.STABLE
+    assert len(bench.describe().members) == 2
+    rejoining = bench.join(ids[0])
+    bench.ask(ForgetNewcomer(GROUP, ids[0]))
+    assert bench.settle([rejoining, bench.join(ids[1])]) == generation + 1
 
 
 def test_ids_that_nobody_uses_do_not_pile_up() -> None:

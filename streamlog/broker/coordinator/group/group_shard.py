@@ -19,6 +19,7 @@ from streamlog.broker.coordinator.group.requests import (
     DeleteGroup,
     DescribeGroup,
     FetchOffsets,
+    ForgetNewcomer,
     ForgetTopics,
     GroupRequest,
     ListShard,
@@ -66,6 +67,8 @@ class GroupShard:
                 offsets.delete_offsets(table, request, caller, out)
             case ForgetTopics():
                 offsets.forget_topics(table, request, caller, out)
+            case ForgetNewcomer():
+                liveness.forget_newcomer(table, request, caller, now, out)
             case _:
                 assert_never(request)
         return out

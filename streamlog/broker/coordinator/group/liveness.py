@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamlog.broker.coordinator.group.rebalance import drop_member, maybe_complete_join, prepare
+from streamlog.broker.coordinator.group.requests import ForgetNewcomer
 from streamlog.broker.coordinator.group.state import ClassicGroup, GroupState
 from streamlog.broker.coordinator.group.table import GroupDecision, GroupTable, member_error
 from streamlog.broker.coordinator.shard import Caller, Now, Reply
@@ -74,6 +75,26 @@ def _leave(table: GroupTable, group: ClassicGroup, identity: MemberIdentity, out
         return error
     drop_member(table, group, group.members[member_id], out)
     return ErrorCode.NONE
+
+
+def forget_newcomer(table: GroupTable, request: ForgetNewcomer, caller: Caller, now: Now, out: GroupDecision) -> None:
+    """The connection behind a first JoinGroup has ended. Nobody else waits a session for who cannot come back.
+
+    A client that does come back with its id is told that it is unknown, and begins anew.
+    """
+    out.replies.append(Reply(caller.token, None))
+    group = table.groups.get(request.group_id)
+    if group is None:
+        return
+    member = group.members.get(request.member_id)
+    if request.member_id in group.pending_member_ids:
+        group.remove(request.member_id)
+        table.end_session(group, request.member_id)
+    elif member is not None and member.is_new and request.member_id in group.awaiting_join:
+        drop_member(table, group, member, out)
+    else:
+        return
+    maybe_complete_join(table, group, now, out)
 
 
 def on_session_end(table: GroupTable, group: ClassicGroup, member_id: str, now: Now, out: GroupDecision) -> None:

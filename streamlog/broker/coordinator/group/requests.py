@@ -54,6 +54,17 @@ class ForgetTopics:
     """By name; the ids tell them from topics of the same name that were created since."""
 
 
+@dataclass(frozen=True, slots=True)
+class ForgetNewcomer:
+    """Whoever was given this member id has left before it was in a generation. Answered by None.
+
+    Members are not forgotten so: they come back on another connection, and have their session for it.
+    """
+
+    group_id: str
+    member_id: str
+
+
 GroupRequest: TypeAlias = (
     JoinGroupRequest
     | SyncGroupRequest
@@ -66,4 +77,5 @@ GroupRequest: TypeAlias = (
     | ListShard
     | DeleteGroup
     | ForgetTopics
+    | ForgetNewcomer
 )
