@@ -86,6 +86,10 @@ class Partitions:
             return self._create_missing(topic, index)
         return found
 
+    def opened(self, topic: str) -> Mapping[int, Partition]:
+        """The partitions of a topic that are led here and were created already."""
+        return self._by_topic.get(topic, {})
+
     def lead(self, topic: str, index: int, leader_epoch: int = -1) -> Partition:
         """The partition, for a request that believes its leader epoch is `leader_epoch` (-1: does not say).
 

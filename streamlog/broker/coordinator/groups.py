@@ -48,7 +48,11 @@ class GroupTopic(Protocol):
         ...
 
     def led(self) -> Mapping[int, ShardLog]:
-        """The partitions that this broker leads now."""
+        """The partitions that this broker leads now, as far as they have been created."""
+        ...
+
+    def lead(self, partition: int) -> ShardLog | None:
+        """One partition, created now if its turn has not come yet; None where another broker leads it."""
         ...
 
 
@@ -80,6 +84,7 @@ class GroupCoordinator:
         self._led: dict[int, object] = {}
         """The leadership under which each partition was loaded."""
         self._scope = scope
+        self._is_closed = False
         self._creation: asyncio.Task[None] | None = None
         """Creates the topic, while somebody is waiting for that."""
         self._runtime: ShardRuntime[GroupRequest, GroupRecord] = ShardRuntime(
@@ -99,8 +104,17 @@ class GroupCoordinator:
                 self._led[partition] = log.leadership
                 self._runtime.load(partition, log)
 
+    def _lead(self, partition: int) -> None:
+        """Whoever asks for a partition of a new topic has it created and loaded at once; the others take turns."""
+        if partition not in self._led and not self._is_closed:
+            log = self._topic.lead(partition)
+            if log is not None:
+                self._led[partition] = log.leadership
+                self._runtime.load(partition, log)
+
     async def close(self) -> None:
         """Answer everybody who waits; keep nothing."""
+        self._is_closed = True
         await self._runtime.close()
 
     # Finding.
@@ -113,7 +127,9 @@ class GroupCoordinator:
         count = self._topic.partition_count()
         if count is None:
             count = await self._create_topic()
-        return partition_for(group_id, count)
+        partition = partition_for(group_id, count)
+        self._lead(partition)
+        return partition
 
     async def _create_topic(self) -> int:
         """The new topic's partition count. All who ask at the same time wait for one creation, which is nobody's:
@@ -142,6 +158,8 @@ class GroupCoordinator:
         """Put a request to the shard of `group_id`; see `ShardRuntime.ask` for the errors in the future."""
         count = self._topic.partition_count()
         partition = -1 if count is None else partition_for(group_id, count)
+        if count is not None:
+            self._lead(partition)
         return self._ask_partition(partition, request, asker)
 
     def ask_all(self, request: GroupRequest, asker: Asker) -> list[asyncio.Future[object]]:

@@ -114,8 +114,12 @@ class OffsetsTopic:
             raise KafkaError(ErrorCode.of(result.error_code), result.error_message or "")
 
     def led(self) -> dict[int, PartitionShardLog]:
-        found = ((index, self._partitions.find(TOPIC, index)) for index in range(self.partition_count() or 0))
-        return {index: PartitionShardLog(one) for index, one in found if one is not None and not one.closed}
+        opened = sorted(self._partitions.opened(TOPIC).items())
+        return {index: PartitionShardLog(one) for index, one in opened if not one.closed}
+
+    def lead(self, partition: int) -> PartitionShardLog | None:
+        found = self._partitions.find(TOPIC, partition)
+        return None if found is None or found.closed else PartitionShardLog(found)
 
 
 def open_groups(

@@ -141,6 +141,26 @@ async def test_find_coordinator(node: Node, version: int) -> None:
     peer.close()
 
 
+async def test_the_first_group_does_not_wait_for_all_offsets_partitions(tmp_path: Path) -> None:
+    """Its own is created and loaded before FindCoordinator answers, the others in turns; they are there when asked."""
+    config, _ = load_config({"listeners": "PLAINTEXT://127.0.0.1:0", "group.initial.rebalance.delay.ms": "0"})
+    node = await start_node(real_env(), config, str(tmp_path / "data"))
+    peer = Peer(*await asyncio.open_connection("127.0.0.1", node.listening[0].port))
+    partitions = node.broker.partitions
+    creating = asyncio.create_task(find(peer, 4, GROUP))
+    while not partitions.opened("__consumer_offsets"):
+        await asyncio.sleep(0)
+    assert len(partitions.opened("__consumer_offsets")) < 50
+    assert (await creating).error_code == ErrorCode.NONE
+    await join(peer, 9)
+    for number in range(200):  # in all of them, created by now or not
+        request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=f"other-{number}")])
+        response = await peer.ask(request, OffsetFetchResponse, 8)
+        assert response.groups[0].error_code in (ErrorCode.NONE, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+    peer.close()
+    await node.close()
+
+
 async def join(peer: Peer, version: int) -> JoinGroupResponse:
     protocol = JoinGroupRequestProtocol(name="range", metadata=b"m")
     request = JoinGroupRequest(
