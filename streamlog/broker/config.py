@@ -60,7 +60,9 @@ _B, _S, _H, _I, _L = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.SHORT, Co
 _ROWS = (
     BrokerSetting("advertised.listeners", ConfigType.LIST, "", "Addresses given to clients; default: the listeners."),
     BrokerSetting("auto.create.topics.enable", _B, "true", "Create a topic when a client asks for its metadata."),
+    BrokerSetting("broker.heartbeat.interval.ms", _I, "500", "How often a broker tells the controller it lives.", 1),
     BrokerSetting("broker.rack", _S, "", "Where the broker stands, for rack-aware assignment."),
+    BrokerSetting("broker.session.timeout.ms", _I, "3000", "Silence after which a broker is taken for dead.", 1),
     BrokerSetting("connections.max.idle.ms", _L, "600000", "Close a connection that is idle for longer.", 1),
     BrokerSetting("controller.quorum.auto.join.enable", _B, "false", "A controller makes itself a voter."),
     BrokerSetting("controller.quorum.bootstrap.servers", ConfigType.LIST, "", "Where to look for the quorum."),
@@ -109,8 +111,6 @@ ACCEPTED_CONFIGS: Final = frozenset(
         "alter.log.dirs.replication.quota.window.num",
         "auto.leader.rebalance.enable",
         "background.threads",
-        "broker.heartbeat.interval.ms",
-        "broker.session.timeout.ms",
         "controlled.shutdown.enable",
         "controller.listener.names",
         "controller.socket.timeout.ms",

@@ -26,8 +26,8 @@ from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.decision import ControllerSettings
-from streamlog.broker.metadata.image import BrokerRegistration, Endpoint, MetadataDelta, MetadataImage
-from streamlog.broker.metadata.registration import register_broker, unfence_broker
+from streamlog.broker.metadata.image import MetadataDelta, MetadataImage
+from streamlog.broker.metadata.overseer import Overseer
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
 from streamlog.broker.raft.quorum import Quorum, QuorumSettings
@@ -35,6 +35,9 @@ from streamlog.broker.server import Server
 from streamlog.env import Env, Scope
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.internal.metadata import FeatureLevelRecord
+from streamlog.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
+from streamlog.wire.messages.broker_registration import BrokerRegistrationRequest, Feature
+from streamlog.wire.messages.broker_registration import Listener as RegisteredListener
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ async def _start_broker(env: Env, config: BrokerConfig, logs: LogDirectory, scop
 
     controller = Controller(env, quorum, publish, config.integer("metadata.log.max.record.bytes.between.snapshots"))
     settings = ControllerSettings(
+        cluster_id=logs.cluster_id,
         num_partitions=config.integer("num.partitions"),
         default_replication_factor=config.integer("default.replication.factor"),
         delete_topic_enable=config.boolean("delete.topic.enable"),
@@ -174,27 +178,45 @@ async def _listen(server: Server, listener: Listener) -> Listener:
 
 async def _register(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> None:
     """Register this incarnation, open what the cluster has placed here, and declare it ready."""
-    controller, node_id = broker.controller, config.node_id
-    before = controller.image.brokers.get(node_id)
-    stopped_cleanly = before is None or before.epoch == broker.logs.clean_shutdown_epoch
-    registration = BrokerRegistration(
-        id=node_id,
-        epoch=-1,
-        incarnation_id=broker.env.entropy.uuid4(),
-        endpoints=tuple(_advertise(config, listener) for listener in listening),
-        features=tuple((name, levels.low, levels.high) for name, levels in SUPPORTED_FEATURES.items()),
-        rack=config.text("broker.rack") or None,
-        fenced=True,
-        in_controlled_shutdown=False,
-        directories=(broker.logs.directory_id,),
+    controller, logs = broker.controller, broker.logs
+    overseer = Overseer(
+        broker.env,
+        controller,
+        broker.settings,
+        broker.scope,
+        session_timeout_ms=config.integer("broker.session.timeout.ms"),
+        own_broker_id=config.node_id,
     )
-    await controller.write(lambda image: register_broker(image, registration, controller.next_offset))
+    overseer.start()
+    registered = await overseer.register(
+        BrokerRegistrationRequest(
+            broker_id=config.node_id,
+            cluster_id=logs.cluster_id,
+            incarnation_id=broker.env.entropy.uuid4(),
+            listeners=[_advertise(config, listener) for listener in listening],
+            features=[
+                Feature(name=name, min_supported_version=levels.low, max_supported_version=levels.high)
+                for name, levels in SUPPORTED_FEATURES.items()
+            ],
+            rack=config.text("broker.rack") or None,
+            log_dirs=[logs.directory_id],
+            previous_broker_epoch=-1 if logs.clean_shutdown_epoch is None else logs.clean_shutdown_epoch,
+        )
+    )
     await broker.partitions.publish_all(controller.image)
     broker.groups.follow()
-    await controller.write(lambda image: unfence_broker(image, node_id, stopped_cleanly=stopped_cleanly))
+    await overseer.heartbeat(
+        BrokerHeartbeatRequest(
+            broker_id=config.node_id,
+            broker_epoch=registered.broker_epoch,
+            current_metadata_offset=controller.image.applied_offset,
+        )
+    )
 
 
-def _advertise(config: BrokerConfig, listener: Listener) -> Endpoint:
+def _advertise(config: BrokerConfig, listener: Listener) -> RegisteredListener:
     told = config.advertised.get(listener.name, listener)
     host = told.host or ("127.0.0.1" if listener.host in ("", "0.0.0.0", "::") else listener.host)
-    return Endpoint(listener.name, host, told.port or listener.port, PLAINTEXT_PROTOCOL)
+    return RegisteredListener(
+        name=listener.name, host=host, port=told.port or listener.port, security_protocol=PLAINTEXT_PROTOCOL
+    )

@@ -55,6 +55,7 @@ class Controller:
         self.is_active = False
         self.on_active: Callable[[], None] = lambda: None
         """Called when this controller has become the active one."""
+        self._when_active: list[Callable[[], None]] = []
         self._leads_from: int | None = None  # first offset of the epoch that this node leads
         self._next_offset = 0  # everything below is in `image`
         self._snapshot_end_offset = 0
@@ -73,6 +74,10 @@ class Controller:
     def begin_publishing(self) -> None:
         """Whoever follows the metadata has seen `image` as it is now, and is told of every change from here on."""
         self._is_publishing = True
+
+    def call_when_active(self, callback: Callable[[], None]) -> None:
+        """`callback` is called, like `on_active`, each time this controller becomes the active one."""
+        self._when_active.append(callback)
 
     def _load_snapshot(self) -> None:
         loaded = self._quorum.load_snapshot()
@@ -138,6 +143,8 @@ class Controller:
             self.is_active = True
             self.state = self.image.copy()
             self.on_active()
+            for callback in self._when_active:
+                callback()
         if delta is not None:
             self._publish(self.image, delta)
         if self._quorum.bytes_since_snapshot >= self._snapshot_bytes:

@@ -29,6 +29,7 @@ class Decision(Generic[A]):
 class ControllerSettings:
     """What the controller needs of the node's configuration."""
 
+    cluster_id: str = ""
     num_partitions: int = 1
     default_replication_factor: int = 1
     delete_topic_enable: bool = True

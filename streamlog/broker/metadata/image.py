@@ -24,6 +24,7 @@ from streamlog.wire.internal.metadata import (
     BrokerEndpoint,
     BrokerFeature,
     BrokerRegistrationChangeRecord,
+    ClearElrRecord,
     ConfigRecord,
     EndTransactionRecord,
     FeatureLevelRecord,
@@ -35,6 +36,7 @@ from streamlog.wire.internal.metadata import (
     RegisterControllerRecord,
     RemoveTopicRecord,
     TopicRecord,
+    UnregisterBrokerRecord,
 )
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ T = TypeVar("T")
 KnownRecord: TypeAlias = (
     BeginTransactionRecord
     | BrokerRegistrationChangeRecord
+    | ClearElrRecord
     | ConfigRecord
     | EndTransactionRecord
     | FeatureLevelRecord
@@ -53,6 +56,7 @@ KnownRecord: TypeAlias = (
     | RegisterControllerRecord
     | RemoveTopicRecord
     | TopicRecord
+    | UnregisterBrokerRecord
 )
 """Every record this version writes, or can make sense of."""
 
@@ -86,6 +90,11 @@ class PartitionRegistration:
     eligible_leader_replicas: tuple[int, ...] = ()
     last_known_elr: tuple[int, ...] = ()
     leader_recovery_state: int = 0
+    """1: elected without being in sync; the leader has not yet said that it is through with it (KIP-704)."""
+
+    def directory(self, broker_id: int) -> UUID | None:
+        """Where a replica is; None: the broker has none, or none is known."""
+        return next((d for r, d in zip(self.replicas, self.directories, strict=False) if r == broker_id), None)
 
     def merge(self, change: PartitionChangeRecord) -> PartitionRegistration:
         """The registration after `change`. A leader named in it, the same one too, begins a new leader epoch."""
@@ -233,6 +242,11 @@ class MetadataImage:
                 self._apply_register_broker(record, delta)
             case BrokerRegistrationChangeRecord():
                 self._apply_broker_change(record, delta)
+            case UnregisterBrokerRecord():
+                self.brokers.pop(record.broker_id, None)
+                delta.brokers[record.broker_id] = None
+            case ClearElrRecord():
+                self._apply_clear_elr(record, delta)
             case FeatureLevelRecord():
                 self._apply_feature_level(record)
             case RegisterControllerRecord():
@@ -303,6 +317,15 @@ class MetadataImage:
         topic.partitions[record.partition_id] = topic.partitions[record.partition_id].merge(record)
         delta.topics[topic.name] = None
 
+    def _apply_clear_elr(self, record: ClearElrRecord, delta: MetadataDelta) -> None:
+        topics = [self.topics[record.topic_name]] if record.topic_name else list(self.topics.values())
+        for topic in topics:
+            for index, partition in topic.partitions.items():
+                if partition.eligible_leader_replicas or partition.last_known_elr:
+                    cleared = PartitionChangeRecord(eligible_leader_replicas=[], last_known_elr=[])
+                    topic.partitions[index] = partition.merge(cleared)
+                    delta.topics[topic.name] = None
+
     def _apply_remove_topic(self, record: RemoveTopicRecord, delta: MetadataDelta) -> None:
         topic = self.topics_by_id.pop(record.topic_id)
         del self.topics[topic.name]
@@ -339,6 +362,8 @@ def new_partition_record(topic_id: UUID, index: int, partition: PartitionRegistr
         partition_epoch=partition.partition_epoch,
         directories=list(partition.directories),
         leader_recovery_state=partition.leader_recovery_state,
+        eligible_leader_replicas=list(partition.eligible_leader_replicas) or None,
+        last_known_elr=list(partition.last_known_elr) or None,
     )
 
 

@@ -12,6 +12,7 @@ from streamlog.wire.internal.metadata import (
     METADATA_RECORDS,
     BeginTransactionRecord,
     BrokerRegistrationChangeRecord,
+    ClearElrRecord,
     ConfigRecord,
     EndTransactionRecord,
     FeatureLevelRecord,
@@ -23,11 +24,13 @@ from streamlog.wire.internal.metadata import (
     RegisterControllerRecord,
     RemoveTopicRecord,
     TopicRecord,
+    UnregisterBrokerRecord,
 )
 
 VERSIONS: Final[dict[type[KnownRecord], int]] = {
     BeginTransactionRecord: 0,
     BrokerRegistrationChangeRecord: 0,
+    ClearElrRecord: 0,
     ConfigRecord: 0,
     EndTransactionRecord: 0,
     FeatureLevelRecord: 0,
@@ -39,13 +42,33 @@ VERSIONS: Final[dict[type[KnownRecord], int]] = {
     RegisterControllerRecord: 0,
     RemoveTopicRecord: 0,
     TopicRecord: 0,
+    UnregisterBrokerRecord: 0,
 }
-"""The version each is written in at metadata.version 30: what Kafka 4.3 writes while eligible.leader.replicas.version
-is not finalized."""
+"""The lowest version each is written in at metadata.version 30."""
+
+ELR_VERSION: Final = 2
+SHUTDOWN_VERSION: Final = 1
+DIRECTORIES_VERSION: Final = 2
+
+
+def _version(record: KnownRecord) -> int:
+    """Kafka writes some records in the version that came with what they say, and so do we: others can be read by more
+    releases.
+    """
+    match record:
+        case PartitionRecord() | PartitionChangeRecord():
+            if record.eligible_leader_replicas is not None or record.last_known_elr is not None:
+                return ELR_VERSION
+        case BrokerRegistrationChangeRecord():
+            if record.log_dirs:
+                return DIRECTORIES_VERSION
+            if record.in_controlled_shutdown:
+                return SHUTDOWN_VERSION
+    return VERSIONS[type(record)]
 
 
 def encode_record(record: KnownRecord) -> bytes:
-    return encode_metadata_record(record, VERSIONS[type(record)])
+    return encode_metadata_record(record, _version(record))
 
 
 def decode_record(value: Buffer) -> KnownRecord:

@@ -117,11 +117,11 @@ async def test_an_epoch_ends_where_the_next_begins(tmp_path: Path) -> None:
     (tmp_path / ".kafka_cleanshutdown").unlink()
     async with running_node(tmp_path) as node, client_of(node) as client:
         await write_at(client, 3)
-        asked = [OffsetForLeaderPartition(partition=0, leader_epoch=epoch) for epoch in (0, 1, 2)]
+        asked = [OffsetForLeaderPartition(partition=0, leader_epoch=epoch) for epoch in (0, 2, 3)]
         request = OffsetForLeaderEpochRequest(topics=[OffsetForLeaderTopic(topic="t", partitions=asked)])
         answer = await client.ask(request, 4, OffsetForLeaderEpochResponse)
         assert isinstance(answer, OffsetForLeaderEpochResponse)
-        assert [(p.leader_epoch, p.end_offset) for p in answer.topics[0].partitions] == [(0, 2), (1, 3), (-1, -1)]
+        assert [(p.leader_epoch, p.end_offset) for p in answer.topics[0].partitions] == [(0, 2), (2, 3), (-1, -1)]
 
 
 async def metadata(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from streamlog.broker.metadata.configs import Operation, incremental_alter_configs
 from streamlog.broker.metadata.image import RESOURCE_TOPIC, KnownRecord, MetadataDelta, MetadataImage, image_records
 from streamlog.broker.metadata.records import decode_record, encode_record
-from streamlog.broker.metadata.registration import allocate_producer_ids, unfence_broker
+from streamlog.broker.metadata.registration import allocate_producer_ids
 from streamlog.broker.metadata.topics import create_partitions, delete_topics
 from streamlog.wire.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsTopic
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest
@@ -29,6 +29,9 @@ ACTIONS = st.lists(
         st.tuples(st.just("grow"), NAMES, st.integers(0, 6), st.just(0)),
         st.tuples(st.just("alter"), NAMES, st.integers(-2, 3), st.just(0)),
         st.tuples(st.just("ids"), NAMES, st.just(0), st.just(0)),
+        st.tuples(st.just("fence"), NAMES, st.integers(1, 2), st.just(0)),
+        st.tuples(st.just("shrink"), NAMES, st.just(0), st.just(0)),
+        st.tuples(st.just("stop"), NAMES, st.integers(1, 2), st.just(0)),
         st.tuples(st.just("restart"), NAMES, st.integers(1, 2), st.booleans().map(int)),
     ),
     max_size=25,
@@ -51,10 +54,22 @@ def perform(cluster: Cluster, action: tuple[str, str, int, int]) -> None:
         altered = IncrementalAlterConfigsRequest(resources=[resource])
         cluster.take(lambda image: incremental_alter_configs(image, altered))
     elif kind == "ids":
-        cluster.take(lambda image: allocate_producer_ids(image, 1, 0))
+        allocate(cluster)
+    elif kind == "fence":
+        cluster.fence(number)
+    elif kind == "shrink":
+        partition = cluster.image.partition(name, 0)
+        if partition is not None and partition.leader >= 0:
+            cluster.set_isr(name, partition.leader)
+    elif kind == "stop":
+        cluster.beat(number, stop=True)
     else:
-        cluster.register(number, unfence=False)
-        cluster.take(lambda image: unfence_broker(image, number, stopped_cleanly=bool(other)))
+        cluster.start(number, clean=bool(other))
+
+
+def allocate(cluster: Cluster) -> range:
+    epoch = cluster.image.brokers[1].epoch
+    return cluster.take(lambda image: allocate_producer_ids(image, 1, epoch))
 
 
 def fold(records: list[KnownRecord]) -> MetadataImage:
@@ -84,7 +99,7 @@ def test_a_decision_changes_nothing() -> None:
     cluster = Cluster()
     before = cluster.image.copy()
     cluster.create(topic("t", 3), validate_only=True)
-    allocate_producer_ids(cluster.image, 1, 0)
+    allocate_producer_ids(cluster.image, 1, cluster.image.brokers[1].epoch)
     assert cluster.image == before
 
 
@@ -115,16 +130,13 @@ def test_an_unclean_restart_begins_new_leader_epochs() -> None:
     """A reader can tell that unflushed records may be gone (KIP-320); a clean one keeps them."""
     cluster = Cluster(brokers=2)
     cluster.create(topic("t", 2, 1))
-    cluster.register(1, unfence=False)
-    cluster.take(lambda image: unfence_broker(image, 1, stopped_cleanly=False))
-    cluster.register(2)
+    cluster.start(1, clean=False)
+    cluster.start(2)
     epochs = {p.leader: p.leader_epoch for p in cluster.image.topics["t"].partitions.values()}
-    assert epochs == {1: 1, 2: 0}
+    assert epochs == {1: 2, 2: 0}
 
 
 def test_producer_ids_are_given_out_once() -> None:
     """Blocks of a thousand, one behind the other."""
     cluster = Cluster()
-    first = cluster.take(lambda image: allocate_producer_ids(image, 1, 0))
-    second = cluster.take(lambda image: allocate_producer_ids(image, 1, 0))
-    assert (first, second) == (range(1000), range(1000, 2000))
+    assert (allocate(cluster), allocate(cluster)) == (range(1000), range(1000, 2000))

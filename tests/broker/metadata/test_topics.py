@@ -14,7 +14,7 @@ from streamlog.wire.messages.create_partitions import (
 )
 from streamlog.wire.messages.create_topics import CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
-from tests.broker.metadata.cluster import Cluster, topic
+from tests.broker.metadata.cluster import CLUSTER_ID, Cluster, topic
 
 E = ErrorCode
 
@@ -30,7 +30,9 @@ def test_a_new_topic_has_its_partitions_spread_over_the_brokers() -> None:
 
 def test_defaults_come_from_the_settings() -> None:
     """-1 for both counts (KIP-464)."""
-    cluster = Cluster(brokers=2, settings=ControllerSettings(num_partitions=3, default_replication_factor=2))
+    cluster = Cluster(
+        brokers=2, settings=ControllerSettings(cluster_id=CLUSTER_ID, num_partitions=3, default_replication_factor=2)
+    )
     result = cluster.create(topic("t", -1, -1)).topics[0]
     assert (result.num_partitions, result.replication_factor) == (3, 2)
 
@@ -156,7 +158,7 @@ def test_a_contradictory_assignment_is_refused(asked: CreatableTopic, code: Erro
 def test_a_fenced_broker_gets_no_partitions() -> None:
     """And an assignment to fenced brokers alone is refused."""
     cluster = Cluster(brokers=1)
-    cluster.register(2, unfence=False)
+    cluster.register(cluster.registration(2))
     assert cluster.create_codes(topic("t", 1, 2)) == [E.INVALID_REPLICATION_FACTOR]
     assert cluster.create_codes(assigned([2])) == [E.INVALID_REPLICA_ASSIGNMENT]
 
@@ -231,7 +233,7 @@ def test_internal_topics_are_not_deleted() -> None:
 
 def test_deletion_can_be_disabled() -> None:
     """delete.topic.enable."""
-    cluster = Cluster(settings=ControllerSettings(delete_topic_enable=False))
+    cluster = Cluster(settings=ControllerSettings(cluster_id=CLUSTER_ID, delete_topic_enable=False))
     cluster.create(topic("a"))
     with pytest.raises(KafkaError) as refused:
         delete(cluster, DeleteTopicsRequest(topic_names=["a"]))
