@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
@@ -98,12 +98,18 @@ def key_serde_for(type: Any, format: Format = "json", what: str = "") -> Serde[A
 
     Keys that compare equal have to be equal in bytes, or one key would live in two partitions. This serde sees to it:
     1 and 1.0 and 0.0 and -0.0 are one key of type `float`, sets are sorted, a datetime is in UTC; what does not equal
-    itself when it is read back, such as NaN, is refused. Left to the caller: Decimals (1.0 and 1.00), and inside of
-    larger keys a -0.0 and the zone of a time.
+    itself when it is read back, such as NaN, is refused, and so is a type that is several kinds of numbers, such as
+    `int | float`: 1 and 1.0 are equal, and would be written in two ways. Left to the caller: Decimals
+    (1.0 and 1.00), keys of type `Any`, and inside of larger keys a -0.0 and the zone of a time.
     """
     if type in (str, bytes, int):
         return _raw(type, what)
     serde = _canonical_key(serde_for(type, format, what), what)
+    if (numbers := _several_numbers(type)) is not None:
+        raise UserError(
+            f"{what or 'key'}: keys of type {type_name(type)} can be {' or '.join(numbers)}, and equal numbers would "
+            f"be several keys, written in several ways: declare one kind, float for instance"
+        )
     return _float_key(serde, what) if type is float else serde
 
 
@@ -193,6 +199,77 @@ def table_value_serde_for(type: Any, what: str = "") -> Serde[Any]:  # noqa: A00
 def type_name(kind: Any) -> str:
     """How messages call a type: `Flight`, `list[int]`."""
     return kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+
+
+def check_key_of_dict(kind: Any, what: str) -> None:
+    """Refuse types whose values cannot be keys of a dict, as far as a type tells. Raises: UserError."""
+    if any(_cannot_be_hashed(one) for one in _parts(kind)):
+        raise UserError(
+            f"{what}: {type_name(kind)} cannot be a key, because it can change. Use a tuple instead of a list, a "
+            f"frozenset instead of a set, records and dataclasses with frozen=True"
+        )
+
+
+def _several_numbers(kind: Any) -> list[str] | None:
+    """Kinds of numbers of which the type, or a part of it, can be any; None if there is at most one."""
+    for part in _parts(kind):
+        if isinstance(part, msgspec.inspect.UnionType):
+            numbers = [name for one in part.types for number, name in _NUMBERS if isinstance(one, number)]
+            if len(numbers) > 1:
+                return numbers
+    return None
+
+
+_NUMBERS = (
+    (msgspec.inspect.BoolType, "bool"),  # True == 1
+    (msgspec.inspect.IntType, "int"),
+    (msgspec.inspect.FloatType, "float"),
+    (msgspec.inspect.DecimalType, "Decimal"),
+)
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """A type and what values of it consist of, as msgspec describes them; nothing when it does not know the type."""
+    try:
+        waiting = [msgspec.inspect.type_info(kind)]
+    except (TypeError, NameError):
+        return
+    seen: set[Any] = set()  # records may contain themselves
+    while waiting:
+        info = waiting.pop()
+        yield info
+        match info:
+            case msgspec.inspect.UnionType(types=types) | msgspec.inspect.TupleType(item_types=types):
+                waiting += types
+            case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.FrozenSetType(item_type=item):
+                waiting.append(item)
+            case (
+                msgspec.inspect.StructType(cls=cls, fields=fields)
+                | msgspec.inspect.DataclassType(cls=cls, fields=fields)
+                | msgspec.inspect.NamedTupleType(cls=cls, fields=fields)
+            ) if cls not in seen:
+                seen.add(cls)
+                waiting += [field.type for field in fields]
+
+
+def _cannot_be_hashed(info: Any) -> bool:
+    """Whether values of this very type, whatever they consist of, have no hash."""
+    match info:
+        case msgspec.inspect.StructType(cls=cls):  # it has a __hash__, which raises unless frozen
+            return not getattr(cls, "__origin__", cls).__struct_config__.frozen
+        case msgspec.inspect.DataclassType(cls=cls) | msgspec.inspect.CustomType(cls=cls):
+            return getattr(cls, "__origin__", cls).__hash__ is None
+        case _:
+            return isinstance(info, _CHANGING)
+
+
+_CHANGING = (
+    msgspec.inspect.ListType,
+    msgspec.inspect.SetType,
+    msgspec.inspect.DictType,
+    msgspec.inspect.TypedDictType,
+    msgspec.inspect.ByteArrayType,
+)
 
 
 def can_change(kind: Any) -> bool:

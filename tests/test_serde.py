@@ -303,3 +303,12 @@ def test_pydantic_models_work_at_the_top_and_nested() -> None:
         serde_for(order_type).decode(b'{"id":"x"}')
     with pytest.raises(SerdeError, match="expected Order, got int"):
         serde_for(order_type).encode(3)
+
+
+@pytest.mark.parametrize("kind", [int | float, bool | int, tuple[str, int | float], Decimal | int | None])
+def test_equal_numbers_of_two_kinds_are_no_keys(kind: Any) -> None:
+    """1 and 1.0 and True are one key of a dict, and would be two in a log."""
+    with pytest.raises(UserError, match=r"topic orders, key: keys of type .* declare one kind"):
+        key_serde_for(kind, what="topic orders, key")
+    key_serde_for(int | None)
+    key_serde_for(float | str)

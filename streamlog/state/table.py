@@ -31,10 +31,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar, overload
 
-import msgspec
-
-from streamlog.errors import UserError
-from streamlog.serde import Serde, SerdeError, can_change, type_name
+from streamlog.serde import Serde, SerdeError, can_change, check_key_of_dict
 from streamlog.state.store import Change, CommitBatch, Store
 
 K = TypeVar("K")
@@ -149,11 +146,7 @@ class TableState(Generic[K, V]):
                  watch: notice what is changed in place; costs nothing where values cannot be.
         Raises:  UserError: keys of this type cannot be looked up.
         """
-        if _can_change(key.type):
-            raise UserError(
-                f"table {name}: {type_name(key.type)} cannot be a key, because it can change; "
-                "declare it with frozen=True"
-            )
+        check_key_of_dict(key.type, f"table {name}")
         self.name = name
         self.on_new_key = on_new_key
         self.on_absent_key = on_absent_key
@@ -502,15 +495,6 @@ class TableState(Generic[K, V]):
         self._large = {key: size_bytes for key, size_bytes in self._large.items() if key in kept}
         self._charge_bytes = len(kept) * ENTRY_BYTES + DECODED_BYTES_PER_ENCODED_BYTE * sum(self._large.values())
         self._turn_at_bytes = self._charge_bytes + self._cache_bytes_max // 2
-
-
-def _can_change(kind: Any) -> bool:
-    """Whether objects of this type cannot be dict keys. A msgspec Struct has a __hash__, which raises unless frozen."""
-    if not isinstance(kind, type):
-        return False
-    if issubclass(kind, msgspec.Struct):
-        return not kind.__struct_config__.frozen
-    return kind.__hash__ is None
 
 
 def _itself(value: V) -> V:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, overload
 
 from streamlog.errors import UserError
-from streamlog.serde import Serde, key_serde_for, table_value_serde_for
+from streamlog.serde import Serde, check_key_of_dict, key_serde_for, table_value_serde_for
 from streamlog.state.changelog import changelog_topic
 from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
@@ -101,6 +101,7 @@ class Table(Generic[K, V]):
         else:
             self.key_serde = key_serde_for(key, what=f"table {name}, key")
             self.value_serde = table_value_serde_for(value, "" if self.kind != "global" else f"table {name}")
+        check_key_of_dict(self.key_serde.type, f"table {name}")
         self.windows: Windows | None = None
         self._windowed: WindowedTable[K, V] | None = None
         self._cell = cell

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 import streamlog
@@ -245,3 +246,30 @@ async def test_what_is_changed_in_place_to_another_type_stops_the_partition() ->
             r"table t, key 'k': cannot write \['one'\].*Expected `int`, got `str` - at `\$\[0\]`",
             harness.failures[0].failure.what,
         )
+
+
+class Changing(streamlog.Record):
+    name: str
+
+
+class Listing(msgspec.Struct, frozen=True):
+    names: list[str]
+
+
+class Fixed(msgspec.Struct, frozen=True):
+    names: tuple[str, ...]
+
+
+@pytest.mark.parametrize("key", [Changing, Listing, list[int], dict[str, int], tuple[int, set[str]], Changing | None])
+def test_keys_that_can_change_are_refused_where_the_table_is_declared(key: Any) -> None:
+    """Not when the first task opens, on some worker, in a log."""
+    app = streamlog.App("shop")
+    for declare in (app.Table, app.GlobalTable, app.SetTable):
+        with pytest.raises(
+            streamlog.UserError, match=r"table t: .* cannot be a key, because it can change.*frozen=True"
+        ):
+            declare("t", key=key, value=int)
+    with pytest.raises(streamlog.UserError, match=r"table t: .* cannot be a key"):
+        app.Table("t", key=key, value=int, source=app.topic("source", key=key, value=int))
+    for number, good in enumerate((Fixed, tuple[int, str], frozenset[int], str)):
+        app.Table(f"t{number}", key=good, value=int)
