@@ -428,8 +428,9 @@ class PartitionLog:
             return
         try:
             old.finish()
-            new = self._new_segment(base_offset, now_ms)
             self._write_snapshot()
+            # Last: its file must not be there when the old segment stays active and grows beyond that offset.
+            new = self._new_segment(base_offset, now_ms)
         except OSError as error:
             raise PartitionOffline(f"{self.directory}: a new segment could not be begun: {error}") from error
         self._env.hooks.sometimes("segment rolled")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
+
+import pytest
 
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.flush import DerivedFileFailed
 from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.env import Env, NoHooks, RealClock, RealEntropy, ThreadOffload
 from streamlog.testing.simulator.disk import CAPACITY_BYTES, SimDisk
 from streamlog.testing.simulator.storage import DiskFaults, DiskKnobs, SimStorage
@@ -21,12 +25,38 @@ class Nobody:
         return None
 
 
+def on_disk(disk: SimDisk) -> Env:
+    storage = SimStorage(disk, Nobody(), DiskFaults(), DiskKnobs(), Random(1))
+    storage.make_directory("/data/t-0")
+    return Env(RealClock(), RealEntropy(), storage, ThreadOffload(), NoHooks())
+
+
+def test_segment_that_could_not_be_begun_leaves_no_file_behind() -> None:
+    """The old segment grows on; the next start does not find a second one that begins inside it."""
+    disk = SimDisk(Random(1))
+    env = on_disk(disk)
+    config = replace(LogConfig(), segment_index_bytes=8, index_interval_bytes=0)
+    log = PartitionLog.open(env, "/data/t-0", config, now_ms=NOW_MS)
+    append(log, batch_of(b"0"))
+    append(log, batch_of(b"1"))
+    log.segments.active.finish()
+    disk.capacity_bytes = disk.used_bytes + 1
+    with pytest.raises(PartitionOffline, match="could not be begun"):
+        append(log, batch_of(b"2"))
+    disk.capacity_bytes = CAPACITY_BYTES
+    log.update_config(LogConfig())
+    for number in range(3):
+        append(log, batch_of(b"%d" % number))
+    log.close()
+    log = PartitionLog.open(env, "/data/t-0", config, recovery_point=5, clean_shutdown=True, now_ms=NOW_MS)
+    assert log.log_end_offset == 5
+    log.abandon()
+
+
 def test_checkpoint_that_finds_the_disk_full_is_made_when_there_is_room_again() -> None:
     """Only the producer snapshot did not fit: the log is synced, stays online, and the recovery point moves later."""
     disk = SimDisk(Random(1))
-    storage = SimStorage(disk, Nobody(), DiskFaults(), DiskKnobs(), Random(1))
-    storage.make_directory("/data/t-0")
-    env = Env(RealClock(), RealEntropy(), storage, ThreadOffload(), NoHooks())
+    env = on_disk(disk)
     log = PartitionLog.open(env, "/data/t-0", LogConfig(), now_ms=NOW_MS)
     append(log, batch_of(b"value"))
     work = log.begin_checkpoint()
