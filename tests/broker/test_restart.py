@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from streamlog.broker.run import BROKER_FILE
+from streamlog.wire.messages.delete_records import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    DeleteRecordsTopic,
+)
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
 from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from streamlog.wire.messages.produce import ProduceResponse
@@ -102,6 +109,21 @@ async def test_a_deletion_that_a_crash_interrupted_is_finished(tmp_path: Path) -
         await make_topic(client, "gone")
         strays = [path.name for path in tmp_path.iterdir() if path.name.endswith("-stray")]
         assert [name.partition(".")[0] for name in strays] == ["gone-0"]
+
+
+async def test_deleted_records_do_not_come_back_after_a_crash(tmp_path: Path) -> None:
+    """Whoever was told where a log begins now may rely on it, whatever becomes of the broker."""
+    async with running_node(tmp_path / "data") as node, client_of(node) as client:
+        await make_topic(client, "t")
+        for _ in range(3):
+            await client.ask(produce_request("t", new_batch(b"old")), 12, ProduceResponse)
+        wanted = DeleteRecordsTopic(name="t", partitions=[DeleteRecordsPartition(partition_index=0, offset=2)])
+        answer = await client.ask(DeleteRecordsRequest(topics=[wanted], timeout_ms=1000), 2, DeleteRecordsResponse)
+        assert isinstance(answer, DeleteRecordsResponse)
+        assert answer.topics[0].partitions[0].low_watermark == 2
+        shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+    async with running_node(tmp_path / "crashed") as node:
+        assert node.broker.partitions.lead("t", 0).log.log_start_offset == 2
 
 
 async def test_metadata_is_snapshot_by_size_and_loaded_from_it(tmp_path: Path) -> None:

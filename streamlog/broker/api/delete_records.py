@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.metadata.topic_names import INTERNAL_TOPICS
@@ -14,18 +16,27 @@ from streamlog.wire.messages.delete_records import (
     DeleteRecordsTopicResult,
 )
 
+log = logging.getLogger(__name__)
+
 NO_WATERMARK = -1
 
 
 def handle(broker: Broker, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
-    return DeleteRecordsResponse(
-        topics=[
-            DeleteRecordsTopicResult(
-                name=topic.name, partitions=[_delete(broker, topic.name, asked) for asked in topic.partitions]
-            )
-            for topic in request.topics
-        ]
-    )
+    topics = [
+        DeleteRecordsTopicResult(
+            name=topic.name, partitions=[_delete(broker, topic.name, asked) for asked in topic.partitions]
+        )
+        for topic in request.topics
+    ]
+    try:
+        # Apache Kafka writes this file once a minute, and what was deleted since comes back after a crash.
+        broker.logs.save_log_starts()
+    except OSError as error:
+        log.error("log starts could not be saved: %s", error)
+        for topic in topics:
+            for result in topic.partitions:
+                result.error_code = result.error_code or ErrorCode.KAFKA_STORAGE_ERROR
+    return DeleteRecordsResponse(topics=topics)
 
 
 def _delete(broker: Broker, topic: str, asked: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:

@@ -308,6 +308,12 @@ class LogDirectory:
         """Write that one file: the others may be a minute old without harm. Blocks."""
         self._save(RECOVERY_POINT_FILE, self._offsets_to_save()[RECOVERY_POINT_FILE])
 
+    def save_log_starts(self) -> None:
+        """Write that one file: deleted records must not come back after whoever deleted them was told. Blocks."""
+        offsets = self._offsets_to_save()[LOG_START_FILE]
+        if offsets != self._saved[LOG_START_FILE]:
+            self._save(LOG_START_FILE, offsets)
+
     def unsaved(self) -> dict[str, dict[TopicPartition, int]]:
         """The checkpoint files whose content has changed since they were written, with what to write."""
         return {name: offsets for name, offsets in self._offsets_to_save().items() if offsets != self._saved[name]}
