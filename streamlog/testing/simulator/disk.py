@@ -82,7 +82,8 @@ class Inode:
                 if data is not None:
                     _write(self.durable, data[: random.randrange(len(data) + 1)], position)
             if how == "zeros" and len(before) > len(self.durable):
-                _truncate(self.durable, random.randrange(len(self.durable), len(before) + 1))
+                end = random.choice((len(before), random.randrange(len(self.durable), len(before) + 1)))
+                _truncate(self.durable, end)
         self.content = bytearray(self.durable)
         self.unsynced = []
         return how
@@ -144,6 +145,8 @@ class SimDisk:
         self.used_bytes = 0
         self.locks: dict[str, object] = {}
         """Locked paths and who holds each."""
+        self.was_full = False
+        """Whether a write has ever not fit."""
         self._random = random
         self._unsynced: list[tuple[Edit, ...]] = []
 

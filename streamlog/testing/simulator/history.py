@@ -59,6 +59,8 @@ class History:
     now_ns: Callable[[], int]
     forgets: bool = False
     """Acknowledged records may be lost: nobody promised to sync them, and the power goes."""
+    expires: bool = False
+    """Old records may be deleted by retention."""
     on_stored: Callable[[Send], None] = lambda send: None
     """Told of each acknowledgement as it arrives."""
     sends: dict[bytes, Send] = field(default_factory=dict)
@@ -68,6 +70,10 @@ class History:
     owners: dict[tuple[int, str, int], str] = field(default_factory=dict)
     """(generation, topic, partition) -> member."""
     violations: list[Violation] = field(default_factory=list)
+    trims_asked: dict[PartitionKey, int] = field(default_factory=dict)
+    """The highest offset before which anybody wanted records deleted."""
+    trims_done: dict[PartitionKey, int] = field(default_factory=dict)
+    """The highest log start that anybody was told."""
     topics: dict[str, None] = field(default_factory=dict)
     """Created and acknowledged."""
 
@@ -109,6 +115,14 @@ class History:
         self.commits.setdefault(partition, []).append(commit)
         return commit
 
+    # -- what admins tell -------------------------------------------------------------------------------------
+
+    def trim(self, key: PartitionKey, offset: int) -> None:
+        self.trims_asked[key] = max(offset, self.trims_asked.get(key, 0))
+
+    def trimmed(self, key: PartitionKey, start_offset: int) -> None:
+        self.trims_done[key] = max(start_offset, self.trims_done.get(key, 0))
+
     # -- the verdict ------------------------------------------------------------------------------------------
 
     def check_log(self, key: PartitionKey, log: Log, start_offset: int) -> None:
@@ -116,6 +130,11 @@ class History:
         self._check_order(key, log)
         if self.forgets:
             return
+        asked, done = self.trims_asked.get(key, 0), self.trims_done.get(key, 0)
+        if not done <= start_offset <= (asked if not self.expires else start_offset):
+            self.violate(
+                15, f"{key[0]}-{key[1]} starts at {start_offset}; deleted up to {done}, asked for up to {asked}"
+            )
         self._check_duplicates(key, log)
         at = dict(log)
         for send in self._sends_to(key):

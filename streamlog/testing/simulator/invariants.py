@@ -14,6 +14,8 @@ from uuid import UUID
 
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
+from streamlog.testing.simulator.durable import Promises
+from streamlog.testing.simulator.machine import Machine, Process
 
 
 class Invariant(NamedTuple):
@@ -28,14 +30,20 @@ INVARIANTS: Final = {
     for one in (
         Invariant(1, "durability", "history", "an acknowledged record outlives kills and power cuts"),
         Invariant(2, "ack-is-stored", "online", "what is acknowledged lies below the high watermark, and is on disk"),
-        Invariant(7, "leader-epochs-rise", "online", "a partition's leader epoch never goes back"),
+        Invariant(
+            7, "leader-epochs-rise", "online", "a partition's leader epoch never goes back, and rises after a crash"
+        ),
         Invariant(8, "high-watermark-rises", "online", "what was visible stays visible, across restarts too"),
         Invariant(9, "offsets-in-order", "online", "log start <= last stable <= high watermark <= log end"),
         Invariant(10, "one-record-per-offset", "history", "an offset has one record for ever, in rising order"),
         Invariant(13, "linearizable-appends", "history", "acked before another was sent: at a lower offset"),
-        Invariant(14, "end-offsets-rise", "history", "a partition's end is never below what somebody has read"),
+        Invariant(
+            14, "offsets-are-found", "history", "ends are never below what was read; times lead to the first record"
+        ),
+        Invariant(15, "deleted-stays-deleted", "history", "records below a told log start are gone, and no others"),
         Invariant(16, "compaction-keeps-the-last", "history", "the last record of each key survives compaction"),
         Invariant(18, "recovered-is-a-prefix", "dump", "the log after a crash is whole batches, in order, no gap"),
+        Invariant(19, "flips-are-noticed", "dump", "a bit that turns over on disk is never served"),
         Invariant(21, "derived-files-derive", "dump", "without indexes and snapshots the log opens to the same state"),
         Invariant(23, "failed-sync-is-final", "online", "nothing is acknowledged by a log whose sync has failed"),
         Invariant(28, "reopening-changes-nothing", "dump", "open(close(x)) is x"),
@@ -53,9 +61,12 @@ INVARIANTS: Final = {
         Invariant(80, "clean-stop", "dump", "a stop that was asked for succeeds and loses nothing"),
         Invariant(83, "determinism", "campaign", "one seed, one trace"),
         Invariant(85, "no-unhandled-errors", "online", "no task and no callback dies of an exception nobody expects"),
+        Invariant(86, "flushed-is-on-disk", "online", "what a log calls flushed needs no page cache"),
+        Invariant(87, "sound-disks-stay-online", "online", "a partition is offline only if its disk reported an error"),
     )
 }
-"""85 is not in the failure model's list: an exception that reaches the event loop is a bug wherever it comes from."""
+"""85 and up are not in the failure model's list: 85 because an exception that reaches the event loop is a bug wherever
+it comes from, 86 and 87 because they show at once what 1, 18 and 77 would show to whoever is lucky with a power cut."""
 
 
 class Violation(Exception):
@@ -72,6 +83,8 @@ class _Seen:
 
     leader_epoch: int = -1
     high_watermark: int = 0
+    process: Process | None = None
+    """Who served it."""
 
 
 @dataclass(slots=True)
@@ -81,13 +94,29 @@ class Watch:
     forgets: bool = False
     """High watermarks may go back at a restart: topics are not flushed before ack, and the power is cut."""
     _seen: dict[tuple[UUID, int], _Seen] = field(default_factory=dict)
+    _promises: dict[str, Promises] = field(default_factory=dict)
+    """By machine."""
 
-    def check(self, nodes: Iterable[Node]) -> None:
-        for node in nodes:
+    def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
+        for machine, node in running:
             for partition in node.broker.partitions:
-                self._check_partition(partition)
+                self._check_partition(machine.process, partition)
+            self._check_disk(machine, node)
 
-    def _check_partition(self, partition: Partition) -> None:
+    def _check_disk(self, machine: Machine, node: Node) -> None:
+        promises = self._promises.setdefault(machine.name, Promises(machine.disk))
+        logs = node.broker.logs
+        for log in logs.logs.values():
+            broken = promises.broken(log)
+            if broken:
+                raise Violation(86, f"{machine.name}: {broken}")
+            if log.failure is not None and not machine.disk_faults.has_failed:
+                raise Violation(87, f"{machine.name}: {log.failure}")
+        if logs.offline and not machine.disk_faults.has_failed and not machine.disk.was_full:
+            (topic, index), why = next(iter(logs.offline.items()))
+            raise Violation(87, f"{machine.name}: {topic}-{index}: {why}")
+
+    def _check_partition(self, process: Process | None, partition: Partition) -> None:
         log = partition.log
         if log.failure is not None or partition.closed:
             return
@@ -102,11 +131,14 @@ class Watch:
         seen = self._seen.setdefault((partition.topic_id, partition.index), _Seen())
         if partition.leader_epoch < seen.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {seen.leader_epoch}")
+        crashed = seen.process is not None and seen.process is not process and not seen.process.has_returned
+        if crashed and partition.leader_epoch == seen.leader_epoch:
+            raise Violation(7, f"{name}: epoch {seen.leader_epoch} again after a crash, in which records may be lost")
         restarted = partition.leader_epoch > seen.leader_epoch  # and may be syncing what it found
         if high < seen.high_watermark and not (restarted and (self.forgets or end >= seen.high_watermark)):
             raise Violation(8, f"{name}: high watermark {high} after {seen.high_watermark}, log end {end}")
         if high >= seen.high_watermark or self.forgets:
-            seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
+            seen.leader_epoch, seen.high_watermark, seen.process = partition.leader_epoch, high, process
 
     def check_answer(self, nodes: Iterable[Node], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record, sent to these incarnations, is stored. Raises Violation."""

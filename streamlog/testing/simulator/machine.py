@@ -52,6 +52,8 @@ class Process:
         """What main returned, once it has."""
         self.error: BaseException | None = None
         """What main raised."""
+        self.has_returned = False
+        """Whether main came to its end; False while it runs, and after it was killed or raised."""
         self.ended: asyncio.Future[None] = machine.loop.create_future()
 
     @property
@@ -122,6 +124,7 @@ class Machine:
             return
         process.error = asyncio.CancelledError() if task.cancelled() else task.exception()
         process.result = None if process.error else task.result()
+        process.has_returned = process.error is None
         self._note(self.name, f"exit #{process.number} {type(process.error).__name__ if process.error else ''}".strip())
         self._end(process, power=False)
 

@@ -14,11 +14,13 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any, Final
 
 from streamlog.env import Env
 from streamlog.testing.simulator.disk import CAPACITY_BYTES
 from streamlog.testing.simulator.machine import CALLBACK_COST_NS, Machine, Process
+from streamlog.testing.simulator.owner import WORLD
 from streamlog.testing.simulator.world import World
 
 RESTART_MS: Final = 500
@@ -26,6 +28,8 @@ RESTART_MS: Final = 500
 
 TERM_PATIENCE_MS: Final = 20_000
 """After SIGTERM comes SIGKILL."""
+
+ENTRY_BYTES: Final = {"index": 8, "timeindex": 12, "txnindex": 34}
 
 DERIVED: Final = (".index", ".timeindex", ".txnindex", ".snapshot", "leader-epoch-checkpoint")
 
@@ -171,7 +175,7 @@ class Nemesis:
             service.machine.kill()
 
     def spoil(self, fault: Fault) -> None:
-        """kill -9, and a file that can be derived is gone, cut short or full of nonsense when it starts again."""
+        """kill -9, and a file that can be derived is gone, cut short or wrong when it starts again."""
         self._end_process(fault, "kill")
         disk, random = self.machine(fault).disk, self.world.random(f"spoil {fault}")
         derived = [path for path, inode in disk.walk() if path.endswith(DERIVED) and "metadata-0" not in path]
@@ -180,12 +184,15 @@ class Nemesis:
         self.count("spoil")
         path = random.choice(derived)
         inode = disk.file(path)
-        how = random.choice(("gone", "short", "nonsense"))
+        entry_bytes = ENTRY_BYTES.get(path.rpartition(".")[2])
+        how = random.choice(("gone", "short", "nonsense", "mixed up" if entry_bytes else "nonsense"))
         self.world.note("nemesis", f"{path} is {how}")
         if how == "gone":
             disk.remove(path)
         elif how == "short":
             inode.truncate(random.randrange(len(inode.content) + 1))
+        elif how == "mixed up" and entry_bytes:
+            inode.write(_mixed_up(random, bytes(inode.content), entry_bytes), 0)
         else:
             inode.write(random.randbytes(len(inode.content)), 0)
 
@@ -222,6 +229,19 @@ class Nemesis:
 
         loop = self.world.loop
         loop.at_ns(loop.now_ns + TERM_PATIENCE_MS * 1_000_000, insist)
+
+    def stop_dark(self, fault: Fault) -> None:
+        """SIGTERM, and when the process has ended the power goes: a clean stop leaves nothing to lose."""
+        service = self.services[fault.on]
+        process = service.machine.process
+        self.stop(fault)
+
+        def darken(_: object) -> None:
+            if not self._over:
+                self._end_process(fault, "power")
+
+        if process is not None:
+            process.ended.add_done_callback(darken, context=WORLD)
 
     def pause(self, fault: Fault) -> Callable[[], None] | None:
         """SIGSTOP for for_ms."""
@@ -335,6 +355,13 @@ class Nemesis:
         return recover
 
 
+def _mixed_up(random: Random, data: bytes, size_bytes: int) -> bytes:
+    """The same entries in another order."""
+    entries = [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
+    random.shuffle(entries)
+    return b"".join(entries)
+
+
 KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] = {
     kind.__name__: kind
     for kind in (
@@ -345,6 +372,7 @@ KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] =
         Nemesis.power_at_sync,
         Nemesis.spoil,
         Nemesis.stop,
+        Nemesis.stop_dark,
         Nemesis.pause,
         Nemesis.cut,
         Nemesis.cut_to,

@@ -10,7 +10,7 @@ verdict  everything is read once more and held against the history; a clean stop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 PORT: Final = 9092
 DATA_DIR: Final = "/data"
+
+WRITERS: Final = ("producer", "churn", "trimmer")
 
 START_S_MAX: Final = 60.0
 LIVENESS_S_MAX: Final = 100.0
@@ -80,7 +82,7 @@ class Run:
     def __init__(self, setup: Setup, tell: Callable[[str], None] | None) -> None:
         self.setup = setup
         self.world = World(setup.seed, policy=lambda random: _policy(setup, random), network=setup.network, tell=tell)
-        self.history = History(lambda: self.world.loop.now_ns, setup.forgets)
+        self.history = History(lambda: self.world.loop.now_ns, setup.forgets, setup.expires)
         self.history.on_stored = self._on_stored
         self.nodes: dict[str, Node] = {}
         """Running brokers, by machine."""
@@ -117,14 +119,21 @@ class Run:
         return outcome
 
     def _check(self) -> None:
-        self.watch.check(self._running(0))
+        self.watch.check((self.services[name].machine, node) for name, node in self._up())
 
-    def _running(self, before_ns: int) -> list[Node]:
-        """Brokers that are up, and were started before a time if it is not 0."""
-        found = []
+    def _up(self) -> Iterator[tuple[str, Node]]:
+        """Nodes whose process runs: one that has just been started again is not there yet."""
         for name, node in self.nodes.items():
             process = self.services[name].machine.process
-            if process is not None and (not before_ns or process.started_ns < before_ns):
+            if process is not None and process.env is node.env:
+                yield name, node
+
+    def _running(self, before_ns: int) -> list[Node]:
+        """Brokers that are up, and were started before a time."""
+        found = []
+        for name, node in self._up():
+            process = self.services[name].machine.process
+            if process is not None and process.started_ns < before_ns:
                 found.append(node)
         return found
 
@@ -175,6 +184,8 @@ class Run:
         for number in range(setup.readers):
             name = f"reader{number}"
             self._add(name, self.world.machine(name), workload.reader(work, name))
+        if setup.trims:
+            self._add("trimmer", self.world.machine("trimmer"), workload.trimmer(work, "trimmer"))
         if setup.churn:
             self._add("churn", self.world.machine("churn"), workload.churn(work, "churn"))
 
@@ -224,7 +235,7 @@ class Run:
         await self._once("prober", self._probe, LIVENESS_S_MAX)
         self._waiting_for = "producers to finish"
         work.stopping = True
-        await self._ended([name for name in self.services if name.startswith(("producer", "churn"))])
+        await self._ended([name for name in self.services if name.startswith(WRITERS)])
         self._waiting_for = "the ends of the logs"
         ends = await self._once("ends", lambda env: workload.log_ends(work, env), LIVENESS_S_MAX)
         work.log_ends = {one: end for one, end in ends.items() if one.topic == TOPIC}
@@ -256,7 +267,7 @@ class Run:
         service = self.services[name]
         if service.machine.process is not None:
             return False
-        if name.startswith(("producer", "churn")):
+        if name.startswith(WRITERS):
             return True
         if name.startswith("consumer"):
             return self.work.is_done(GROUP, self.work.log_ends)
@@ -273,7 +284,13 @@ class Run:
             if one.topic == TABLE:
                 history.check_compacted(key, log)
             else:
-                history.check_log(key, log, everything.starts[one])
+                start = everything.starts[one]
+                if setup.expires:  # some of it perhaps while it was being read
+                    start = log[0][0] if log else everything.ends[one]
+                history.check_log(key, log, start)
+        for (topic, partition, wanted_ms), (told, first) in everything.times.items():
+            if told != first:
+                history.violate(14, f"{topic}-{partition}: first as new as {wanted_ms} is {first}, and {told} was told")
         if not setup.forgets:
             history.check_committed(everything.committed)
         history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000)
@@ -290,6 +307,7 @@ class Run:
         if process is not None and process.error is not None:
             self.history.violate(80, f"the broker stopped with {process.error!r}")
             return
+        self.broker_machine.cut_power()  # a clean stop has nothing to lose
         for violation in audit(self.broker_machine.disk, DATA_DIR, self.setup, everything):
             self.history.violations.append(violation)
 

@@ -49,6 +49,8 @@ class Setup:
     """Whether there is a compacted topic too."""
     churn: bool = False
     """Whether topics come and go."""
+    trims: bool = False
+    """Whether somebody deletes the oldest records."""
     linger_ms: int = 0
     batch_size_bytes: int = 16_384
     value_bytes: int = 20
@@ -60,10 +62,16 @@ class Setup:
     faults: tuple[Fault, ...] = ()
 
     @property
+    def expires(self) -> bool:
+        """Whether old records are deleted."""
+        return "retention.ms" in self.topic
+
+    @property
     def forgets(self) -> bool:
         """Whether acknowledged records may be lost: nobody promised to sync them, and the power goes."""
         return self.topic.get("streamlog.flush") == "os" and any(
-            fault.kind.startswith("power") or fault.kind in ("sync_fails", "write_fails") for fault in self.faults
+            fault.kind.startswith("power") or fault.kind in ("stop_dark", "sync_fails", "write_fails")
+            for fault in self.faults
         )
 
 
@@ -84,6 +92,7 @@ def draw(seed: int) -> Setup:
         readers=random.choice((0, 1)),
         compacted=random.random() < 0.4,
         churn=random.random() < 0.3,
+        trims=random.random() < 0.25,
         linger_ms=random.choice((0, 0, 5, 50)),
         batch_size_bytes=random.choice((100, 1_000, 16_384, 131_072)),
         value_bytes=random.choice((20, 20, 200, 2_000)),
@@ -122,8 +131,12 @@ def _draw_topic(random: Random) -> dict[str, str]:
     configs = {"index.interval.bytes": str(random.choice((0, 100, 4_096)))}
     if random.random() < 0.6:
         configs["segment.ms"] = str(random.choice((50, 300, 2_000)))
+    if random.random() < 0.3:  # a full index closes a segment, after a few batches
+        configs["segment.index.bytes"] = str(random.choice((8, 16, 80)))
     if random.random() < 0.2:
         configs["streamlog.flush"] = "os"
+    if random.random() < 0.1:
+        configs["retention.ms"] = str(random.choice((1_000, 5_000)))
     if random.random() < 0.15:
         configs["message.timestamp.type"] = "LogAppendTime"
     if random.random() < 0.2:
@@ -132,9 +145,11 @@ def _draw_topic(random: Random) -> dict[str, str]:
 
 
 MENU: Final = (
-    "kill", "power", "kill_in", "power_in", "power_at_sync", "spoil", "stop", "pause", "cut", "cut_to", "cut_from",
-    "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
+    "kill", "power", "kill_in", "power_in", "power_at_sync", "spoil", "stop", "stop_dark", "pause", "cut", "cut_to",
+    "cut_from", "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
 )  # fmt: skip
+
+DISK_ERRORS: Final = ("sync_fails", "write_fails")
 
 CRASH_POINTS: Final = ("kill_in", "power_in", "power_at_sync")
 
@@ -156,8 +171,14 @@ def _draw_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
         links = kind in ("cut", "cut_to", "cut_from")
         on = random.choice(clients) if links or (kind in ON_CLIENTS and random.random() < 0.4) else BROKER
         faults.append(_draw_fault(random, kind, on, QUIET_MS + random.randrange(setup.safety_ms - QUIET_MS)))
+        at_ms = faults[-1].at_ms
         if kind in CRASH_POINTS and random.random() < 0.5:  # and again, while it recovers
-            faults.append(Fault(faults[-1].at_ms + 600, kind, on, 0, 1 + random.randrange(40)))
+            faults.append(Fault(at_ms + 600, kind, on, 0, 1 + random.randrange(40)))
+        elif (
+            kind in DISK_ERRORS and random.random() < 0.7
+        ):  # a restart finds what the cache made of it, then the power goes
+            faults.append(Fault(at_ms + random.choice((1, 50, 400)), random.choice(("kill", "stop", "power")), on, 50))
+            faults.append(Fault(at_ms + random.choice((700, 1_500, 4_000)), "power", on, 50))
     return tuple(sorted(faults, key=lambda fault: fault.at_ms))
 
 

@@ -39,6 +39,8 @@ class DiskFaults:
     crash_at: str = ""
     """Which steps count for that; empty: all that change something."""
     on_crash: Callable[[], None] = lambda: None
+    has_failed: bool = False
+    """Whether it has ever reported an error: then partitions may be offline."""
 
 
 class User(Protocol):
@@ -66,8 +68,12 @@ class SimFile:
         return self._path
 
     def append(self, data: Buffer) -> None:
-        self._write(bytes(data), self._position)
-        self._position += len(data)
+        # As write(2) does: what got into the file before an error moves the position too.
+        start = self._position
+        try:
+            self._write(bytes(data), start)
+        finally:
+            self._position = max(start, min(len(self._inode.content), start + len(data)))
 
     def append_parts(self, parts: Sequence[Buffer]) -> None:
         if parts:
@@ -77,18 +83,26 @@ class SimFile:
         self._write(bytes(data), position)
 
     def _write(self, data: bytes, position: int) -> None:
-        self._step("write", len(data))
+        try:
+            self._step("write", len(data))
+        except OSError:
+            self._put(data[: self._storage.part_written(len(data))], position)
+            raise
         inode = self._inode
         grown = position + len(data) - len(inode.content)
         room = self._storage.disk.capacity_bytes - self._storage.disk.used_bytes
         fits = data if grown <= room else data[: max(len(data) - (grown - max(room, 0)), 0)]
-        if fits:
-            before = len(inode.content)
-            inode.write(fits, position)
-            self._storage.disk.used_bytes += len(inode.content) - before
+        self._put(fits, position)
         if len(fits) < len(data):
+            self._storage.disk.was_full = True
             self._storage.on_full()
             raise OSError(errno.ENOSPC, "No space left on device", self._path)
+
+    def _put(self, data: bytes, position: int) -> None:
+        if data:
+            before = len(self._inode.content)
+            self._inode.write(data, position)
+            self._storage.disk.used_bytes += len(self._inode.content) - before
 
     def pread(self, size_bytes: int, position: int) -> bytes:
         self._step("read", size_bytes)
@@ -166,7 +180,12 @@ class SimStorage:
                 self._user.check()
         if faults.errors.get(kind, 0):
             faults.errors[kind] -= 1
+            faults.has_failed = True
             raise OSError(errno.EIO, "Input/output error", path)
+
+    def part_written(self, size_bytes: int) -> int:
+        """How much of a write that fails is in the file all the same: a short count, then the error."""
+        return self._random.choice((0, self._random.randrange(size_bytes + 1)))
 
     def open_file(self, path: str, *, create: bool = False) -> SimFile:
         node = self.disk.find(path)

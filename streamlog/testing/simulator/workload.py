@@ -7,7 +7,7 @@ again it is another producer, with a session and a name of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, TypeAlias
@@ -35,6 +35,8 @@ GROUP: Final = "group"
 KEYS: Final = 5
 BURST_MAX: Final = 6
 CHURN_PAUSE_S: Final = 0.7
+TRIM_PAUSE_S: Final = 2.0
+TIMES_ASKED: Final = 5
 
 PASSING: Final = (BrokerUnreachable, KafkaError)
 """What clients may be told while something is wrong. A UserError or a RemoteProtocolError would be a bug."""
@@ -166,6 +168,7 @@ def member(work: Work, name: str) -> Main:
                 batches = await consumer.fetch(timeout_ms=300, records_max=1 + random.randrange(50))
                 for batch in batches:
                     _note_batch(work, session, batch, positions)
+                _step_over_expired(work, consumer, positions)
                 if (batches and random.random() < 0.5) or work.log_ends:
                     await _commit(work, consumer, dict(positions))
 
@@ -207,8 +210,9 @@ def reader(work: Work, name: str) -> Main:
             while not work.is_done(session, partitions):
                 for batch in await consumer.fetch(timeout_ms=300):
                     _note_batch(work, session, batch, positions)
-                    one = TopicPartition(batch.topic, batch.partition)
-                    work.reached[session, one] = batch.next_offset
+                _step_over_expired(work, consumer, positions)
+                for one, offset in positions.items():
+                    work.reached[session, one] = max(offset, work.reached.get((session, one), 0))
 
     return _persistent(work, main)
 
@@ -216,7 +220,7 @@ def reader(work: Work, name: str) -> Main:
 def _note_batch(work: Work, session: str, batch: FetchedBatch, positions: dict[TopicPartition, int]) -> None:
     one = TopicPartition(batch.topic, batch.partition)
     expected = None if work.setup.forgets else positions.get(one)
-    if expected is not None and batch.start_offset != expected:
+    if expected is not None and not _may_follow(work, one, expected, batch.start_offset):
         work.history.violate(63, f"{session} is at {expected} of {one} and gets {batch.start_offset}")
     positions[one] = batch.next_offset
     values = batch.columns.values
@@ -225,6 +229,18 @@ def _note_batch(work: Work, session: str, batch: FetchedBatch, positions: dict[T
     for offset, value in zip(batch.columns.offsets, values, strict=True):
         assert value is not None, "nobody writes tombstones here"
         work.history.read(session, batch.topic, batch.partition, offset, value)
+
+
+def _step_over_expired(work: Work, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
+    """Where retention deleted what a consumer had not read, there is no batch that says where it is now."""
+    for one in consumer.assignment() if work.setup.expires else ():
+        positions[one] = max(consumer.position(one) or 0, positions.get(one, 0))
+
+
+def _may_follow(work: Work, one: TopicPartition, expected: int, offset: int) -> bool:
+    """Whether a consumer at `expected` may get the record at `offset` next: some between may be deleted."""
+    deleted = offset if work.setup.expires else work.history.trims_asked.get((one.topic, one.partition), 0)
+    return offset == expected or expected < offset <= deleted
 
 
 def churn(work: Work, name: str) -> Main:
@@ -243,6 +259,33 @@ def churn(work: Work, name: str) -> Main:
                     else:
                         await _tried(work, admin.delete_topics([topic]))
                 await asyncio.sleep(random.random() * 2 * CHURN_PAUSE_S)
+
+    return _persistent(work, main)
+
+
+def trimmer(work: Work, name: str) -> Main:
+    """Deletes the oldest records now and then."""
+
+    async def main(env: Env) -> None:
+        setup, history = work.setup, work.history
+        random = Random(f"{setup.seed}/{name}.{env.process_id}")
+        async with Admin(work.bootstrap, env=env, connection=work.settings(name)) as admin:
+            while not work.stopping:
+                await asyncio.sleep(random.random() * 2 * TRIM_PAUSE_S)
+                key = (TOPIC, random.randrange(setup.partitions))
+                stored = [send.offset for send in history.sends.values() if (send.topic, send.partition) == key]
+                if not stored:
+                    continue
+                offset = 1 + random.randrange(1 + max(stored))
+                history.trim(key, offset)
+                try:
+                    told = await admin.delete_records({TopicPartition(*key): offset})
+                except PASSING as error:
+                    work.world.note("admin", f"failed: {error}")
+                    continue
+                start_offset = told[TopicPartition(*key)]
+                work.world.note("admin", f"{key[0]}-{key[1]} begins at {start_offset}")
+                history.trimmed(key, start_offset)
 
     return _persistent(work, main)
 
@@ -279,6 +322,8 @@ class Everything:
     ends: dict[TopicPartition, int]
     committed: dict[tuple[str, int], int | None]
     topics: list[str]
+    times: dict[tuple[str, int, int], tuple[int | None, int | None]]
+    """(topic, partition, a timestamp) -> the first record that is as new, as it was told and as it was read."""
 
 
 async def log_ends(work: Work, env: Env) -> dict[TopicPartition, int]:
@@ -304,18 +349,36 @@ async def read_everything(work: Work, env: Env) -> Everything:
         for one in partitions:
             consumer.seek(one, starts[one])
         positions = dict(starts)
+        times_ms: dict[TopicPartition, list[tuple[int, int]]] = {one: [] for one in partitions}
         while any(positions[one] < ends[one] for one in partitions):
             for batch in await consumer.fetch(timeout_ms=1_000):
                 one = TopicPartition(batch.topic, batch.partition)
                 positions[one] = batch.next_offset
+                times_ms[one] += zip(batch.columns.offsets, batch.columns.timestamps_ms, strict=True)
                 for offset, value in zip(batch.columns.offsets, batch.columns.values, strict=True):
                     assert value is not None, "nobody writes tombstones here"
                     logs[one].append((offset, value))
                     work.history.read("auditor", one.topic, one.partition, offset, value)
+            _step_over_expired(work, consumer, positions)
+        times = {} if work.setup.expires else await _ask_for_times(work, consumer, times_ms)
     async with Admin(work.bootstrap, env=env, connection=work.settings("auditor")) as admin:
         topics = await admin.list_topics()
     offsets = {(one.topic, one.partition): at.offset if at is not None else None for one, at in committed.items()}
-    return Everything(logs, starts, ends, offsets, topics)
+    return Everything(logs, starts, ends, offsets, topics, times)
+
+
+async def _ask_for_times(
+    work: Work, consumer: Consumer, times_ms: Mapping[TopicPartition, list[tuple[int, int]]]
+) -> dict[tuple[str, int, int], tuple[int | None, int | None]]:
+    random = Random(f"{work.setup.seed}/times")
+    answers: dict[tuple[str, int, int], tuple[int | None, int | None]] = {}
+    for one, read in times_ms.items():
+        for _ in range(TIMES_ASKED if read and one.topic == TOPIC else 0):
+            wanted_ms = random.choice(read)[1] + random.choice((0, 0, 1))
+            found = (await consumer.offsets_for_times({one: wanted_ms}))[one]
+            first = next((offset for offset, time_ms in read if time_ms >= wanted_ms), None)
+            answers[one.topic, one.partition, wanted_ms] = (found.offset if found is not None else None), first
+    return answers
 
 
 def _all_partitions(setup: Setup) -> list[TopicPartition]:
