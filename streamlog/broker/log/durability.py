@@ -67,6 +67,12 @@ class Durability:
         if self._directory not in self._unsynced_directories:
             self._unsynced_directories.append(self._directory)
 
+    def note_cut_back(self, path: str) -> None:
+        """What a failed append left in this file is cut off. The next flush has to sync it, even if it is closed then:
+        a power cut could bring the bytes back in front of the next segment."""
+        if path not in self._unsynced_paths:
+            self._unsynced_paths.append(path)
+
     def on_cut(self, offset: int) -> None:
         """The log is about to be cut to `offset`, below the recovery point perhaps."""
         self.generation += 1

@@ -400,6 +400,7 @@ class PartitionLog:
                 segment.file.truncate(segment.size_bytes)
             except OSError as undo_error:
                 self._fail(f"{segment.file.path} could not be written ({error}) nor cut back ({undo_error})")
+            self.durability.note_cut_back(segment.file.path)
             raise PartitionOffline(f"{segment.file.path} could not be written: {error}") from error
 
     def _fail(self, reason: str) -> NoReturn:

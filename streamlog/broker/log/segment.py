@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-from streamlog.broker.log.offset_index import OffsetIndex
+from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX, OffsetIndex
 from streamlog.broker.log.time_index import NO_TIMESTAMP, TimeIndex
 from streamlog.broker.log.transaction_index import AbortedTransaction, decode_aborted
 from streamlog.broker.log.walk import walk_batches, walk_headers
@@ -333,8 +333,11 @@ class Segment:
         end_position = self.size_bytes
         self._offset_index, self._time_index = OffsetIndex(self.base_offset), TimeIndex(self.base_offset)
         self._start_walk(0, self.base_offset)
+        limit = self.base_offset + RELATIVE_OFFSET_MAX
         try:
-            for _, header in walk_headers(self.file, 0, end_position):
+            for position, header in walk_headers(self.file, 0, end_position):
+                if not self._next_offset <= header.base_offset <= header.last_offset <= limit:
+                    raise CorruptBatch(f"the batch at byte {position} has offset {header.base_offset}")
                 self.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
         except CorruptBatch as error:
             self.size_bytes = end_position

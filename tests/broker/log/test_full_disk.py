@@ -53,6 +53,32 @@ def test_segment_that_could_not_be_begun_leaves_no_file_behind() -> None:
     log.abandon()
 
 
+def test_bytes_of_an_undone_append_do_not_come_back_in_a_closed_segment() -> None:
+    """What did not fit was cut off again; the cut is on disk before anything behind it counts as flushed."""
+    disk = SimDisk(Random(1))
+    env = on_disk(disk)
+    log = PartitionLog.open(env, "/data/t-0", LogConfig(), now_ms=NOW_MS)
+    append(log, batch_of(b"0"))
+    flush(log)
+    disk.capacity_bytes = disk.used_bytes + 10
+    with pytest.raises(PartitionOffline, match="could not be written"):
+        append(log, batch_of(b"1"))
+    disk.capacity_bytes = CAPACITY_BYTES
+    log.roll(NOW_MS)
+    append(log, batch_of(b"2"))
+    flush(log)
+    assert log.flushed_offset == 2
+    assert disk.file("/data/t-0/00000000000000000000.log").unsynced == []
+    log.abandon()
+
+
+def flush(log: PartitionLog) -> None:
+    work = log.begin_flush()
+    assert work is not None
+    work.run()
+    log.end_flush(work, None)
+
+
 def test_checkpoint_that_finds_the_disk_full_is_made_when_there_is_room_again() -> None:
     """Only the producer snapshot did not fit: the log is synced, stays online, and the recovery point moves later."""
     disk = SimDisk(Random(1))

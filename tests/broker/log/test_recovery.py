@@ -93,6 +93,28 @@ def test_flipped_bit_below_the_recovery_point_is_never_served_and_never_cut(tmp_
         assert log_file(bench).read_bytes() == bytes(flipped), f"byte {position}: something was cut"
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_last_offset_that_cannot_be_is_damage_when_indexes_are_built_again(tmp_path: Path, bit: int) -> None:
+    """A flip in the base offset of the last batch contradicts its index entry; building that anew notices it."""
+    bench = Bench(tmp_path / "orders-0", replace(ONE_SEGMENT, index_interval_bytes=0))
+    log = bench.open()
+    for number in range(4):
+        append(log, batch_of(b"%d" % number))
+    last = log.size_bytes // 4 * 3
+    log.close()
+    bench.save(log)
+    data = bytearray(log_file(bench).read_bytes())
+    data[last + bit // 8] ^= 1 << (bit % 8)
+    log_file(bench).write_bytes(data)
+    try:
+        log = bench.open(clean=True)
+    except PartitionOffline:
+        return
+    with pytest.raises(PartitionOffline):
+        values_of(log)
+    log.abandon()
+
+
 def test_flipped_bit_above_the_recovery_point_cuts_there_and_says_so(tmp_path: Path) -> None:
     """What no checkpoint promised may be cut, but the report names the place."""
     bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
