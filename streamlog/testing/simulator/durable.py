@@ -52,7 +52,7 @@ class Promises:
             is_whole = end_offset is not None and end_offset <= promised
             if not self._has(inode, len(inode.content) if is_whole else -1, promised):
                 return f"{log.directory}/{name} is not on disk, and {promised} is flushed"
-            if is_whole and len(inode.durable) > len(inode.content):
+            if is_whole and _may_grow(inode):
                 return f"{log.directory}/{name} was cut, the cut is not on disk, and the log goes on behind it"
         return ""
 
@@ -86,3 +86,10 @@ class Promises:
                 nameless = name
             node = child
         return node, nameless
+
+
+def _may_grow(inode: Inode) -> bool:
+    """Whether a power cut may leave more of the file than there is now: it was cut, and the cut is not synced."""
+    size_bytes = len(inode.content)
+    ends = [position + len(data) for position, data in inode.unsynced if data is not None]
+    return max(len(inode.durable), *ends, 0) > size_bytes

@@ -85,6 +85,8 @@ class _Seen:
     high_watermark: int = 0
     process: Process | None = None
     """Who served it."""
+    has_failed: bool = False
+    """Whether it was offline then."""
 
 
 @dataclass(slots=True)
@@ -118,6 +120,8 @@ class Watch:
 
     def _check_partition(self, process: Process | None, partition: Partition) -> None:
         log = partition.log
+        seen = self._seen.setdefault((partition.topic_id, partition.index), _Seen())
+        seen.has_failed = seen.has_failed or log.failure is not None
         if log.failure is not None or partition.closed:
             return
         name = f"{partition.topic}-{partition.index}"
@@ -128,17 +132,18 @@ class Watch:
             raise Violation(9, f"{name}: recovery point {log.recovery_point}, flushed {log.flushed_offset}, end {end}")
         if partition.flush_before_ack and high > log.flushed_offset:
             raise Violation(2, f"{name}: high watermark {high}, and on disk is {log.flushed_offset}")
-        seen = self._seen.setdefault((partition.topic_id, partition.index), _Seen())
         if partition.leader_epoch < seen.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {seen.leader_epoch}")
-        crashed = seen.process is not None and seen.process is not process and not seen.process.has_returned
+        is_new = seen.process is not None and seen.process is not process
+        crashed = is_new and seen.process is not None and (seen.has_failed or not seen.process.has_returned)
         if crashed and partition.leader_epoch == seen.leader_epoch:
             raise Violation(7, f"{name}: epoch {seen.leader_epoch} again after a crash, in which records may be lost")
         restarted = partition.leader_epoch > seen.leader_epoch  # and may be syncing what it found
         if high < seen.high_watermark and not (restarted and (self.forgets or end >= seen.high_watermark)):
             raise Violation(8, f"{name}: high watermark {high} after {seen.high_watermark}, log end {end}")
         if high >= seen.high_watermark or self.forgets:
-            seen.leader_epoch, seen.high_watermark, seen.process = partition.leader_epoch, high, process
+            seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
+            seen.process, seen.has_failed = process, False
 
     def check_answer(self, nodes: Iterable[Node], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record, sent to these incarnations, is stored. Raises Violation."""

@@ -190,8 +190,8 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
         amount = 1 + random.randrange(random.choice((5, 50, 300)))
     elif kind == "slow_disk":
         amount = random.choice((10, 100, 1_000))
-    elif kind in ("write_fails", "read_fails"):
-        amount = random.choice((1, 1, 5))
+    elif kind in ("sync_fails", "write_fails", "read_fails"):
+        amount = random.choice((1, 1, 20))
     elif kind == "clock_jump":
         amount = random.choice((-60_000, -500, 500, 60_000, 3_600_000, 86_400_000))
     elif kind == "drift":
@@ -199,5 +199,5 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
     elif kind == "slow_node":
         amount = random.choice((10, 100))
     elif kind == "pause":
-        for_ms = random.choice((100, 1_000, 8_000))
+        for_ms = random.choice((100, 1_000, 8_000, 15_000))
     return Fault(at_ms, kind, on, for_ms, amount)
