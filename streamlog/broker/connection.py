@@ -61,6 +61,8 @@ class Waiting:
     """Completes when the answer can be given. Cancelled when the peer goes away."""
     finish: Callable[[], Parts | None]
     """Called once after that. Raises RemoteProtocolError when the connection is to be closed instead."""
+    exclusive: bool = False
+    """Not even a Produce may be handled before it is there."""
 
 
 Answer: TypeAlias = Parts | Waiting | None
@@ -134,6 +136,7 @@ class Connection(asyncio.BufferedProtocol):
         self._frame_started_ms: int | None = None  # when the half frame at `start` began; None without one
         self._slots: deque[_Slot] = deque()  # answers under way, in order; the first is never done
         self._produce_only = True  # every request in `_slots` is a Produce
+        self._exclusive = False  # the last of them lets none overlap
         self._blocked = False  # a whole frame waits for the slots before it, or for the peer to read
         self._writes_gather = False  # the transport's writelines is one writev, and not a join
         self._out: Parts = []
@@ -242,7 +245,12 @@ class Connection(asyncio.BufferedProtocol):
             self._keep_rest()
 
     def _may_overlap(self, is_produce: bool) -> bool:
-        return is_produce and self._produce_only and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
+        return (
+            is_produce
+            and self._produce_only
+            and not self._exclusive
+            and len(self._slots) < limits.OVERLAPPED_REQUESTS_MAX
+        )
 
     def _accept(self, answer: Answer, is_produce: bool) -> None:
         if isinstance(answer, list):
@@ -251,7 +259,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._send(answer)
         elif answer is not None:
-            self._produce_only = is_produce
+            self._produce_only, self._exclusive = is_produce, answer.exclusive
             slot = _Slot(answer, None)
             self._slots.append(slot)
             answer.done.add_done_callback(partial(self._on_done, slot, answer))

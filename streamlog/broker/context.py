@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import msgspec
@@ -30,6 +30,21 @@ class RequestContext(msgspec.Struct):
     def listener(self) -> str:
         """Name of the listener the request came in by."""
         return self.connection.listener
+
+
+@dataclass(slots=True)
+class Exclusive:
+    """A reply that is worked on in turns of the loop. The connection handles nothing else meanwhile, so that the order
+    of requests is kept, and the work goes on when the client leaves."""
+
+    work: Coroutine[object, object, Response | None]
+
+
+@dataclass(slots=True)
+class Large:
+    """A response so large that it is made in turns of the loop, and encoded in a thread."""
+
+    work: Coroutine[object, object, Response]
 
 
 @dataclass(slots=True)

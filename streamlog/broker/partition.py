@@ -23,6 +23,7 @@ from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.partition import AppendResult, Origin, PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.log.validate import PreparedBatch
 from streamlog.env import Scope
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.records import WritableBuffer
@@ -154,14 +155,22 @@ class Partition:
 
     # -- appending --------------------------------------------------------------------------------------------
 
-    def append(self, batches: WritableBuffer, now_ms: int, origin: Origin = Origin.CLIENT) -> AppendResult:
+    def append(
+        self,
+        batches: WritableBuffer,
+        now_ms: int,
+        origin: Origin = Origin.CLIENT,
+        prepared: PreparedBatch | None = None,
+    ) -> AppendResult:
         """Append at once. Raises AppendRefused or PartitionOffline; nothing is visible then.
 
         `batches` is patched in place and may be reused afterwards.
         """
         log = self.log
         try:
-            result = log.append(batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin)
+            result = log.append(
+                batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin, prepared=prepared
+            )
         except PartitionOffline as error:
             if log.failure is None:
                 self._watch.refused(f"{self.topic}-{self.index}", error.message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from streamlog.wire.compression import PayloadTooLarge
 from streamlog.wire.records_batch import open_section
 from streamlog.wire.records_codec import codec
 from streamlog.wire.records_header import (
@@ -29,11 +30,12 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 class BatchProblem:
     """Why a broker refuses a producer's batch.
 
-    corrupt: CORRUPT_MESSAGE. invalid: INVALID_RECORD. null_key: INVALID_RECORD, a compacted topic needs keys.
+    corrupt: CORRUPT_MESSAGE. invalid: INVALID_RECORD. too_large: INVALID_RECORD, it would decompress to more than
+    is allowed. null_key: INVALID_RECORD, a compacted topic needs keys.
     timestamp: INVALID_TIMESTAMP. For the last two, record_indexes are the record_errors of the response, the first 100.
     """
 
-    kind: Literal["corrupt", "invalid", "null_key", "timestamp"]
+    kind: Literal["corrupt", "invalid", "too_large", "null_key", "timestamp"]
     message: str
     record_indexes: tuple[int, ...] = ()
 
@@ -112,7 +114,7 @@ def examine_records(
             RECORD_INDEXES_MAX,
         )
     except CorruptBatch as error:
-        return BatchProblem("invalid", str(error))
+        return BatchProblem("too_large" if isinstance(error.__cause__, PayloadTooLarge) else "invalid", str(error))
     if not consecutive:
         return BatchProblem("invalid", "the records' offsets are not consecutive from the base offset")
     if keys_required and without_key:

@@ -87,11 +87,11 @@ def test_damaged_compressed_records_are_invalid() -> None:
     assert kind_of(validate_records(patched(batch, 61, b"\0"))) == "invalid"
 
 
-def test_bomb_is_invalid() -> None:
-    """A payload past the cap is refused like any other that cannot be read."""
+def test_bomb_is_too_large() -> None:
+    """A payload past the cap is told from one that cannot be read: a reader with another cap may take it."""
     batch = encode_batch(keys=[b"k"], values=[bytes(10_000)], timestamps_ms=[0], compression=Compression.ZSTD)
     assert validate_records(batch, decompressed_bytes_max=11_000) is None
-    assert kind_of(validate_records(batch, decompressed_bytes_max=9_000)) == "invalid"
+    assert kind_of(validate_records(batch, decompressed_bytes_max=9_000)) == "too_large"
 
 
 def test_compacted_topic_needs_keys() -> None:

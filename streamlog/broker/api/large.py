@@ -44,10 +44,10 @@ ELEMENTS_MAX: Final[dict[int, int]] = {
     ApiKey.CREATE_PARTITIONS: 20_000,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: 20_000,
 }
-"""Requests that are not cut, and the partitions or topics they may name. The order of appends, the state of a fetch
-session, the policy on how much is created at once and the end of a page hang on the request as a whole. A producer's
-request has a megabyte, a consumer of more partitions has several brokers, and the policy allows
-half as many topics."""
+"""Requests that are not cut here, and the partitions or topics they may name. The order of appends, the state of a
+fetch session, the policy on how much is created at once and the end of a page hang on the request as a whole (Produce
+takes turns of its own, see produce.py). A producer's request has a megabyte, a consumer of more partitions has several
+brokers, and the policy allows half as many topics."""
 
 
 class Slicing(NamedTuple):

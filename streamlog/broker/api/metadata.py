@@ -6,14 +6,16 @@ error and the client asks again; here the answer waits for the topic and names i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable
+from typing import Final
 from uuid import UUID
 
 from streamlog.broker.api.create_topics import auto_create_topics
-from streamlog.broker.api.large import distinct
+from streamlog.broker.api.large import PAUSE_S, SLICE_ELEMENTS, distinct
 from streamlog.broker.authorized_operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
 from streamlog.broker.broker import Broker
-from streamlog.broker.context import RequestContext
+from streamlog.broker.context import Large, RequestContext
 from streamlog.broker.metadata.image import NO_LEADER, MetadataImage, PartitionRegistration, TopicImage
 from streamlog.broker.metadata.topic_names import INTERNAL_TOPICS, reason_against
 from streamlog.wire.error_codes import ErrorCode
@@ -26,16 +28,46 @@ from streamlog.wire.messages.metadata import (
 )
 from streamlog.wire.schema import ZERO_UUID
 
+DESCRIBED_AT_ONCE_MAX: Final = 2_000
+"""Partitions that are described and encoded in one go: 2 ms. What is more is made in turns of the loop."""
+
 
 def handle(
     broker: Broker, context: RequestContext, request: MetadataRequest
-) -> MetadataResponse | Awaitable[MetadataResponse]:
+) -> MetadataResponse | Awaitable[MetadataResponse] | Large:
     if request.topics:
         request.topics = distinct(request.topics, lambda topic: (topic.name, topic.topic_id))
     missing = _missing_topics(broker, context, request)
     if missing:
         return _create_and_answer(broker, context, request, missing)
+    if _wants_all(context, request):
+        count = sum(len(topic.partitions) for topic in broker.image.topics.values())
+        if count > DESCRIBED_AT_ONCE_MAX:
+            return Large(_describe_all_in_turns(broker, context, request))
     return _answer(broker, context, request, {})
+
+
+def _wants_all(context: RequestContext, request: MetadataRequest) -> bool:
+    return request.topics is None or (context.version == 0 and not request.topics)
+
+
+async def _describe_all_in_turns(broker: Broker, context: RequestContext, request: MetadataRequest) -> MetadataResponse:
+    """Each topic as of its turn; one that is created meanwhile may be missing, as if it had been a little later."""
+    described: list[MetadataResponseTopic] = []
+    count = 0
+    for name in list(broker.image.topics):
+        topic = broker.image.topics.get(name)
+        if topic is not None:
+            described.append(_describe_topic(broker.image, topic, context.listener, _operations(request)))
+            count += len(topic.partitions)
+        if count >= SLICE_ELEMENTS:
+            count = 0
+            await asyncio.sleep(PAUSE_S)
+    return _respond(broker, context, request, described)
+
+
+def _operations(request: MetadataRequest) -> int:
+    return TOPIC_OPERATIONS if request.include_topic_authorized_operations else NOT_ASKED
 
 
 def _missing_topics(broker: Broker, context: RequestContext, request: MetadataRequest) -> list[str]:
@@ -60,18 +92,23 @@ def _answer(
     broker: Broker, context: RequestContext, request: MetadataRequest, errors: dict[str, ErrorCode]
 ) -> MetadataResponse:
     image = broker.image
-    wants_all = request.topics is None or (context.version == 0 and not request.topics)
-    operations = TOPIC_OPERATIONS if request.include_topic_authorized_operations else NOT_ASKED
-    if wants_all:
+    operations = _operations(request)
+    if _wants_all(context, request):
         topics = [_describe_topic(image, topic, context.listener, operations) for topic in image.topics.values()]
     else:
         topics = [
             _describe_asked(image, topic.name, topic.topic_id, context, operations, errors)
             for topic in request.topics or ()
         ]
+    return _respond(broker, context, request, topics)
+
+
+def _respond(
+    broker: Broker, context: RequestContext, request: MetadataRequest, topics: list[MetadataResponseTopic]
+) -> MetadataResponse:
     asked_cluster = request.include_cluster_authorized_operations
     return MetadataResponse(
-        brokers=list(describe_brokers(image, context.listener)),
+        brokers=list(describe_brokers(broker.image, context.listener)),
         cluster_id=broker.cluster_id,
         controller_id=broker.node_id,
         topics=topics,

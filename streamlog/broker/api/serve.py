@@ -43,7 +43,7 @@ from streamlog.broker.api import (
 )
 from streamlog.broker.broker import Broker
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
-from streamlog.broker.context import Deferred, RequestContext
+from streamlog.broker.context import Deferred, Exclusive, Large, RequestContext
 from streamlog.errors import LocalProtocolError, RemoteProtocolError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -82,7 +82,7 @@ from streamlog.wire.messages import (
 log = logging.getLogger(__name__)
 
 Q = TypeVar("Q", bound=Request)
-Reply: TypeAlias = Response | Awaitable[Response | None] | Deferred | None
+Reply: TypeAlias = Response | Awaitable[Response | None] | Deferred | Exclusive | Large | None
 Outcome: TypeAlias = Response | RemoteProtocolError | None
 """A reply that is there: a response, a reason to close the connection, or nothing to say."""
 
@@ -206,6 +206,12 @@ class ApiDispatcher:
         if isinstance(reply, asyncio.Future):
             future: asyncio.Future[Response | None] = reply
             return Waiting(future, lambda: _encode(context, _outcome_of(service, context, future)))
+        if isinstance(reply, Exclusive):
+            alone = self._broker.scope.spawn(service.key.name, _settle(service, context, reply.work))
+            return Waiting(asyncio.shield(alone), lambda: _encode(context, alone.result()), exclusive=True)
+        if isinstance(reply, Large):
+            encoded = self._broker.scope.spawn(service.key.name, self._serve_in_turns(service, context, reply.work))
+            return Waiting(encoded, lambda: _raised(encoded.result()))
         task = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
         return Waiting(task, lambda: _encode(context, task.result()))
 
@@ -220,8 +226,16 @@ class ApiDispatcher:
             outcome = await self._answer_in_slices(service, context, message)
         except Exception as error:
             outcome = _failed(service, context, error)
+        return await self._encode_in_thread(context, outcome)
+
+    async def _serve_in_turns(
+        self, service: Service, context: RequestContext, work: Awaitable[Response | None]
+    ) -> Parts | RemoteProtocolError | None:
+        return await self._encode_in_thread(context, await _settle(service, context, work))
+
+    async def _encode_in_thread(self, context: RequestContext, outcome: Outcome) -> Parts | RemoteProtocolError | None:
         try:
-            return await run(lambda: _encode(context, outcome))
+            return await self._broker.env.offload.run(lambda: _encode(context, outcome))
         except RemoteProtocolError as error:
             return error
 
@@ -243,7 +257,9 @@ class ApiDispatcher:
 
 
 async def _answered(reply: Reply) -> Response | None:
-    assert not isinstance(reply, Deferred), "only Produce defers, and it is never cut"
+    assert not isinstance(reply, Deferred | Exclusive), "only Produce defers, and it is never cut"
+    if isinstance(reply, Large):
+        return await reply.work
     return reply if reply is None or isinstance(reply, Response) else await reply
 
 

@@ -48,11 +48,14 @@ from streamlog.broker.log.segment import (
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
 from streamlog.broker.log.validate import (
+    DECOMPRESSED_AT_ONCE_BYTES_MAX,
     PlacedBatch,
+    PreparedBatch,
     check_client_batch,
     check_follows,
     check_size,
     decode_header,
+    prepare,
     recompress,
     split_batches,
 )
@@ -262,7 +265,13 @@ class PartitionLog:
     # --- appending ---
 
     def append(
-        self, batches: WritableBuffer, *, leader_epoch: int, now_ms: int, origin: Origin = Origin.CLIENT
+        self,
+        batches: WritableBuffer,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        origin: Origin = Origin.CLIENT,
+        prepared: PreparedBatch | None = None,
     ) -> AppendResult:
         """Add record batches to the end of the log; `batches` is patched in place and not kept.
 
@@ -270,19 +279,29 @@ class PartitionLog:
         with both already in them, perhaps with a torn one behind, which is ignored.
 
         Raises: AppendRefused: nothing was appended. PartitionOffline: the disk failed; nothing became visible.
+        JudgeInThread: to be given to `prepare` in a thread first, and then here again with what came of it.
         """
         if self.failure is not None:
             raise PartitionOffline(self.failure)
         if origin is Origin.CLIENT:
-            return self._append_from_client(batches, leader_epoch, now_ms)
+            return self._append_from_client(batches, leader_epoch, now_ms, prepared)
         if origin is Origin.REPLICA:
             return self._append_from_leader(batches, now_ms)
         return self._append_from_coordinator(batches, leader_epoch, now_ms)
 
-    def _append_from_client(self, batches: WritableBuffer, leader_epoch: int, now_ms: int) -> AppendResult:
-        header = decode_header(batches)
+    def prepare(self, batches: WritableBuffer, now_ms: int) -> PreparedBatch:
+        """Judge a client's batch that is large when decompressed. For a thread. Raises AppendRefused."""
+        return prepare(batches, self.config, now_ms)
+
+    def _append_from_client(
+        self, batches: WritableBuffer, leader_epoch: int, now_ms: int, prepared: PreparedBatch | None
+    ) -> AppendResult:
         config = self.config
-        header = check_client_batch(batches, header, config, now_ms)
+        if prepared is None:
+            header = decode_header(batches)
+            header = check_client_batch(batches, header, config, now_ms, DECOMPRESSED_AT_ONCE_BYTES_MAX)
+        else:
+            batches, header = prepared
         if header.producer_id >= 0:
             duplicate = self.producers.check(header)
             if duplicate is not None:

@@ -35,12 +35,20 @@ MAGIC_POSITION, MAGIC = 16, 2
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
+DECOMPRESSED_AT_ONCE_BYTES_MAX = 2 * 1024 * 1024
+"""What a batch may decompress to and be judged on the loop: 3 ms. A bomb of 64 MiB takes 50 to 200."""
+
 _CODES = {
     "corrupt": ErrorCode.CORRUPT_MESSAGE,
     "invalid": ErrorCode.INVALID_RECORD,
+    "too_large": ErrorCode.INVALID_RECORD,
     "null_key": ErrorCode.INVALID_RECORD,
     "timestamp": ErrorCode.INVALID_TIMESTAMP,
 }
+
+
+class JudgeInThread(Exception):
+    """A batch decompresses to so much that judging it would hold up the loop. Nothing has happened."""
 
 
 def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
@@ -62,9 +70,33 @@ def decode_header(batches: WritableBuffer, position: int = 0) -> BatchHeader:
     return header
 
 
-def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: LogConfig, now_ms: int) -> BatchHeader:
+class PreparedBatch(NamedTuple):
+    """A producer's batch that was judged, in the topic's compression."""
+
+    batches: WritableBuffer
+    header: BatchHeader
+
+
+def prepare(batches: WritableBuffer, config: LogConfig, now_ms: int) -> PreparedBatch:
+    """The work for a thread where `check_client_batch` raised JudgeInThread. Raises AppendRefused."""
+    header = check_client_batch(batches, decode_header(batches), config, now_ms)
+    if config.compression is not None and header.compression is not config.compression:
+        batches = recompress(batches, header, config)
+        header = decode_header(batches)
+        check_size(len(batches), config)
+    return PreparedBatch(batches, header)
+
+
+def check_client_batch(
+    batches: WritableBuffer,
+    header: BatchHeader,
+    config: LogConfig,
+    now_ms: int,
+    decompressed_bytes_max: int | None = None,
+) -> BatchHeader:
     """Raise AppendRefused unless `batches` is exactly one batch that a producer may append.
 
+    Raises JudgeInThread when it would decompress to more than `decompressed_bytes_max`.
     `header` is its header; returned is the one to go on with, where the largest timestamp was corrected another.
     """
     size_bytes = header.size_bytes
@@ -81,7 +113,13 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
         raise AppendRefused(ErrorCode.CORRUPT_MESSAGE, "the batch's checksum does not match its bytes")
     if config.log_append_time:
         found = examine_records(
-            batches, 0, header, keys_required=config.compact, timestamp_ms_min=INT64_MIN, timestamp_ms_max=INT64_MAX
+            batches,
+            0,
+            header,
+            keys_required=config.compact,
+            timestamp_ms_min=INT64_MIN,
+            timestamp_ms_max=INT64_MAX,
+            decompressed_bytes_max=decompressed_bytes_max,
         )
     else:
         found = examine_records(
@@ -91,8 +129,11 @@ def check_client_batch(batches: WritableBuffer, header: BatchHeader, config: Log
             keys_required=config.compact,
             timestamp_ms_min=now_ms - config.message_timestamp_before_max_ms,
             timestamp_ms_max=now_ms + config.message_timestamp_after_max_ms,
+            decompressed_bytes_max=decompressed_bytes_max,
         )
     if not isinstance(found, int):
+        if found.kind == "too_large" and decompressed_bytes_max is not None:
+            raise JudgeInThread
         raise _refusal(found)
     if found != header.max_timestamp_ms:
         # Time lookups and retention go by the header, so it has to be true. Kafka corrects it too.
