@@ -1,0 +1,190 @@
+"""Whatever dies and returns, what was acknowledged survives, and the partition makes sense after every record.
+
+A model of the replicas' logs runs beside the controller's decisions: how many of the acknowledged records each broker
+has. Leaders acknowledge as KIP-966 demands, with everybody of an ISR that is not below min ISR; who is killed loses
+some of what it had; who stops in order loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamlog.broker.metadata.image import NO_LEADER, PartitionRegistration
+from streamlog.broker.metadata.partition_change import RECOVERING
+from streamlog.broker.metadata.registration import unregister_broker
+from streamlog.wire.error_codes import ErrorCode
+from tests.broker.metadata.cluster import Cluster
+
+BROKERS = (1, 2, 3, 4)
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "write",
+                "write",
+                "kill",
+                "stop",
+                "notice",
+                "notice",
+                "start",
+                "start",
+                "shrink",
+                "expand",
+                "leave",
+                "forget",
+            ]
+        ),
+        st.sampled_from(BROKERS),
+        st.integers(0, 3),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class Model:
+    """A topic on brokers 1 to 3 of 4; `has` counts acknowledged records by broker, as prefixes of one log."""
+
+    cluster: Cluster
+    min_isr: int
+    has: dict[int, int] = field(default_factory=lambda: dict.fromkeys(BROKERS, 0))
+    running: set[int] = field(default_factory=lambda: set(BROKERS))
+    was_clean: dict[int, bool] = field(default_factory=dict)
+    acknowledged: int = 0
+    has_lost: bool = False
+    """An election of somebody who may have lost records has happened: from then on, what its leader has counts."""
+
+    @property
+    def partition(self) -> PartitionRegistration:
+        return self.cluster.partition()
+
+    def perform(self, kind: str, broker: int, amount: int) -> None:
+        before = self.partition
+        getattr(self, f"on_{kind}")(broker, amount)
+        self.check(before)
+
+    def leader_runs(self) -> bool:
+        return self.partition.leader in self.running
+
+    def on_write(self, broker: int, amount: int) -> None:
+        isr = self.partition.isr
+        if self.leader_runs() and len(isr) >= self.min_isr and set(isr) <= self.running:
+            self.acknowledged += 1
+            for member in isr:
+                self.has[member] = self.acknowledged
+
+    def on_kill(self, broker: int, amount: int) -> None:
+        if broker in self.running:
+            self.running.discard(broker)
+            self.was_clean[broker] = False
+            self.has[broker] = max(0, self.has[broker] - amount)
+
+    def on_stop(self, broker: int, amount: int) -> None:
+        if broker in self.running:
+            self.running.discard(broker)
+            self.was_clean[broker] = True
+
+    def on_leave(self, broker: int, amount: int) -> None:
+        """A controlled shutdown as far as it comes with these heartbeats."""
+        registered = self.cluster.image.brokers.get(broker)
+        if broker not in self.running or registered is None or registered.fenced:
+            return
+        for other in sorted(self.running - {broker}):
+            if other in self.cluster.image.brokers:
+                self.cluster.beat(other)
+        if self.cluster.beat(broker, stop=True).response.should_shut_down:
+            self.on_stop(broker, amount)
+
+    def on_notice(self, broker: int, amount: int) -> None:
+        if broker not in self.running and broker in self.cluster.image.brokers:
+            self.cluster.fence(broker)
+
+    def on_forget(self, broker: int, amount: int) -> None:
+        if broker not in self.running and broker in self.cluster.image.brokers and amount == 0:
+            self.cluster.take(partial(unregister_broker, settings=self.cluster.settings, broker_id=broker))
+            self.cluster.liveness.on_gone(broker)
+
+    def on_start(self, broker: int, amount: int) -> None:
+        if broker in self.running:
+            if broker in self.cluster.image.brokers:
+                self.cluster.beat(broker)
+            return
+        self.running.add(broker)
+        self.cluster.start(broker, clean=self.was_clean[broker])
+
+    def on_shrink(self, broker: int, amount: int) -> None:
+        before = self.partition
+        if self.leader_runs() and broker in before.isr and broker != before.leader:
+            isr = tuple(member for member in before.isr if member != broker)
+            assert self.cluster.set_isr("t", *isr) in (ErrorCode.NONE, ErrorCode.INELIGIBLE_REPLICA)
+
+    def on_expand(self, broker: int, amount: int) -> None:
+        before = self.partition
+        if not self.leader_runs() or broker not in before.replicas or broker in before.isr:
+            return
+        if broker in self.running and self.cluster.image.brokers[broker].is_active:
+            self.has[broker] = self.has[before.leader]  # truncated or caught up: as its leader has it
+            assert self.cluster.set_isr("t", *before.isr, broker) in (ErrorCode.NONE, ErrorCode.INELIGIBLE_REPLICA)
+
+    # -- what must hold -------------------------------------------------------------------------------------------
+
+    def check(self, before: PartitionRegistration) -> None:
+        now = self.partition
+        isr, elr = set(now.isr), set(now.eligible_leader_replicas)
+        assert len(isr) == len(now.isr)
+        assert isr <= set(now.replicas)
+        assert elr <= set(now.replicas)
+        assert not isr & elr
+        assert now.leader == NO_LEADER or now.leader in isr
+        assert now.partition_epoch >= before.partition_epoch
+        assert now.leader_epoch >= before.leader_epoch
+        if now != before:
+            assert now.partition_epoch > before.partition_epoch
+        if now.leader != before.leader:
+            assert now.leader_epoch > before.leader_epoch
+        if len(isr) >= self.min_isr:
+            assert not elr
+        self.check_registered(now)
+        self.check_survival(before, now)
+
+    def check_registered(self, now: PartitionRegistration) -> None:
+        """Who leads is active, or comes back from a clean stop to what nobody else could have led."""
+        if now.leader != NO_LEADER:
+            leader = self.cluster.image.brokers[now.leader]
+            assert leader.is_active or (leader.fenced and len(now.isr) == 1)
+
+    def check_survival(self, before: PartitionRegistration, now: PartitionRegistration) -> None:
+        if now.leader_epoch > before.leader_epoch and now.leader != NO_LEADER:
+            if now.leader_recovery_state == RECOVERING and before.leader == NO_LEADER and not before.isr:
+                self.acknowledged = self.has[now.leader]
+                self.has_lost = True
+        if self.leader_runs():
+            for broker in self.running:  # whoever follows cuts what its leader has not
+                if broker != now.leader:
+                    self.has[broker] = min(self.has[broker], self.has[now.leader])
+        killed = {broker for broker in now.replicas if broker not in self.running and not self.was_clean[broker]}
+        for member in {*now.isr, *now.eligible_leader_replicas} - killed:
+            assert self.has[member] == self.acknowledged, f"{member} can lead, and lacks what was acknowledged"
+
+
+@settings(max_examples=600, deadline=None)
+@given(ACTIONS, st.integers(1, 3))
+def test_who_can_lead_has_what_was_acknowledged(actions: list[tuple[str, int, int]], min_isr: int) -> None:
+    """Without an unclean election, no order of deaths and returns costs a record."""
+    cluster = Cluster(brokers=4)
+    cluster.place("t", 1, 2, 3, min_insync_replicas=str(min_isr))
+    model = Model(cluster, min_isr)
+    for action in actions:
+        model.perform(*action)
+    for broker in BROKERS:
+        model.perform("start", broker, 0)
+    for broker in BROKERS:
+        while cluster.image.brokers[broker].in_controlled_shutdown:
+            model.perform("leave", broker, 0)
+            model.perform("start", broker, 0)
+    assert model.partition.leader != NO_LEADER
