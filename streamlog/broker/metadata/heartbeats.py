@@ -111,7 +111,9 @@ def _next_state(
         case BrokerState.FENCED:
             if request.want_shut_down:
                 return BrokerState.SHUTDOWN_NOW
-            if not request.want_fence and request.current_metadata_offset >= broker.epoch:
+            # Who has begun to shut down leads nothing before it has registered anew: no record takes that back.
+            is_wanted = not request.want_fence and not broker.in_controlled_shutdown
+            if is_wanted and request.current_metadata_offset >= broker.epoch:
                 return BrokerState.UNFENCED
             return BrokerState.FENCED
         case BrokerState.UNFENCED:

@@ -13,10 +13,17 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamlog.broker.metadata.elections import balance_leaders
 from streamlog.broker.metadata.image import NO_LEADER, PartitionRegistration
 from streamlog.broker.metadata.partition_change import RECOVERING
+from streamlog.broker.metadata.reassignment import alter_partition_reassignments
 from streamlog.broker.metadata.registration import unregister_broker
 from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    ReassignablePartition,
+    ReassignableTopic,
+)
 from tests.broker.metadata.cluster import Cluster
 
 BROKERS = (1, 2, 3, 4)
@@ -73,7 +80,11 @@ class Model:
 
     def on_write(self, broker: int, amount: int) -> None:
         isr = self.partition.isr
-        if self.leader_runs() and len(isr) >= self.min_isr and set(isr) <= self.running:
+        if (
+            self.leader_runs()
+            and len(isr) >= min(self.min_isr, len(self.partition.replicas))
+            and set(isr) <= self.running
+        ):
             self.acknowledged += 1
             for member in isr:
                 self.has[member] = self.acknowledged
@@ -91,8 +102,7 @@ class Model:
 
     def on_leave(self, broker: int, amount: int) -> None:
         """A controlled shutdown as far as it comes with these heartbeats."""
-        registered = self.cluster.image.brokers.get(broker)
-        if broker not in self.running or registered is None or registered.fenced:
+        if broker not in self.running or broker not in self.cluster.image.brokers:
             return
         for other in sorted(self.running - {broker}):
             if other in self.cluster.image.brokers:
@@ -116,6 +126,22 @@ class Model:
             return
         self.running.add(broker)
         self.cluster.start(broker, clean=self.was_clean[broker])
+
+    def on_move(self, broker: int, amount: int) -> None:
+        """To as many other brokers as there are numbers from `broker` on."""
+        target = [(broker + step - 1) % 4 + 1 for step in range(max(1, amount))]
+        self.reassign(target)
+
+    def on_cancel(self, broker: int, amount: int) -> None:
+        self.reassign(None)
+
+    def reassign(self, target: list[int] | None) -> None:
+        asked = ReassignableTopic(name="t", partitions=[ReassignablePartition(partition_index=0, replicas=target)])
+        request = AlterPartitionReassignmentsRequest(topics=[asked])
+        self.cluster.take(partial(alter_partition_reassignments, settings=self.cluster.settings, request=request))
+
+    def on_balance(self, broker: int, amount: int) -> None:
+        self.cluster.take(partial(balance_leaders, settings=self.cluster.settings))
 
     def on_shrink(self, broker: int, amount: int) -> None:
         before = self.partition
@@ -147,8 +173,11 @@ class Model:
             assert now.partition_epoch > before.partition_epoch
         if now.leader != before.leader:
             assert now.leader_epoch > before.leader_epoch
-        if len(isr) >= self.min_isr:
+        if len(isr) >= min(self.min_isr, len(now.replicas)):
             assert not elr
+        if now.adding_replicas or now.removing_replicas:
+            assert {*now.adding_replicas, *now.removing_replicas} <= set(now.replicas)
+            assert not set(now.adding_replicas) & set(now.removing_replicas)
         self.check_registered(now)
         self.check_survival(before, now)
 
@@ -159,10 +188,10 @@ class Model:
             assert leader.is_active or (leader.fenced and len(now.isr) == 1)
 
     def check_survival(self, before: PartitionRegistration, now: PartitionRegistration) -> None:
-        if now.leader_epoch > before.leader_epoch and now.leader != NO_LEADER:
-            if now.leader_recovery_state == RECOVERING and before.leader == NO_LEADER and not before.isr:
-                self.acknowledged = self.has[now.leader]
-                self.has_lost = True
+        is_elected = now.leader_epoch > before.leader_epoch and now.leader != NO_LEADER
+        if is_elected and now.leader_recovery_state == RECOVERING and before.leader == NO_LEADER and not before.isr:
+            self.acknowledged = self.has[now.leader]
+            self.has_lost = True
         if self.leader_runs():
             for broker in self.running:  # whoever follows cuts what its leader has not
                 if broker != now.leader:
