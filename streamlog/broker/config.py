@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from streamlog.broker.topic_configs import INT_MAX, LONG_MAX, TOPIC_CONFIGS, ConfigType, InvalidConfig, broker_names
@@ -21,6 +21,8 @@ DEFAULT_LISTEN: Final = "127.0.0.1:9092"
 because somebody tried it out."""
 
 DEFAULT_NODE_ID: Final = 1
+
+DEFAULT_CONTROLLER_LISTENER: Final = "CONTROLLER"
 
 
 class BrokerSetting(NamedTuple):
@@ -170,12 +172,20 @@ class BrokerConfig:
     advertised: Mapping[str, Listener] = field(default_factory=dict)
     """By listener name, where it differs from the listener itself. Port 0 means the listener's own."""
     is_broker: bool = True
+    is_controller: bool = True
     controller_listeners: tuple[Listener, ...] = ()
-    """By which the quorum's replicas reach this node, in the order of controller.listener.names."""
+    """By which the quorum's replicas and all brokers reach this node, in the order of controller.listener.names."""
+    controller_listener_name: str = DEFAULT_CONTROLLER_LISTENER
+    """The one by which this node reaches controllers."""
     quorum_voters: tuple[tuple[int, str, int], ...] = ()
     """controller.quorum.voters: number, host, port. Empty where the quorum's own log says who votes."""
     quorum_bootstrap: tuple[tuple[str, int], ...] = ()
     """controller.quorum.bootstrap.servers."""
+
+    @property
+    def is_alone(self) -> bool:
+        """A quorum of one, as far as the settings say: no other node is named."""
+        return not self.quorum_voters and not self.quorum_bootstrap
 
     def text(self, name: str) -> str:
         return self.values.get(name, BROKER_CONFIGS[name].default)
@@ -258,40 +268,66 @@ def load_config(values: Mapping[str, str]) -> tuple[BrokerConfig, list[str]]:
         elif name not in ACCEPTED_CONFIGS and not name.startswith(ACCEPTED_PREFIXES):
             warnings.append(f"unknown setting {name} is ignored")
     _validate(kept)
-    is_broker = _validate_roles(values)
-    controller_names = [name.strip().upper() for name in values.get("controller.listener.names", "").split(",")]
-    controllers = set(controller_names)
-    security = _security_map(values.get("listener.security.protocol.map", ""))
+    return _with_roles(values, kept), warnings
+
+
+def _with_roles(values: Mapping[str, str], kept: Mapping[str, str]) -> BrokerConfig:
+    """Listeners and the quorum, as KRaft's settings have them (KIP-631, KIP-853)."""
+    is_broker, is_controller = _roles(values)
+    names = [name.strip().upper() for name in values.get("controller.listener.names", "").split(",") if name.strip()]
     named = _parse_listeners("listeners", kept.get("listeners", BROKER_CONFIGS["listeners"].default))
-    listeners = [listener for listener in named if listener.name not in controllers]
-    advertised = {
-        listener.name: listener
-        for listener in _parse_listeners("advertised.listeners", kept.get("advertised.listeners", ""))
-        if not (is_broker and listener.name in controllers)
-    }
-    if is_broker:
-        _validate_listeners(listeners, advertised, security)
-        return BrokerConfig(kept, tuple(listeners), advertised), warnings
+    told = _parse_listeners("advertised.listeners", kept.get("advertised.listeners", ""))
+    advertised = {listener.name: listener for listener in told}
+    security = dict.fromkeys(names, "PLAINTEXT") | _security_map(values.get("listener.security.protocol.map", ""))
+    _validate_listeners(named, advertised, security)
     by_name = {listener.name: listener for listener in named}
-    for name in controller_names:
-        if name not in by_name:
-            raise UserError(f"controller.listener.names names {name or 'no listener'}; listeners has {list(by_name)}")
-    if listeners:
-        raise UserError(f"{listeners[0].name} is no controller's listener, and this node is only a controller")
-    _validate_listeners(named, advertised, dict.fromkeys(controller_names, "PLAINTEXT") | security)
-    return BrokerConfig(
+    for_clients = tuple(listener for listener in named if listener.name not in names)
+    for_controllers = tuple(by_name[name] for name in names if name in by_name)
+    if is_broker and not for_clients:
+        raise UserError("listeners names no listener for clients; add one, PLAINTEXT://127.0.0.1:9092 for example")
+    if not is_broker and for_clients:
+        raise UserError(f"{for_clients[0].name} is no controller's listener, and this node is only a controller")
+    if not is_controller and for_controllers:
+        raise UserError(f"{for_controllers[0].name} is a controller's listener, and this node is no controller")
+    config = BrokerConfig(
         kept,
-        (),
+        for_clients,
         advertised,
-        is_broker=False,
-        controller_listeners=tuple(by_name[name] for name in controller_names),
+        is_broker=is_broker,
+        is_controller=is_controller,
+        controller_listeners=for_controllers,
+        controller_listener_name=names[0] if names else DEFAULT_CONTROLLER_LISTENER,
         quorum_voters=_parse_voters(kept.get("controller.quorum.voters", "")),
         quorum_bootstrap=tuple(
             parse_address(part.strip(), "controller.quorum.bootstrap.servers")
             for part in kept.get("controller.quorum.bootstrap.servers", "").split(",")
             if part.strip()
         ),
-    ), warnings
+    )
+    if is_controller and _names_only_itself(config):
+        return replace(config, quorum_voters=(), quorum_bootstrap=())
+    missing = [name for name in names if name not in by_name]
+    if is_controller and (missing or not names) and not (is_broker and config.is_alone):
+        raise UserError(
+            f"controller.listener.names names {missing[0] if missing else 'no listener'}; listeners has {list(by_name)}"
+        )
+    if not is_controller and config.is_alone:
+        raise UserError(
+            "process.roles is broker, and neither controller.quorum.bootstrap.servers nor "
+            "controller.quorum.voters says where its controllers are"
+        )
+    return config
+
+
+def _names_only_itself(config: BrokerConfig) -> bool:
+    """Whether the settings spell out a quorum of one, as the server.properties that Kafka comes with does."""
+    if any(number != config.node_id for number, _, _ in config.quorum_voters):
+        return False
+    mine = [*config.controller_listeners]
+    mine += [config.advertised[listener.name] for listener in mine if listener.name in config.advertised]
+    here = {"localhost", "127.0.0.1", "::1", *(listener.host for listener in mine)}
+    ports = {listener.port for listener in mine}
+    return all(host in here and port in ports for host, port in config.quorum_bootstrap)
 
 
 def _validate(values: Mapping[str, str]) -> None:
@@ -325,22 +361,14 @@ def validate_topic_default(name: str, value: str) -> None:
                 ) from None
 
 
-def _validate_roles(values: Mapping[str, str]) -> bool:
-    """Whether this node is a broker too, and not a controller alone."""
-    roles = {role.strip() for role in values.get("process.roles", "broker,controller").split(",")}
-    if roles == {"controller"}:
-        return False
-    if roles != {"broker", "controller"}:
+def _roles(values: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether this node is a broker, and whether it is a controller."""
+    roles = {role.strip() for role in values.get("process.roles", "broker,controller").split(",") if role.strip()}
+    if not roles or not roles <= {"broker", "controller"}:
         raise UserError(
-            f"process.roles is {values['process.roles']}; this node can be broker,controller, or controller alone"
+            f"process.roles is {values['process.roles']!r}; a node is broker, controller, or broker,controller"
         )
-    voters = [voter for voter in values.get("controller.quorum.voters", "").split(",") if voter.strip()]
-    if len(voters) > 1:
-        raise UserError(
-            f"controller.quorum.voters names {len(voters)} voters; this broker is a quorum of one so far, "
-            "remove the others"
-        )
-    return True
+    return "broker" in roles, "controller" in roles
 
 
 def _parse_voters(text: str) -> tuple[tuple[int, str, int], ...]:
@@ -360,8 +388,6 @@ def _parse_voters(text: str) -> tuple[tuple[int, str, int], ...]:
 def _validate_listeners(
     listeners: list[Listener], advertised: Mapping[str, Listener], security: Mapping[str, str]
 ) -> None:
-    if not listeners:
-        raise UserError("listeners names no listener for clients; add one, PLAINTEXT://127.0.0.1:9092 for example")
     if len({listener.name for listener in listeners}) < len(listeners):
         raise UserError("listeners names one listener twice; give each its own name")
     for listener in listeners:

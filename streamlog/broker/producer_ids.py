@@ -7,16 +7,18 @@ when the broker stops is never used. The next block is asked for only when the f
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
-from streamlog.broker.metadata.controller import Controller
-from streamlog.broker.metadata.registration import allocate_producer_ids
+from streamlog.broker.controller_channel import ControllerChannel
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.messages.allocate_producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 
 
 class ProducerIds:
-    def __init__(self, controller: Controller, node_id: int) -> None:
-        self._controller = controller
+    def __init__(self, channel: ControllerChannel, node_id: int) -> None:
+        self._channel = channel
         self._node_id = node_id
+        self.broker_epoch = -1
+        """Of this incarnation, once it is registered."""
         self._block = range(0)
         self._lock = asyncio.Lock()  # one request for a block at a time
 
@@ -32,8 +34,14 @@ class ProducerIds:
         while (producer_id := self.next_nowait()) is None:
             async with self._lock:
                 if not self._block:
-                    broker = self._controller.image.brokers[self._node_id]
-                    self._block = await self._controller.write(
-                        partial(allocate_producer_ids, broker_id=self._node_id, broker_epoch=broker.epoch)
-                    )
+                    self._block = await self._allocate()
         return producer_id
+
+    async def _allocate(self) -> range:
+        response = await self._channel.request(
+            AllocateProducerIdsRequest(broker_id=self._node_id, broker_epoch=self.broker_epoch)
+        )
+        assert isinstance(response, AllocateProducerIdsResponse), "the answer is of the request's API"
+        if response.error_code:
+            raise KafkaError(ErrorCode.of(response.error_code))
+        return range(response.producer_id_start, response.producer_id_start + response.producer_id_len)

@@ -51,11 +51,13 @@ log.retention.check.interval.ms=300000
 
 
 def test_the_file_kafka_ships_is_accepted_without_a_warning() -> None:
-    """An existing installation's file works; the controller's listener is not needed."""
+    """An existing installation's file works: a quorum of one, which spells itself out."""
     config, warnings = load_config(parse_properties(KAFKAS_OWN))
     assert warnings == []
     assert config.listeners == (Listener("PLAINTEXT", "", 9092),)
-    assert config.advertised == {"PLAINTEXT": Listener("PLAINTEXT", "localhost", 9092)}
+    assert config.advertised["PLAINTEXT"] == Listener("PLAINTEXT", "localhost", 9092)
+    assert config.controller_listeners == (Listener("CONTROLLER", "", 9093),)
+    assert config.is_alone
     assert config.topic_defaults["log.retention.hours"] == "168"
 
 
@@ -95,12 +97,12 @@ def test_an_unknown_name_is_warned_about() -> None:
         ({"ssl.keystore.location": "/k"}, "TLS"),
         ({"log.dirs": "/a,/b"}, "several directories"),
         ({"process.roles": "broker"}, "process.roles"),
-        ({"process.roles": "controller"}, "controller.listener.names"),
-        (CONTROLLER | {"listeners": "OTHER://h:1"}, "CONTROLLER"),
+        ({"process.roles": "controller"}, "only a controller"),
+        (CONTROLLER | {"listeners": "PLAINTEXT://h:1"}, "only a controller"),
         (CONTROLLER | {"listeners": "CONTROLLER://h:1,PLAINTEXT://h:2"}, "PLAINTEXT"),
         (CONTROLLER | {"controller.quorum.voters": "a@h:1"}, "ID@HOST:PORT"),
         (CONTROLLER | {"controller.quorum.voters": "1@h:1,1@h:2"}, "twice"),
-        ({"controller.quorum.voters": "1@a:1,2@b:1"}, "quorum of one"),
+        ({"controller.quorum.voters": "1@a:1,2@b:1"}, "controller.listener.names"),
     ],
 )
 def test_what_cannot_be_or_must_not_be_ignored_is_refused(values: dict[str, str], message: str) -> None:
@@ -140,3 +142,30 @@ def test_a_controller_alone_has_its_own_listeners_and_is_told_of_the_others() ->
     assert config.controller_listeners == (Listener("CONTROLLER", "127.0.0.1", 0),)
     assert config.quorum_voters == ((1, "a", 1), (3, "::1", 3))
     assert config.quorum_bootstrap == (("a", 1), ("b", 2))
+
+
+def test_a_node_of_several_can_have_both_roles() -> None:
+    """Its controller's listener is for other nodes, the rest is for clients."""
+    values = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2",
+        "controller.quorum.bootstrap.servers": "127.0.0.1:2,127.0.0.1:4",
+    }
+    config, _ = load_config(values)
+    assert (config.is_broker, config.is_controller, config.is_alone) == (True, True, False)
+    assert [listener.name for listener in config.listeners] == ["PLAINTEXT"]
+    assert [listener.name for listener in config.controller_listeners] == ["CONTROLLER"]
+    alone, _ = load_config(values | {"controller.quorum.bootstrap.servers": "127.0.0.1:2"})
+    assert alone.is_alone
+
+
+def test_a_broker_alone_looks_for_controllers_elsewhere() -> None:
+    """It has no listener for them, and has to be told where they are."""
+    values = {"process.roles": "broker", "controller.listener.names": "CTL"}
+    config, _ = load_config(values | {"controller.quorum.voters": "9@h:1"})
+    assert (config.is_broker, config.is_controller) == (True, False)
+    assert config.controller_listener_name == "CTL"
+    with pytest.raises(UserError, match="where its controllers are"):
+        load_config(values)

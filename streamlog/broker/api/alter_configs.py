@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from streamlog.broker.broker import Broker
-from streamlog.broker.context import RequestContext
+from streamlog.broker.controller_home import ControllerContext, ControllerHome
 from streamlog.broker.metadata.configs import alter_configs
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages.alter_configs import (
@@ -13,19 +12,22 @@ from streamlog.wire.messages.alter_configs import (
 )
 
 
-async def handle(broker: Broker, context: RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse:
+async def handle(
+    home: ControllerHome, request: AlterConfigsRequest, context: ControllerContext
+) -> AlterConfigsResponse:
     """Cancelling (the client has left) does not stop the change."""
-    try:
-        return await broker.controller.write(lambda image: alter_configs(image, request))
-    except KafkaError as error:
-        return AlterConfigsResponse(
-            responses=[
-                AlterConfigsResourceResponse(
-                    error_code=error.code,
-                    error_message=error.message,
-                    resource_type=resource.resource_type,
-                    resource_name=resource.resource_name,
-                )
-                for resource in request.resources
-            ]
-        )
+    return await home.controller.write(lambda image: alter_configs(image, request))
+
+
+def refuse(request: AlterConfigsRequest, error: KafkaError, version: int) -> AlterConfigsResponse:
+    return AlterConfigsResponse(
+        responses=[
+            AlterConfigsResourceResponse(
+                error_code=error.code,
+                error_message=error.message,
+                resource_type=resource.resource_type,
+                resource_name=resource.resource_name,
+            )
+            for resource in request.resources
+        ]
+    )

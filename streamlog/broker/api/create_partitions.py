@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from streamlog.broker.broker import Broker
-from streamlog.broker.context import RequestContext
+from streamlog.broker.controller_home import ControllerContext, ControllerHome
 from streamlog.broker.metadata.topics import create_partitions
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages.create_partitions import (
@@ -13,14 +12,17 @@ from streamlog.wire.messages.create_partitions import (
 )
 
 
-async def handle(broker: Broker, context: RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse:
+async def handle(
+    home: ControllerHome, request: CreatePartitionsRequest, context: ControllerContext
+) -> CreatePartitionsResponse:
     """Cancelling (the client has left) does not stop the creation."""
-    try:
-        return await broker.controller.write(lambda image: create_partitions(image, request))
-    except KafkaError as error:
-        return CreatePartitionsResponse(
-            results=[
-                CreatePartitionsTopicResult(name=name, error_code=error.code, error_message=error.message)
-                for name in dict.fromkeys(topic.name for topic in request.topics)
-            ]
-        )
+    return await home.controller.write(lambda image: create_partitions(image, request))
+
+
+def refuse(request: CreatePartitionsRequest, error: KafkaError, version: int) -> CreatePartitionsResponse:
+    return CreatePartitionsResponse(
+        results=[
+            CreatePartitionsTopicResult(name=name, error_code=error.code, error_message=error.message)
+            for name in dict.fromkeys(topic.name for topic in request.topics)
+        ]
+    )

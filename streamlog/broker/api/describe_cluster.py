@@ -34,7 +34,7 @@ def handle(broker: Broker, context: RequestContext, request: DescribeClusterRequ
     return DescribeClusterResponse(
         error_message=None,
         cluster_id=broker.cluster_id,
-        controller_id=broker.node_id,
+        controller_id=broker.controller_id,
         brokers=[
             DescribeClusterBroker(
                 broker_id=node.id, host=endpoint.host, port=endpoint.port, rack=node.rack, is_fenced=node.fenced

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from streamlog.broker.broker import Broker
-from streamlog.broker.context import RequestContext
+from streamlog.broker.controller_home import ControllerContext, ControllerHome
 from streamlog.broker.metadata.configs import incremental_alter_configs
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages.incremental_alter_configs import (
@@ -14,20 +13,21 @@ from streamlog.wire.messages.incremental_alter_configs import (
 
 
 async def handle(
-    broker: Broker, context: RequestContext, request: IncrementalAlterConfigsRequest
+    home: ControllerHome, request: IncrementalAlterConfigsRequest, context: ControllerContext
 ) -> IncrementalAlterConfigsResponse:
     """Cancelling (the client has left) does not stop the change."""
-    try:
-        return await broker.controller.write(lambda image: incremental_alter_configs(image, request))
-    except KafkaError as error:
-        return IncrementalAlterConfigsResponse(
-            responses=[
-                AlterConfigsResourceResponse(
-                    error_code=error.code,
-                    error_message=error.message,
-                    resource_type=resource.resource_type,
-                    resource_name=resource.resource_name,
-                )
-                for resource in request.resources
-            ]
-        )
+    return await home.controller.write(lambda image: incremental_alter_configs(image, request))
+
+
+def refuse(request: IncrementalAlterConfigsRequest, error: KafkaError, version: int) -> IncrementalAlterConfigsResponse:
+    return IncrementalAlterConfigsResponse(
+        responses=[
+            AlterConfigsResourceResponse(
+                error_code=error.code,
+                error_message=error.message,
+                resource_type=resource.resource_type,
+                resource_name=resource.resource_name,
+            )
+            for resource in request.resources
+        ]
+    )

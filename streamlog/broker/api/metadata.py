@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Final
 from uuid import UUID
 
-from streamlog.broker.api.create_topics import auto_create_topics
+from streamlog.broker.api.auto_create import auto_create_topics
 from streamlog.broker.api.large import PAUSE_S, SLICE_ELEMENTS, distinct
 from streamlog.broker.authorized_operations import CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS
 from streamlog.broker.broker import Broker
@@ -110,7 +110,7 @@ def _respond(
     return MetadataResponse(
         brokers=list(describe_brokers(broker.image, context.listener)),
         cluster_id=broker.cluster_id,
-        controller_id=broker.node_id,
+        controller_id=broker.controller_id,
         topics=topics,
         cluster_authorized_operations=CLUSTER_OPERATIONS if asked_cluster else NOT_ASKED,
     )

@@ -9,24 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from streamlog.broker.api import (
-    alter_configs,
     api_versions,
-    create_partitions,
-    create_topics,
     delete_groups,
     delete_records,
-    delete_topics,
     describe_cluster,
     describe_configs,
     describe_groups,
     describe_topic_partitions,
     fetch,
     find_coordinator,
+    forward,
     heartbeat,
-    incremental_alter_configs,
     init_producer_id,
     join_group,
     large,
@@ -41,6 +37,7 @@ from streamlog.broker.api import (
     produce,
     sync_group,
 )
+from streamlog.broker.api.decided import TellsErrors
 from streamlog.broker.broker import Broker
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
 from streamlog.broker.context import Deferred, Exclusive, Large, RequestContext
@@ -85,13 +82,6 @@ Q = TypeVar("Q", bound=Request)
 Reply: TypeAlias = Response | Awaitable[Response | None] | Deferred | Exclusive | Large | None
 Outcome: TypeAlias = Response | RemoteProtocolError | None
 """A reply that is there: a response, a reason to close the connection, or nothing to say."""
-
-
-@runtime_checkable
-class _TellsErrors(Protocol):
-    """A response with an error code of its own, beside those of topics or partitions in it."""
-
-    error_code: int
 
 
 class Service(NamedTuple):
@@ -150,16 +140,16 @@ SERVED: dict[int, Service] = {
         _service(ApiKey.DESCRIBE_GROUPS, DescribeGroupsRequest, describe_groups.handle),
         _service(ApiKey.LIST_GROUPS, ListGroupsRequest, list_groups.handle),
         _service(ApiKey.API_VERSIONS, ApiVersionsRequest, api_versions.handle),
-        _service(ApiKey.CREATE_TOPICS, CreateTopicsRequest, create_topics.handle),
-        _service(ApiKey.DELETE_TOPICS, DeleteTopicsRequest, delete_topics.handle),
+        _service(ApiKey.CREATE_TOPICS, CreateTopicsRequest, forward.handle),
+        _service(ApiKey.DELETE_TOPICS, DeleteTopicsRequest, forward.handle),
         _service(ApiKey.DELETE_RECORDS, DeleteRecordsRequest, delete_records.handle),
         _service(ApiKey.INIT_PRODUCER_ID, InitProducerIdRequest, init_producer_id.handle),
         _service(ApiKey.OFFSET_FOR_LEADER_EPOCH, OffsetForLeaderEpochRequest, offset_for_leader_epoch.handle),
         _service(ApiKey.DESCRIBE_CONFIGS, DescribeConfigsRequest, describe_configs.handle),
-        _service(ApiKey.ALTER_CONFIGS, AlterConfigsRequest, alter_configs.handle),
-        _service(ApiKey.CREATE_PARTITIONS, CreatePartitionsRequest, create_partitions.handle),
+        _service(ApiKey.ALTER_CONFIGS, AlterConfigsRequest, forward.handle),
+        _service(ApiKey.CREATE_PARTITIONS, CreatePartitionsRequest, forward.handle),
         _service(ApiKey.DELETE_GROUPS, DeleteGroupsRequest, delete_groups.handle),
-        _service(ApiKey.INCREMENTAL_ALTER_CONFIGS, IncrementalAlterConfigsRequest, incremental_alter_configs.handle),
+        _service(ApiKey.INCREMENTAL_ALTER_CONFIGS, IncrementalAlterConfigsRequest, forward.handle),
         _service(ApiKey.OFFSET_DELETE, OffsetDeleteRequest, offset_delete.handle),
         _service(ApiKey.DESCRIBE_CLUSTER, DescribeClusterRequest, describe_cluster.handle),
         _service(ApiKey.DESCRIBE_TOPIC_PARTITIONS, DescribeTopicPartitionsRequest, describe_topic_partitions.handle),
@@ -296,7 +286,7 @@ def _failed(service: Service, context: RequestContext, error: Exception) -> Outc
         code = ErrorCode.UNKNOWN_SERVER_ERROR
         log.error("%s version %d of %s failed", service.key.name, context.version, context.client_host, exc_info=error)
     response = service.response()
-    if not isinstance(response, _TellsErrors):
+    if not isinstance(response, TellsErrors):
         return RemoteProtocolError(f"{service.key.name} failed with {code.name}, and its response cannot say so")
     response.error_code = int(code)
     return response

@@ -1,40 +1,43 @@
-"""What a controller serves on its own listener: the quorum's requests, and what it takes to find the quorum's leader.
+"""What a controller serves on its own listener: the quorum's requests, what brokers ask, what they forward.
 
-A broker's APIs do not exist here, and these not on a broker's listener: whoever can reach the one need not be trusted
-with the other.
+A broker's APIs do not exist here, and most of these not on a broker's listener: whoever can reach the one need not be
+trusted with the other.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from streamlog.broker.api import api_versions, describe_quorum, quorum
+from streamlog.broker.api.api_versions import advertise
+from streamlog.broker.api.decided import DECIDED, ControllerService, decide, service
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
+from streamlog.broker.controller_home import ControllerContext, ControllerHome
 from streamlog.broker.features import KRAFT_VERSION, SUPPORTED_FEATURES
-from streamlog.broker.metadata.controller import Controller
-from streamlog.broker.raft.quorum import Quorum
-from streamlog.env import Env, Scope
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.frames import decode_request_header, encode_response_parts
 from streamlog.wire.message import Request, Response
-from streamlog.wire.messages.api_versions import (
-    ApiVersion,
+from streamlog.wire.messages import (
+    AddRaftVoterRequest,
     ApiVersionsRequest,
-    ApiVersionsResponse,
-    FinalizedFeatureKey,
-    SupportedFeatureKey,
-)
-from streamlog.wire.messages.describe_cluster import (
-    DescribeClusterBroker,
+    BeginQuorumEpochRequest,
     DescribeClusterRequest,
-    DescribeClusterResponse,
+    DescribeQuorumRequest,
+    EndQuorumEpochRequest,
+    EnvelopeRequest,
+    FetchRequest,
+    FetchSnapshotRequest,
+    RemoveRaftVoterRequest,
+    UpdateRaftVoterRequest,
+    VoteRequest,
 )
-from streamlog.wire.messages.describe_quorum import DescribeQuorumRequest
+from streamlog.wire.messages.api_versions import ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey
+from streamlog.wire.messages.describe_cluster import DescribeClusterBroker, DescribeClusterResponse
+from streamlog.wire.messages.describe_quorum_response import DescribeQuorumResponse
+from streamlog.wire.messages.envelope import EnvelopeResponse
 
 log = logging.getLogger(__name__)
 
@@ -44,34 +47,19 @@ CONTROLLERS: Final = 2
 NOBODY: Final = -1
 
 
-@dataclass(slots=True)
-class ControllerHome:
-    """What a handler can reach."""
-
-    env: Env
-    node_id: int
-    cluster_id: str
-    listener: str
-    scope: Scope
-    quorum: Quorum
-    controller: Controller
-    served_apis: list[ApiVersion] = field(default_factory=list)
+async def _ask_quorum(home: ControllerHome, request: Request, context: ControllerContext) -> Response:
+    return await quorum.handle(home.quorum, request)
 
 
-Handler: TypeAlias = Callable[[ControllerHome, int, Request], Awaitable[Response] | Response]
-
-
-def _ask_quorum(home: ControllerHome, version: int, request: Request) -> Awaitable[Response]:
-    return quorum.handle(home.quorum, request)
-
-
-def _describe_quorum(home: ControllerHome, version: int, request: Request) -> Response:
-    assert isinstance(request, DescribeQuorumRequest), "the table says so"
+async def _describe_quorum(
+    home: ControllerHome, request: DescribeQuorumRequest, context: ControllerContext
+) -> DescribeQuorumResponse:
     return describe_quorum.handle(home.env, home.quorum, request)
 
 
-def _api_versions(home: ControllerHome, version: int, request: Request) -> Response:
-    assert isinstance(request, ApiVersionsRequest), "the table says so"
+async def _api_versions(
+    home: ControllerHome, request: ApiVersionsRequest, context: ControllerContext
+) -> ApiVersionsResponse:
     levels = dict(home.controller.image.features)
     levels[KRAFT_VERSION] = home.quorum.core.kraft_version
     return ApiVersionsResponse(
@@ -79,6 +67,8 @@ def _api_versions(home: ControllerHome, version: int, request: Request) -> Respo
         supported_features=[
             SupportedFeatureKey(name=name, min_version=known.low, max_version=known.high)
             for name, known in SUPPORTED_FEATURES.items()
+            # KAFKA-17492: clients that speak the older versions cannot read a minimum of 0.
+            if known.low > 0 or context.version >= 4
         ],
         finalized_features_epoch=home.controller.image.applied_offset,
         finalized_features=[
@@ -89,15 +79,16 @@ def _api_versions(home: ControllerHome, version: int, request: Request) -> Respo
     )
 
 
-def _describe_cluster(home: ControllerHome, version: int, request: Request) -> Response:
-    assert isinstance(request, DescribeClusterRequest), "the table says so"
+async def _describe_cluster(
+    home: ControllerHome, request: DescribeClusterRequest, context: ControllerContext
+) -> DescribeClusterResponse:
     if request.endpoint_type != CONTROLLERS:
         return DescribeClusterResponse(
             error_code=ErrorCode.MISMATCHED_ENDPOINT_TYPE,
             error_message="this listener is a controller's: it describes controllers",
         )
     found = ((voter.key.id, voter.address(home.listener)) for voter in home.quorum.core.voters)
-    leader_id = home.quorum.core.leader_id
+    leader_id = home.quorum.leader_id
     return DescribeClusterResponse(
         error_message=None,
         endpoint_type=CONTROLLERS,
@@ -111,43 +102,67 @@ def _describe_cluster(home: ControllerHome, version: int, request: Request) -> R
     )
 
 
-SERVED_BY_CONTROLLERS: Final[dict[int, Handler]] = {
-    ApiKey.FETCH: _ask_quorum,
-    ApiKey.API_VERSIONS: _api_versions,
-    ApiKey.VOTE: _ask_quorum,
-    ApiKey.BEGIN_QUORUM_EPOCH: _ask_quorum,
-    ApiKey.END_QUORUM_EPOCH: _ask_quorum,
-    ApiKey.DESCRIBE_QUORUM: _describe_quorum,
-    ApiKey.FETCH_SNAPSHOT: _ask_quorum,
-    ApiKey.DESCRIBE_CLUSTER: _describe_cluster,
-    ApiKey.ADD_RAFT_VOTER: _ask_quorum,
-    ApiKey.REMOVE_RAFT_VOTER: _ask_quorum,
-    ApiKey.UPDATE_RAFT_VOTER: _ask_quorum,
-}
+async def _envelope(home: ControllerHome, request: EnvelopeRequest, context: ControllerContext) -> EnvelopeResponse:
+    """What a client has asked a broker (KIP-590). NOT_CONTROLLER sends the broker to another of us."""
+    header, position = decode_request_header(request.request_data)
+    key, version = header.request_api_key, header.request_api_version
+    row, api = SERVED_BY_CONTROLLERS.get(key), API_TABLE[key]
+    if row is None or not row.is_forwarded:
+        return EnvelopeResponse(error_code=ErrorCode.INVALID_REQUEST)
+    if not api.min_version <= version <= api.stable_max_version:
+        return EnvelopeResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
+    message = api.request.decode(memoryview(request.request_data), version, position)
+    if not home.quorum.is_leader:
+        return EnvelopeResponse(error_code=ErrorCode.NOT_CONTROLLER)
+    try:
+        response = await decide(home, row, message, ControllerContext(version, context.connection))
+    except KafkaError as error:
+        return EnvelopeResponse(error_code=error.code)
+    parts = encode_response_parts(key, version, header.correlation_id, response)
+    return EnvelopeResponse(response_data=b"".join(parts)[4:])
+
+
+_QUORUM_ROWS = (
+    service(ApiKey.FETCH, FetchRequest, _ask_quorum, only_active=False),
+    service(ApiKey.API_VERSIONS, ApiVersionsRequest, _api_versions, only_active=False),
+    service(ApiKey.VOTE, VoteRequest, _ask_quorum, only_active=False),
+    service(ApiKey.BEGIN_QUORUM_EPOCH, BeginQuorumEpochRequest, _ask_quorum, only_active=False),
+    service(ApiKey.END_QUORUM_EPOCH, EndQuorumEpochRequest, _ask_quorum, only_active=False),
+    service(ApiKey.DESCRIBE_QUORUM, DescribeQuorumRequest, _describe_quorum, only_active=False, is_forwarded=True),
+    service(ApiKey.ENVELOPE, EnvelopeRequest, _envelope, only_active=False),
+    service(ApiKey.FETCH_SNAPSHOT, FetchSnapshotRequest, _ask_quorum, only_active=False),
+    service(ApiKey.DESCRIBE_CLUSTER, DescribeClusterRequest, _describe_cluster, only_active=False),
+    service(ApiKey.ADD_RAFT_VOTER, AddRaftVoterRequest, _ask_quorum, only_active=False, is_forwarded=True),
+    service(ApiKey.REMOVE_RAFT_VOTER, RemoveRaftVoterRequest, _ask_quorum, only_active=False, is_forwarded=True),
+    service(ApiKey.UPDATE_RAFT_VOTER, UpdateRaftVoterRequest, _ask_quorum, only_active=False),
+)
+
+SERVED_BY_CONTROLLERS: Final[dict[int, ControllerService]] = DECIDED | {row.key: row for row in _QUORUM_ROWS}
+"""Everything a controller serves, by API key."""
 
 
 class ControllerDispatcher:
-    """Answers the frames of a controller's connections. `home` is there before the first one is accepted."""
+    """Answers the frames of a controller's connections. Nobody is accepted before `serve_for`."""
 
     def __init__(self) -> None:
-        self.home: ControllerHome | None = None
+        self._home: ControllerHome | None = None
+
+    def serve_for(self, home: ControllerHome) -> None:
+        home.served_apis = advertise(ApiKey(key) for key in SERVED_BY_CONTROLLERS)
+        self._home = home
 
     def serve(self, connection: Connection, frame: memoryview) -> Answer:
-        home = self.home
+        home = self._home
         assert home is not None, "a controller accepts nobody before its parts are there"
         header, position = decode_request_header(frame)
         api_key, version, number = header.request_api_key, header.request_api_version, header.correlation_id
-        handler = SERVED_BY_CONTROLLERS.get(api_key)
-        api = API_TABLE[api_key]
-        if handler is None or not api.min_version <= version <= api.stable_max_version:
+        row, api = SERVED_BY_CONTROLLERS.get(api_key), API_TABLE[api_key]
+        if row is None or not api.min_version <= version <= api.stable_max_version:
             if api_key == ApiKey.API_VERSIONS:
                 return encode_response_parts(api_key, 0, number, api_versions.refuse_version())
             raise RemoteProtocolError(f"{api.name} version {version} is not served by a controller")
         request = api.request.decode(frame, version, position)
-        reply = handler(home, version, request)
-        if isinstance(reply, Response):
-            return encode_response_parts(api_key, version, number, reply)
-        task = home.scope.spawn(api.name, _settle(api.name, reply))
+        task = home.scope.spawn(api.name, _answer(home, row, request, ControllerContext(version, connection)))
 
         def finish() -> Parts | None:
             outcome = task.result()
@@ -158,14 +173,16 @@ class ControllerDispatcher:
         return Waiting(task, finish)
 
 
-async def _settle(name: str, reply: Awaitable[Response]) -> Response | RemoteProtocolError:
-    """Wait for a reply. Errors are values here: one request must not end the tasks of the others."""
+async def _answer(
+    home: ControllerHome, row: ControllerService, request: Request, context: ControllerContext
+) -> Response | RemoteProtocolError:
+    """Errors are values here: one request must not end the tasks of the others."""
     try:
-        return await reply
+        return await decide(home, row, request, context)
     except RemoteProtocolError as error:
         return error
     except KafkaError as error:
-        return RemoteProtocolError(f"{name} failed: {error}")
+        return row.refuse(request, error, context.version)
     except Exception as error:
-        log.error("%s failed", name, exc_info=error)
-        return RemoteProtocolError(f"{name} failed: {error}")
+        log.error("%s failed", row.key.name, exc_info=error)
+        return RemoteProtocolError(f"{row.key.name} failed: {error}")

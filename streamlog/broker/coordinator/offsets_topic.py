@@ -6,21 +6,28 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from streamlog.broker.config import BrokerConfig
+from streamlog.broker.controller_channel import ControllerChannel
 from streamlog.broker.coordinator.group.limits import GroupLimits
 from streamlog.broker.coordinator.groups import TOPIC, GroupCoordinator
 from streamlog.broker.log.partition import Origin
 from streamlog.broker.metadata.controller import Controller
-from streamlog.broker.metadata.decision import ControllerSettings
 from streamlog.broker.metadata.image import MetadataDelta
-from streamlog.broker.metadata.topics import create_topics
 from streamlog.broker.partition import Partition
 from streamlog.broker.partitions import Partitions
 from streamlog.env import Env, Scope
 from streamlog.wire.error_codes import ErrorCode, KafkaError
-from streamlog.wire.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+from streamlog.wire.messages.create_topics import (
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
 
 READ_BYTES_MAX = 32 * 1024
 """How much of a log is folded before other tasks get their turn: some 400 committed offsets, 5 ms."""
+
+FOLLOW_MS_MAX = 5_000
+"""How long the creation waits for this broker to have heard of the new topic. Who asks for a group asks again."""
 
 
 class PartitionShardLog:
@@ -68,18 +75,16 @@ class OffsetsTopic:
 
     def __init__(
         self,
-        env: Env,
         controller: Controller,
-        settings: ControllerSettings,
+        channel: ControllerChannel,
         partitions: Partitions,
         *,
         partition_count: int,
         replication_factor: int,
         segment_bytes: int,
     ) -> None:
-        self._env = env
         self._controller = controller
-        self._settings = settings
+        self._channel = channel
         self._partitions = partitions
         self._count = partition_count
         self._replication_factor = replication_factor
@@ -106,12 +111,12 @@ class OffsetsTopic:
                 )
             ]
         )
-        response = await self._controller.write(
-            lambda image: create_topics(image, self._settings, request, self._env.entropy.uuid4)
-        )
+        response = await self._channel.forward(request, CreateTopicsRequest.max_version)
+        assert isinstance(response, CreateTopicsResponse), "the answer is of the request's API"
         (result,) = response.topics
         if result.error_code not in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS):
             raise KafkaError(ErrorCode.of(result.error_code), result.error_message or "")
+        await self._controller.until(lambda image: TOPIC in image.topics, FOLLOW_MS_MAX)
 
     def led(self) -> dict[int, PartitionShardLog]:
         opened = sorted(self._partitions.opened(TOPIC).items())
@@ -126,7 +131,7 @@ def open_groups(
     env: Env,
     config: BrokerConfig,
     controller: Controller,
-    settings: ControllerSettings,
+    channel: ControllerChannel,
     partitions: Partitions,
     scope: Scope,
 ) -> GroupCoordinator:
@@ -141,9 +146,8 @@ def open_groups(
         offsets_retention_check_interval_ms=config.integer("offsets.retention.check.interval.ms"),
     )
     topic = OffsetsTopic(
-        env,
         controller,
-        settings,
+        channel,
         partitions,
         partition_count=config.integer("offsets.topic.num.partitions"),
         replication_factor=config.integer("offsets.topic.replication.factor"),

@@ -11,10 +11,11 @@ it everything before is, `image` has all of it, and `state` begins as its copy.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.metadata.decision import Decision
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 
+Publish: TypeAlias = Callable[[MetadataImage, MetadataDelta], None]
+"""Told of the image after a run of committed records, and of what they touched."""
+
 SNAPSHOT_RETRY_BYTES: Final = 1024 * 1024
 """After a snapshot failed (a full disk, most likely), the log grows by this before the next attempt."""
 
@@ -41,25 +45,22 @@ class Controller:
         self,
         env: Env,
         quorum: Quorum,
-        publish: Callable[[MetadataImage, MetadataDelta], None],
         snapshot_bytes: int,
     ) -> None:
-        """`publish(image, delta)` follows each commit; `snapshot_bytes`: log bytes after which a snapshot is due."""
+        """`snapshot_bytes`: log bytes after which a snapshot is due."""
         self._env = env
-        self._quorum = quorum
-        self._publish = publish
+        self.quorum = quorum
+        self._publish: Publish | None = None  # None: nobody follows yet
         self._snapshot_bytes = snapshot_bytes
         self._uncommitted: deque[tuple[int, KnownRecord]] = deque()
         self.image = MetadataImage()
         self.state = self.image
         self.is_active = False
-        self.on_active: Callable[[], None] = lambda: None
-        """Called when this controller has become the active one."""
         self._when_active: list[Callable[[], None]] = []
         self._leads_from: int | None = None  # first offset of the epoch that this node leads
         self._next_offset = 0  # everything below is in `image`
         self._snapshot_end_offset = 0
-        self._is_publishing = False
+        self._changed: asyncio.Future[None] | None = None  # somebody waits for the image to change
 
     def load(self) -> None:
         """Fold the newest snapshot; what is committed behind it follows as the quorum learns of it.
@@ -67,20 +68,22 @@ class Controller:
         Nothing is published before `begin_publishing`.
         """
         self._load_snapshot()
-        self._quorum.on_committed = self._on_committed
-        self._quorum.on_leader = self._on_leader
-        self._quorum.on_snapshot = self._on_snapshot
+        self.quorum.on_committed = self._on_committed
+        self.quorum.on_leader = self._on_leader
+        self.quorum.on_snapshot = self._on_snapshot
 
-    def begin_publishing(self) -> None:
-        """Whoever follows the metadata has seen `image` as it is now, and is told of every change from here on."""
-        self._is_publishing = True
+    def begin_publishing(self, publish: Publish) -> None:
+        """Whoever follows the metadata has seen `image` as it is now. `publish` is told of every change from here on,
+        in place of whoever was before.
+        """
+        self._publish = publish
 
     def call_when_active(self, callback: Callable[[], None]) -> None:
-        """`callback` is called, like `on_active`, each time this controller becomes the active one."""
+        """`callback` is called each time this controller becomes the active one, in the order of these calls."""
         self._when_active.append(callback)
 
     def _load_snapshot(self) -> None:
-        loaded = self._quorum.load_snapshot()
+        loaded = self.quorum.load_snapshot()
         if loaded is not None:
             snapshot_id, snapshot = loaded
             for value in snapshot.values:
@@ -89,9 +92,13 @@ class Controller:
 
     def _on_snapshot(self, snapshot_id: SnapshotId) -> None:
         """The leader's snapshot has replaced what was here: whatever was folded is in it."""
+        before = self.image
         self.image = self.state = MetadataImage()
         self._load_snapshot()
         log.info("metadata reloaded from snapshot %s", snapshot_id.file_name)
+        if self._publish is not None:
+            self._publish(self.image, _everything_between(before, self.image))
+        self._tell_changed()
 
     def _on_leader(self, change: LeaderChanged) -> None:
         self._leads_from = change.start_offset
@@ -102,7 +109,7 @@ class Controller:
     @property
     def next_offset(self) -> int:
         """Where the next record will stand; a broker's epoch is the offset of its registration."""
-        return self._quorum.next_offset
+        return self.quorum.next_offset
 
     async def write(self, decide: Callable[[MetadataImage], Decision[A]]) -> A:
         """Decide, and return the response once the records are committed and published.
@@ -114,40 +121,62 @@ class Controller:
         if not self.is_active:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, "another node is the active controller")
         decision = decide(self.state)
-        if decision.records:
-            values = [encode_record(record) for record in decision.records]
-            last_offset = self._quorum.append(values, self._env.clock.wall_ms())
-            for offset, record in enumerate(decision.records, last_offset + 1 - len(values)):
-                self.state.apply(record, offset)
-                self._uncommitted.append((offset, record))
+        self.append(decision.records)
         # A decision without records waits too: it may rest on records that are not committed yet.
-        await self._quorum.commit(self.state.applied_offset)
+        await self.quorum.commit(self.state.applied_offset)
         return decision.response
 
+    async def until(self, condition: Callable[[MetadataImage], bool], timeout_ms: int | None = None) -> bool:
+        """Wait until the committed image is as wanted. Says whether it is; only a timeout makes it False."""
+        try:
+            async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
+                while not condition(self.image):
+                    if self._changed is None:
+                        self._changed = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._changed)
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell_changed(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set_result(None)
+
     async def write_records(self, records: Iterable[KnownRecord]) -> None:
-        """Append records that need no decision."""
+        """Append records that need no decision, and return once they are committed."""
         await self.write(lambda _: Decision(tuple(records), None))
 
+    def append(self, records: Iterable[KnownRecord]) -> None:
+        """Append records as one batch, without waiting. The active controller only. Raises as `write` does."""
+        appended = tuple(records)
+        if not appended:
+            return
+        last_offset = self.quorum.append([encode_record(record) for record in appended], self._env.clock.wall_ms())
+        for offset, record in enumerate(appended, last_offset + 1 - len(appended)):
+            self.state.apply(record, offset)
+            self._uncommitted.append((offset, record))
+
     def _on_committed(self, end_offset: int) -> None:
-        delta = MetadataDelta() if self._is_publishing else None
+        delta = None if self._publish is None else MetadataDelta()
         uncommitted = self._uncommitted
         if self.is_active:
             while uncommitted and uncommitted[0][0] < end_offset:
                 offset, record = uncommitted.popleft()
                 self.image.apply(record, offset, delta)
         else:
-            for found in self._quorum.records(self._next_offset, end_offset):
+            for found in self.quorum.records(self._next_offset, end_offset):
                 self.image.apply(decode_record(found.value), found.offset, delta)
         self._next_offset = end_offset
         if self._leads_from is not None and not self.is_active and end_offset > self._leads_from:
             self.is_active = True
             self.state = self.image.copy()
-            self.on_active()
             for callback in self._when_active:
                 callback()
-        if delta is not None:
+        if self._publish is not None and delta is not None:
             self._publish(self.image, delta)
-        if self._quorum.bytes_since_snapshot >= self._snapshot_bytes:
+        self._tell_changed()
+        if self.quorum.bytes_since_snapshot >= self._snapshot_bytes:
             self.snapshot()
 
     def snapshot(self) -> None:
@@ -157,8 +186,20 @@ class Controller:
             return
         values = [encode_record(record) for record in image_records(self.image)]
         try:
-            self._quorum.write_snapshot(values, end_offset)
+            self.quorum.write_snapshot(values, end_offset)
             self._snapshot_end_offset = end_offset
         except (OSError, PartitionOffline) as error:
             log.error("metadata snapshot failed: %s", error)
-            self._quorum.bytes_since_snapshot = max(0, self._snapshot_bytes - SNAPSHOT_RETRY_BYTES)
+            self.quorum.bytes_since_snapshot = max(0, self._snapshot_bytes - SNAPSHOT_RETRY_BYTES)
+
+
+def _everything_between(before: MetadataImage, after: MetadataImage) -> MetadataDelta:
+    """What may differ, for who follows one image and gets another."""
+    return MetadataDelta(
+        topics=dict.fromkeys(after.topics),
+        deleted={
+            topic_id: topic for topic_id, topic in before.topics_by_id.items() if topic_id not in after.topics_by_id
+        },
+        configs=dict.fromkeys((*before.configs, *after.configs)),
+        brokers=dict.fromkeys((*before.brokers, *after.brokers)),
+    )

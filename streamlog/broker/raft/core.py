@@ -144,6 +144,14 @@ class RaftCore:
         return self._replica.leader_id
 
     @property
+    def leader_address(self) -> tuple[str, int] | None:
+        replica = self._replica
+        if replica.leader_id is None:
+            return None
+        peer = replica.peer(replica.leader_id, replica.leader_endpoints)
+        return None if peer is None else (peer.host, peer.port)
+
+    @property
     def is_leader(self) -> bool:
         return isinstance(self._replica.state, Leader)
 

@@ -129,6 +129,8 @@ class Quorum:
         """Called when somebody else leads, or nobody, or we do."""
         self.on_snapshot: Callable[[SnapshotId], None] = lambda snapshot_id: None
         """Called when a snapshot has replaced the log: fold it instead of what was there, and go on behind it."""
+        self.on_leader_moved: list[Callable[[], None]] = []
+        """Called after that, by whoever talks to the leader."""
         self._waiters = OffsetWaiters(0)  # for committed_end_offset
         self._leader_waiters: list[asyncio.Future[None]] = []
         self._effects: deque[Effect] = deque()
@@ -208,6 +210,15 @@ class Quorum:
         return self.core.is_leader
 
     @property
+    def leader_id(self) -> int | None:
+        return self.core.leader_id
+
+    @property
+    def leader_address(self) -> tuple[str, int] | None:
+        """Where the leader listens for controllers and brokers, if there is one and it is known."""
+        return self.core.leader_address
+
+    @property
     def next_offset(self) -> int:
         return self.log.end_offset
 
@@ -254,6 +265,15 @@ class Quorum:
             return await future
         finally:
             self._asked.pop(token, None)
+
+    async def learned(self, offset: int) -> None:
+        """Return once `offset` is known to be committed, and `on_committed` has been told, whoever leads."""
+        while True:
+            try:
+                return await self._waiters.reached(offset + 1)
+            except KafkaError as error:
+                if error.code is not ErrorCode.NOT_CONTROLLER:
+                    raise
 
     async def leader_changed(self) -> None:
         """Return when it has changed who leads."""
@@ -364,6 +384,8 @@ class Quorum:
             lost = KafkaError(ErrorCode.NOT_CONTROLLER, "another node leads the metadata quorum now")
             self._waiters.fail_above(self.committed_end_offset, lost)
         self.on_leader(change)
+        for tell in self.on_leader_moved:
+            tell()
         waiters, self._leader_waiters = self._leader_waiters, []
         for future in waiters:
             if not future.done():

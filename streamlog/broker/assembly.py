@@ -1,0 +1,144 @@
+"""What controllers and brokers are put together from alike (node.py, controller_node.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from streamlog.broker import limits
+from streamlog.broker.config import BrokerConfig, Listener
+from streamlog.broker.connection import Dispatcher
+from streamlog.broker.controller_home import ControllerHome
+from streamlog.broker.features import BOOTSTRAP_FEATURES
+from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
+from streamlog.broker.log.directory import LogDirectory
+from streamlog.broker.metadata.controller import Controller
+from streamlog.broker.metadata.decision import ControllerSettings
+from streamlog.broker.metadata.image import BrokerRegistration
+from streamlog.broker.metadata.overseer import Overseer
+from streamlog.broker.raft.messages import Endpoint, ReplicaKey, VersionRange
+from streamlog.broker.raft.quorum import QuorumSettings
+from streamlog.broker.raft.voters import VoterNode, VoterSet
+from streamlog.broker.server import Server
+from streamlog.env import Env, Scope
+from streamlog.errors import UserError
+from streamlog.wire.internal.metadata import FeatureLevelRecord
+
+PROBE_MS_MAX: Final = 1_000
+"""A machine that is there refuses at once; one that is not may be cut off, and its broker alive."""
+
+
+def refuse_unformatted(env: Env, config: BrokerConfig, data_dir: str) -> None:
+    """Raise UserError when other nodes are named and the directory belongs to no cluster yet."""
+    if not config.is_alone and not env.storage.exists(f"{data_dir}/{META_PROPERTIES_FILE}"):
+        raise UserError(
+            f"The data directory {data_dir} is not formatted. Nodes of one cluster have to agree about it before they "
+            "start: run `streamlog format` for each of them, with one --cluster-id."
+        )
+
+
+def new_server(env: Env, config: BrokerConfig, dispatcher: Dispatcher) -> Server:
+    return Server(
+        env,
+        dispatcher,
+        request_bytes_max=config.integer("socket.request.max.bytes"),
+        connections_max=min(config.integer("max.connections"), limits.CONNECTIONS_MAX),
+        connections_per_ip_max=config.integer("max.connections.per.ip"),
+        connection_idle_ms_max=config.integer("connections.max.idle.ms"),
+    )
+
+
+async def listen(server: Server, listener: Listener) -> Listener:
+    """Bind; returns the listener with the port as it turned out."""
+    return listener._replace(port=await server.listen(listener.name, listener.host, listener.port))
+
+
+def advertise_listener(config: BrokerConfig, listener: Listener) -> tuple[str, str, int]:
+    """Name, host and port as others are told."""
+    told = config.advertised.get(listener.name, listener)
+    host = told.host or ("127.0.0.1" if listener.host in ("", "0.0.0.0", "::") else listener.host)
+    return listener.name, host, told.port or listener.port
+
+
+def quorum_settings(config: BrokerConfig, listening: list[Listener]) -> QuorumSettings:
+    """What the quorum is told, given where this node listens for controllers."""
+    name = config.controller_listener_name
+    return QuorumSettings(
+        node_id=config.node_id,
+        listener=name,
+        endpoints=tuple(advertise_listener(config, found) for found in listening),
+        static_voters=VoterSet(
+            VoterNode(ReplicaKey(number), (Endpoint(name, host, port),), VersionRange(0, 0))
+            for number, host, port in config.quorum_voters
+        ),
+        bootstrap=config.quorum_bootstrap,
+        is_controller=config.is_controller,
+        auto_join=config.boolean("controller.quorum.auto.join.enable"),
+        election_timeout_ms=config.integer("controller.quorum.election.timeout.ms"),
+        election_backoff_ms_max=config.integer("controller.quorum.election.backoff.max.ms"),
+        fetch_timeout_ms=config.integer("controller.quorum.fetch.timeout.ms"),
+        request_timeout_ms=config.integer("controller.quorum.request.timeout.ms"),
+        retry_backoff_ms=config.integer("controller.quorum.retry.backoff.ms"),
+    )
+
+
+def new_home(
+    env: Env, config: BrokerConfig, logs: LogDirectory, scope: Scope, controller: Controller
+) -> ControllerHome:
+    """The parts of this node's controller, which oversees brokers from here on."""
+    settings = ControllerSettings(
+        cluster_id=logs.cluster_id,
+        num_partitions=config.integer("num.partitions"),
+        default_replication_factor=config.integer("default.replication.factor"),
+        delete_topic_enable=config.boolean("delete.topic.enable"),
+        topic_defaults=config.topic_defaults,
+    )
+    controller.call_when_active(lambda: bootstrap_features(controller))
+    overseer = Overseer(
+        env,
+        controller,
+        settings,
+        scope,
+        session_timeout_ms=config.integer("broker.session.timeout.ms"),
+        own_broker_id=config.node_id if config.is_broker else None,
+        probe=None if config.is_alone else partial(is_certainly_dead, env),
+    )
+    overseer.start()
+    return ControllerHome(
+        env=env,
+        node_id=config.node_id,
+        cluster_id=logs.cluster_id,
+        scope=scope,
+        quorum=controller.quorum,
+        controller=controller,
+        settings=settings,
+        overseer=overseer,
+        listener=config.controller_listener_name,
+    )
+
+
+async def is_certainly_dead(env: Env, broker: BrokerRegistration) -> bool:
+    """Whether nobody listens where the broker did. A listener that does not answer at all says nothing."""
+    if not broker.endpoints:
+        return False
+    endpoint = broker.endpoints[0]
+    try:
+        async with asyncio.timeout(PROBE_MS_MAX / 1000):
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                asyncio.Protocol, endpoint.host, endpoint.port
+            )
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # a timeout is one too
+        return False
+    transport.close()
+    return False
+
+
+def bootstrap_features(controller: Controller) -> None:
+    """The first active controller of a cluster finalizes its features, before anything else."""
+    if not controller.image.features:
+        controller.append(
+            FeatureLevelRecord(name=name, feature_level=level) for name, level in BOOTSTRAP_FEATURES.items()
+        )

@@ -1,0 +1,175 @@
+"""Several nodes as one cluster: combined and separate roles, who decides, and what every broker can be asked."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from streamlog.broker.metadata.image import MetadataImage
+from streamlog.broker.node import Node
+from streamlog.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
+from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
+from streamlog.wire.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
+from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from tests.broker.nodes import BROKER, CONTROLLER, Nodes, combined, nodes
+from tests.broker.running import client_of, make_topic
+
+SEPARATE = {1: CONTROLLER, 2: CONTROLLER, 3: CONTROLLER, 11: BROKER, 12: BROKER}
+
+
+def image_of(node: Node) -> tuple[object, ...]:
+    image: MetadataImage = node.broker.image
+    return image.topics, image.configs, image.brokers, image.features, image.producer_ids
+
+
+async def agree(found: Nodes) -> None:
+    await found.until(lambda: len({node.broker.image.applied_offset for node in found.brokers.values()}) == 1)
+    first, *others = (image_of(node) for node in found.brokers.values())
+    assert all(other == first for other in others)
+
+
+async def metadata_of(node: Node, *topics: str) -> MetadataResponse:
+    async with client_of(node) as client:
+        request = MetadataRequest(topics=[MetadataRequestTopic(name=name) for name in topics])
+        response = await client.ask(request, 12, MetadataResponse)
+        assert isinstance(response, MetadataResponse)
+        return response
+
+
+@pytest.mark.parametrize("roles", [combined(), SEPARATE], ids=["combined", "separate"])
+async def test_any_broker_creates_topics_and_all_know_them(tmp_path: Path, roles: dict[int, str]) -> None:
+    """Whichever is asked, the active controller decides; every broker names all brokers and partitions."""
+    async with nodes(tmp_path, roles) as found:
+        await found.start()
+        for number, node in found.brokers.items():
+            async with client_of(node) as client:
+                await make_topic(client, f"t{number}", partitions=6)
+            response = await metadata_of(node, f"t{number}")
+            assert len(response.topics[0].partitions) == 6, "who was answered finds its topic at once"
+        await agree(found)
+        for node in found.brokers.values():
+            response = await metadata_of(node, *(f"t{number}" for number in found.brokers))
+            assert {(broker.node_id, broker.port) for broker in response.brokers} == {
+                (number, other.listening[0].port) for number, other in found.brokers.items()
+            }
+            assert response.controller_id in found.brokers
+            leaders = [partition.leader_id for topic in response.topics for partition in topic.partitions]
+            assert set(leaders) == set(found.brokers)
+            assert [topic.error_code for topic in response.topics] == [0] * len(found.brokers)
+
+
+async def test_the_controller_that_clients_are_told_is_the_active_one(tmp_path: Path) -> None:
+    """Where clients can reach it; brokers alone name themselves, and ask it."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        active = await found.active()
+        for node in found.brokers.values():
+            assert (await metadata_of(node)).controller_id == active
+            async with client_of(node) as client:
+                described = await client.ask(DescribeClusterRequest(), 1, DescribeClusterResponse)
+                assert isinstance(described, DescribeClusterResponse)
+                assert described.controller_id == active
+                assert len(described.brokers) == 3
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_the_cluster_decides_without_one_of_three(tmp_path: Path, clean: bool) -> None:
+    """The active controller's node goes, and comes back with what it has missed."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        gone = await found.active()
+        await found.stop(gone, clean=clean)
+        for number, node in found.brokers.items():
+            async with client_of(node) as client:
+                await make_topic(client, f"t{number}")
+        await found.start(gone)
+        await agree(found)
+        assert {f"t{number}" for number in found.brokers if number != gone} <= set(
+            found.brokers[gone].broker.image.topics
+        )
+
+
+async def test_a_request_under_way_outlives_the_active_controller(tmp_path: Path) -> None:
+    """Who asked a broker while there was no controller gets the answer of the next."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        gone = await found.active()
+        node = next(node for number, node in found.brokers.items() if number != gone)
+        async with client_of(node) as client:
+            await found.stop(gone, clean=False)
+            request = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=1, replication_factor=1)])
+            response = await asyncio.wait_for(client.ask(request, 7, CreateTopicsResponse), 20)
+            assert isinstance(response, CreateTopicsResponse)
+            assert response.topics[0].error_code == 0
+
+
+async def test_a_forwarded_request_keeps_its_version(tmp_path: Path) -> None:
+    """DeleteTopics names topics differently in older versions."""
+    async with nodes(tmp_path, SEPARATE) as found:
+        await found.start()
+        async with client_of(found.brokers[11]) as client:
+            for version in (1, 5):
+                await make_topic(client, "t")
+                response = await client.ask(DeleteTopicsRequest(topic_names=["t"]), version, DeleteTopicsResponse)
+                assert isinstance(response, DeleteTopicsResponse)
+                assert [(result.name, result.error_code) for result in response.responses] == [("t", 0)]
+
+
+async def test_producer_ids_are_unique_in_the_cluster(tmp_path: Path) -> None:
+    """Each broker has blocks of its own."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        ids: list[int] = []
+        for node in found.brokers.values():
+            async with client_of(node) as client:
+                for _ in range(3):
+                    response = await client.ask(InitProducerIdRequest(transactional_id=None), 4, InitProducerIdResponse)
+                    assert isinstance(response, InitProducerIdResponse)
+                    assert response.error_code == 0
+                    ids.append(response.producer_id)
+        assert len(set(ids)) == 9
+
+
+async def test_all_nodes_restart(tmp_path: Path) -> None:
+    """As new incarnations with the same metadata."""
+    async with nodes(tmp_path, SEPARATE) as found:
+        await found.start()
+        async with client_of(found.brokers[11]) as client:
+            await make_topic(client, "t", partitions=4)
+        epochs = {number: node.broker.image.brokers[number].epoch for number, node in found.brokers.items()}
+        for number in SEPARATE:
+            await found.stop(number, clean=number % 2 == 0)
+        await found.start()
+        await agree(found)
+        for number, node in found.brokers.items():
+            assert node.broker.image.brokers[number].epoch > epochs[number]
+            assert len(node.broker.image.topics["t"].partitions) == 4
+
+
+@pytest.mark.parametrize("roles", [combined(), SEPARATE], ids=["combined", "separate"])
+async def test_a_dead_broker_is_fenced_long_before_its_session_ends(tmp_path: Path, roles: dict[int, str]) -> None:
+    """Its connection to the controller has ended, and nobody listens where it did."""
+    async with nodes(tmp_path, roles, broker_session_timeout_ms="60000") as found:
+        await found.start()
+        active = await found.active()
+        gone = next(number for number in found.brokers if number != active)
+        await found.stop(gone, clean=False)
+        began = asyncio.get_running_loop().time()
+        await found.until(lambda: all(node.broker.image.brokers[gone].fenced for node in found.brokers.values()))
+        assert asyncio.get_running_loop().time() - began < 5
+        await found.start(gone)
+        assert not found.brokers[gone].broker.image.brokers[gone].fenced
+
+
+async def test_the_next_controller_fences_the_broker_that_died_with_the_last(tmp_path: Path) -> None:
+    """It asks after everybody when it becomes active."""
+    async with nodes(tmp_path, combined(), broker_session_timeout_ms="60000") as found:
+        await found.start()
+        gone = await found.active()
+        await found.stop(gone, clean=False)
+        began = asyncio.get_running_loop().time()
+        await found.until(lambda: all(node.broker.image.brokers[gone].fenced for node in found.brokers.values()))
+        assert asyncio.get_running_loop().time() - began < 5
