@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Any
 
 EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
+    _open_standard_streams()
     if (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):  # else somebody wants it ignored: nohup, a shell's &
@@ -21,6 +23,17 @@ def main() -> None:
     from streamlog.cli.main import main as command
 
     command()
+
+
+def _open_standard_streams() -> None:
+    """Whoever started us may have closed some of them. The next file or socket would then be number 0, 1 or 2, which
+    libuv, below uvloop, ends the process for, and which others print to."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: TID251  # before there is an Env
+        if lowest == 0:
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for the life of the process
+        else:
+            setattr(sys, ("stdout", "stderr")[lowest - 1], open(lowest, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    os.close(lowest)
 
 
 def end_at_once(number: int, frame: Any) -> None:

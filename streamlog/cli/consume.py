@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 import string
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +11,7 @@ from typing import TypeAlias
 import click
 
 from streamlog.cli.invocation import Invocation, broker_option, run
+from streamlog.cli.output import reader_is_gone
 from streamlog.cli.records import as_text, iso_time, to_json_object
 from streamlog.cli.topics import check_topics
 from streamlog.client.consumer import Consumer
@@ -157,15 +157,8 @@ async def _print(source: AsyncIterator[list[ConsumerRecord]], render: Render, co
         if records:
             sys.stdout.write("".join(f"{render(one)}\n" for one in records))
             sys.stdout.flush()
-        if left == 0 or _reader_is_gone():
+        if left == 0 or reader_is_gone():
             return
-
-
-def _reader_is_gone() -> bool:
-    """Whether the reader of our output has left (`| head`); a write would tell, but there may be nothing to write."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _renderer(layout: str) -> Render:

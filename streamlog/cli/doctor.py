@@ -16,7 +16,7 @@ import msgspec
 from streamlog import embedded
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, app_option, broker_option, json_option, run
-from streamlog.cli.output import plural, print_json
+from streamlog.cli.output import plural, print_json, styled
 from streamlog.client.admin import Admin
 from streamlog.env import Env, real_env
 from streamlog.errors import StreamlogError
@@ -58,7 +58,7 @@ def doctor(invocation: Invocation, as_json: bool) -> None:
         width = max(len(one.about) for one in findings)
         for one in findings:
             mark, color = MARKS[one.verdict]
-            click.echo(f"{click.style(mark.ljust(7), fg=color)}  {one.about.ljust(width)}  {one.found}")
+            click.echo(f"{styled(mark.ljust(7), color=color)}  {one.about.ljust(width)}  {one.found}")
             for line in one.advice.splitlines():
                 click.echo(f"{' ' * (width + 11)}{line}")
     if any(one.verdict == "problem" for one in findings):

@@ -133,6 +133,7 @@ class LazyGroup(click.Group):
             end_despite_threads(sys.exc_info()[1])
 
     def _run(self, arguments: list[str]) -> NoReturn:
+        stdout = sys.stdout
         try:
             code = self.main(arguments, "streamlog", standalone_mode=False)
             sys.stdout.flush()
@@ -144,6 +145,11 @@ class LazyGroup(click.Group):
                 traceback.print_exc()
                 sys.exit(_exit_code(error))
             sys.exit(_explain(error))
+        except SystemExit:
+            if sys.stdout is not stdout:  # click has met a broken pipe, covered it, and says 1
+                _forget_stdout()
+                sys.exit(0)
+            raise
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import select
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 import click
+
+READER_POLL_S: Final = 0.5
+"""How soon it is noticed that nobody reads."""
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -41,7 +48,32 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return "  ".join(parts).rstrip()
 
     heading = render(headings)
-    return [click.style(heading, dim=True) if sys.stdout.isatty() else heading, *(render(line) for line in cells)]
+    return [styled(heading, dim=True), *(render(line) for line in cells)]
+
+
+def styled(text: str, *, dim: bool | None = None, color: str | None = None) -> str:
+    """Text for standard output, in colours where that is a terminal whose user has not said NO_COLOR."""
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
+    return text if plain else click.style(text, dim=dim, fg=color)
+
+
+def reader_is_gone() -> bool:
+    """Whether the reader of our output has left (`| head`); a write would tell, but there may be nothing to write."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+async def while_it_is_read(work: Coroutine[Any, Any, None]) -> None:
+    """Run what prints now and then, until it ends or nobody reads it any more."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done() and not reader_is_gone():
+            await asyncio.wait([task], timeout=READER_POLL_S)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _cell(value: Any) -> str:

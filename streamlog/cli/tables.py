@@ -10,7 +10,7 @@ import click
 
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, app_option, broker_option, json_option, run
-from streamlog.cli.output import print_json, print_rows
+from streamlog.cli.output import print_json, print_rows, while_it_is_read
 from streamlog.env import real_env
 from streamlog.errors import UserError
 from streamlog.streams.record import to_timestamp_ms
@@ -156,7 +156,7 @@ def watch(
                     if left == 0:
                         return
 
-    run(work())
+    run(while_it_is_read(work()))
 
 
 def _shown_change(change: Change[Any, Any]) -> dict[str, Any]:

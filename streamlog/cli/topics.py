@@ -191,6 +191,7 @@ def alter(
 
     async def work() -> None:
         async with admin_of(invocation) as admin:
+            await admin.describe_topics([name])  # what does not exist is said at once, not after tries
             if configs or unset:
                 await admin.incremental_alter_configs(name, set=configs, delete=unset)
             if partitions is not None:
