@@ -45,6 +45,9 @@ POLL_S: Final = 0.02
 RESTART_PAUSE_S: Final = 0.5
 LOG_LINES_SHOWN: Final = 12
 
+PROBE_BYTES: Final = 8192
+"""More than what file systems keep in an inode, so that it needs room as the broker's log does."""
+
 SETTINGS: Final = ("group.initial.rebalance.delay.ms=100",)
 """Kafka waits 3 s for more members of a new group, because a cluster's applications start together. Nobody should wait
 for that on a laptop."""
@@ -192,9 +195,8 @@ class EmbeddedLog:
                 if port and not await _is_free(port):  # somebody was faster
                     await self._start(0, deadline_ms)
                     return
-                raise UserError(
-                    f"the embedded log in {self.path} did not start. Its broker said:\n{self._log_tail(offset)}"
-                )
+                said = self._log_tail(offset) or self._find_disk_failure()
+                raise UserError(f"the embedded log in {self.path} did not start. Its broker said:\n{said}")
             self._check_time(deadline_ms, f"the broker of {self.path} did not become ready (see broker.log there)")
             await asyncio.sleep(POLL_S)
         self.started = True
@@ -240,8 +242,20 @@ class EmbeddedLog:
             data = self._env.storage.read_bytes(f"{self.path}/broker.log")[offset:]
         except OSError as error:
             return f"(broker.log cannot be read: {error})"
-        lines = data.decode(errors="replace").splitlines() or ["(nothing)"]
+        lines = data.decode(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-LOG_LINES_SHOWN:])
+
+    def _find_disk_failure(self) -> str:
+        """Why a broker could not even say why it did not start: its words go where its log does."""
+        try:
+            self._env.storage.write_atomic(f"{self.path}/.probe", b" " * PROBE_BYTES)
+            self._env.storage.remove(f"{self.path}/.probe")
+        except OSError as error:
+            return (
+                f"  (nothing: {self.path} cannot be written: {error.strerror}.\n"
+                "  Free some space there, or name another directory with --data-dir, and start again.)"
+            )
+        return "  (nothing)"
 
     def _check_time(self, deadline_ms: int, why: str) -> None:
         if self._env.clock.mono_ms() >= deadline_ms:

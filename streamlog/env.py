@@ -313,6 +313,9 @@ class RealStorage:
             while rest:
                 rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
+        except OSError:
+            os.unlink(draft)  # a full disk needs the room
+            raise
         finally:
             os.close(fd)
         os.replace(draft, path)

@@ -7,6 +7,7 @@ it refuses, so the end is only called when a write has succeeded and none was re
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Final
 
@@ -16,6 +17,32 @@ log = logging.getLogger(__name__)
 
 QUIET_MS: Final = 2_000
 """Without a refusal for this long, and with a write that succeeded, the trouble is over."""
+
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "The disk is full. What was acknowledged is still there; free some space",
+    errno.EDQUOT: "The disk quota is used up. What was acknowledged is still there; free some space",
+    errno.EFBIG: "A file may not grow beyond a limit of this user. Raise the limit (ulimit -f)",
+    errno.EROFS: "The file system is read-only. Mount it so that it can be written",
+    errno.EACCES: "Access is denied. Give this user the right to read and write there",
+    errno.EPERM: "Access is denied. Give this user the right to read and write there",
+    errno.EMFILE: "Too many files are open. Raise the limit (ulimit -n)",
+    errno.EIO: "The disk fails. Look at the kernel's messages, repair or replace it",
+}
+
+
+def tell_disk_failure(error: BaseException, data_dir: str) -> str:
+    """What an operator reads when `error` keeps a node on `data_dir` from starting or going on: where, why, what to do.
+
+    The text of an error that has nothing to do with the operating system is left as it is.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _REMEDIES):
+        cause = cause.__cause__
+    if not isinstance(cause, OSError):
+        return str(error)
+    where = cause.filename if isinstance(cause.filename, str) else data_dir
+    return f"{where} cannot be written: {cause.strerror}. {_REMEDIES[cause.errno or 0]}, then start again."
 
 
 class DiskWatch:

@@ -33,6 +33,9 @@ RELEASE_MS: Final = 60_000
 COMPACT_PAUSE_MS: Final = 1
 """Requests get at least this much between two slices of compaction."""
 
+COMPLAIN_AGAIN_MS: Final = 60_000
+"""A duty that goes on failing for the same reason says so again after this long: a full disk stays full for hours."""
+
 YIELD_AFTER: Final = 64
 """Partitions that retention looks at before requests get a turn."""
 
@@ -55,13 +58,19 @@ class Housekeeping:
             self._every("compact", config.integer("log.cleaner.backoff.ms"), self.compact)
 
     def _every(self, name: str, pause_ms: int, duty: Callable[[], Awaitable[None]]) -> None:
+        clock = self._broker.env.clock
+
         async def run() -> None:
+            complaint, complained_at_ms = "", 0
             while True:
                 await asyncio.sleep(pause_ms / 1000)
                 try:
                     await duty()
+                    complaint = ""
                 except (OSError, PartitionOffline) as error:
-                    log.error("%s failed: %s", name, error)
+                    if str(error) != complaint or clock.mono_ms() - complained_at_ms >= COMPLAIN_AGAIN_MS:
+                        complaint, complained_at_ms = str(error), clock.mono_ms()
+                        log.error("%s failed, and is tried again: %s", name, error)
 
         self._broker.scope.spawn(name, run())
 

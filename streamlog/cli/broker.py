@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 import click
 
 from streamlog.broker.config import DEFAULT_LISTEN, load_config, parse_address, parse_properties
+from streamlog.broker.disk_watch import tell_disk_failure
 from streamlog.broker.run import RunOptions, run_broker, run_controller
 from streamlog.env import real_env
 from streamlog.errors import EnvironmentFailure, UserError
@@ -68,7 +69,7 @@ def broker(
     except UserError as error:
         _fail(str(error), EXIT_USER)
     except (EnvironmentFailure, KafkaError, OSError) as error:
-        _fail(str(error), EXIT_SYSTEM)
+        _fail(tell_disk_failure(error, data_dir or ""), EXIT_SYSTEM)
 
 
 def _read_settings(config_path: str | None, settings: tuple[str, ...]) -> dict[str, str]:

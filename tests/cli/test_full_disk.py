@@ -3,11 +3,67 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.shell import Shell
+
+DISK_BYTES = 2 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, small, and gone after the test."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root can make a small disk")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 4096):
+                pass
+        except OSError:
+            return ballast
+    raise AssertionError("a disk ends")
+
+
+def test_a_broker_on_a_full_disk_says_what_is_full_and_starts_when_there_is_room(shell: Shell, disk: Path) -> None:
+    """Not an errno: the path, and what to do. What was written before is there."""
+    start = ("broker", "--data-dir", str(disk / "log"), "--listen", "127.0.0.1:0", "log.index.size.max.bytes=4096")
+    broker = shell.start(*start)
+    address = broker.wait_for(r" ready on (\S+)")[1]
+    shell.ok("topics", "create", "t", "--broker", address)
+    shell.ok("produce", "t", "--broker", address, stdin="line\n" * 10)
+    broker.kill()
+    ballast = fill(disk)
+    refused = shell.start(*start)
+    assert refused.ends() == 3
+    assert f"{disk}/log" in refused.text
+    assert "The disk is full. What was acknowledged is still there; free some space, then start again." in refused.text
+    ballast.unlink()
+    address = shell.start(*start).wait_for(r" ready on (\S+)")[1]
+    assert shell.ok("consume", "t", "--until-end", "--broker", address) == "line\n" * 10
+
+
+def test_a_worker_whose_embedded_log_has_no_room_says_so(shell: Shell, disk: Path) -> None:
+    """Its broker cannot even write its log; nobody else would tell."""
+    fill(disk)
+    worker = shell.start("-A", "flights_app", "worker", "--data-dir", str(disk))
+    assert worker.ends() == 1
+    assert "No space left on device" in worker.text
+    assert "Free some space" in worker.text
 
 
 @pytest.mark.parametrize(("records_before", "waits_for"), [(10, "writing to t-0"), (0, "getting a producer id")])

@@ -31,6 +31,7 @@ class Flusher:
         self._env = env
         self._scope = scope
         self._queues: dict[PartitionLog, _Queue] = {}
+        self._has_complained = False  # of checkpoints that could not be written; one line until one can be
 
     async def flushed(self, log: PartitionLog, offset: int) -> None:
         """Return when everything below `offset` is on disk.
@@ -129,7 +130,11 @@ class Flusher:
             error = caught
         if isinstance(error, DerivedFileFailed):
             self._env.hooks.sometimes("checkpoint not written")
-            logger.warning("partition=%s no checkpoint: %s", log.directory, error)
+            if not self._has_complained:
+                self._has_complained = True
+                logger.warning("partition=%s no checkpoint: %s (further ones are not listed)", log.directory, error)
+        elif error is None and isinstance(work, CheckpointWork):
+            self._has_complained = False
         if isinstance(work, CheckpointWork):
             log.end_checkpoint(work, error)
         else:
