@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from streamlog.cli.invocation import TIMEOUT_MS, Invocation, broker_option, json_option, run
 from streamlog.cli.output import plural, print_json, print_rows
-from streamlog.client.admin import Admin, NewTopic
-from streamlog.client.metadata import TopicInfo
+from streamlog.client.admin import Admin, NewTopic, SomeFailed
+from streamlog.client.metadata import PartitionInfo, TopicInfo
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
@@ -69,12 +70,9 @@ def list_topics(invocation: Invocation, internal: bool, as_json: bool) -> None:
 
 async def _record_counts(admin: Admin, infos: Mapping[str, TopicInfo]) -> dict[str, int]:
     """Per topic, how many offsets its partitions span: records, deleted ones and transaction markers among them."""
-    partitions = [TopicPartition(name, one.partition) for name, info in infos.items() for one in info.partitions]
-    begins = await admin.list_offsets(dict.fromkeys(partitions, EARLIEST))
-    ends = await admin.list_offsets(dict.fromkeys(partitions, LATEST))
     counts = dict.fromkeys(infos, 0)
-    for one in partitions:
-        counts[one.topic] += max(0, ends[one].offset - begins[one].offset)
+    for one, (first, end) in (await _ends(admin, infos)).items():
+        counts[one.topic] += max(0, end - first)
     return counts
 
 
@@ -108,53 +106,101 @@ def create(
 
 
 @topics.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--under-replicated", is_flag=True, help="Only partitions that have lost a replica or lag; of all topics."
+)
 @json_option
 @broker_option
 @click.pass_obj
-def describe(invocation: Invocation, names: Sequence[str], as_json: bool) -> None:
-    """Show partitions, offsets and settings of topics."""
+def describe(invocation: Invocation, names: Sequence[str], under_replicated: bool, as_json: bool) -> None:
+    """Show partitions, leaders, replicas in sync, offsets and settings of topics.
+
+    \b
+      streamlog topics describe orders
+      streamlog topics describe --under-replicated
+    """
+    if not names and not under_replicated:
+        raise click.UsageError("say which topics, or --under-replicated for what is wrong in all of them")
 
     async def work() -> list[dict[str, Any]]:
         async with admin_of(invocation) as admin:
-            infos = await admin.describe_topics(names)
-            partitions = [TopicPartition(name, one.partition) for name in names for one in infos[name].partitions]
-            begins = await admin.list_offsets(dict.fromkeys(partitions, EARLIEST))
-            ends = await admin.list_offsets(dict.fromkeys(partitions, LATEST))
-            described = []
-            for name in names:
-                configs = await admin.describe_configs(name)
-                described.append(
-                    {
-                        "name": name,
-                        "topic_id": str(infos[name].topic_id),
-                        "configs": {one.name: one.value for one in configs.values() if one.source == 1},
-                        "partitions": [
-                            {
-                                "partition": one.partition,
-                                "leader": one.leader,
-                                "replicas": list(one.replicas),
-                                "isr": list(one.isr),
-                                "start_offset": begins[TopicPartition(name, one.partition)].offset,
-                                "end_offset": ends[TopicPartition(name, one.partition)].offset,
-                            }
-                            for one in infos[name].partitions
-                        ],
-                    }
-                )
-            return described
+            infos = await admin.describe_topics(names or await admin.list_topics(internal=True))
+            if under_replicated:
+                infos = {name: replace(info, partitions=_behind(info)) for name, info in infos.items()}
+                infos = {name: info for name, info in infos.items() if info.partitions}
+            ends = await _ends(admin, infos)
+            return [await _described(admin, info, ends) for info in infos.values()]
 
     described = run(work())
     if as_json:
         print_json(described)
         return
+    if under_replicated and not described:
+        click.echo("Every replica is in sync.", err=True)
     for number, topic in enumerate(described):
         if number:
             click.echo()
         click.echo(f"{topic['name']}  id {topic['topic_id']}")
         for name, value in sorted(topic["configs"].items()):
             click.echo(f"  {name}={value}")
-        print_rows(topic["partitions"], as_json=False, empty="(no partitions)")
+        rows = topic["partitions"]
+        hidden = [name for name in ("offline", "eligible") if not any(one[name] for one in rows)]
+        rows = [
+            {name: value for name, value in one.items() if name not in hidden}
+            | {"leader": one["leader"] if one["leader"] >= 0 else None}
+            for one in rows
+        ]
+        print_rows(rows, as_json=False, empty="(no partitions)")
+
+
+def _behind(info: TopicInfo) -> tuple[PartitionInfo, ...]:
+    return tuple(one for one in info.partitions if one.leader < 0 or len(one.isr) < len(one.replicas))
+
+
+Ends = Mapping[TopicPartition, tuple[int, int]]
+
+
+async def _ends(admin: Admin, infos: Mapping[str, TopicInfo]) -> Ends:
+    """First offset and end of partitions, as far as somebody leads them and answers."""
+    led = [
+        TopicPartition(name, one.partition)
+        for name, info in infos.items()
+        for one in info.partitions
+        if one.leader >= 0
+    ]
+    try:
+        begins = await admin.list_offsets(dict.fromkeys(led, EARLIEST))
+        ends = await admin.list_offsets(dict.fromkeys(led, LATEST))
+    except SomeFailed as failure:
+        click.echo(f"streamlog: offsets are missing: {failure.errors.popitem()[1]}", err=True)
+        return {}
+    return {one: (begins[one].offset, ends[one].offset) for one in led}
+
+
+async def _described(admin: Admin, info: TopicInfo, ends: Ends) -> dict[str, Any]:
+    configs = await admin.describe_configs(info.name)
+    rows = []
+    for one in info.partitions:
+        first, end = ends.get(TopicPartition(info.name, one.partition), (None, None))
+        rows.append(
+            {
+                "partition": one.partition,
+                "leader": one.leader,
+                "replicas": list(one.replicas),
+                "isr": list(one.isr),
+                "offline": list(one.offline_replicas),
+                "eligible": list(one.eligible_leader_replicas),
+                "start_offset": first,
+                "end_offset": end,
+            }
+        )
+    return {
+        "name": info.name,
+        "topic_id": str(info.topic_id),
+        "configs": {one.name: one.value for one in configs.values() if one.source == 1},
+        "partitions": rows,
+    }
 
 
 @topics.command()
