@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -29,7 +29,10 @@ CONTROLLER = "controller"
 class Nodes:
     """Nodes by number, each with its roles. Formatted, not started."""
 
-    def __init__(self, path: Path, roles: Mapping[int, str], **settings: str) -> None:
+    def __init__(
+        self, path: Path, roles: Mapping[int, str], voters: Collection[int] | None = None, **settings: str
+    ) -> None:
+        """`voters`: the first voters, if that is not every controller."""
         self.path = path
         self.roles = dict(roles)
         self.settings = settings
@@ -38,12 +41,13 @@ class Nodes:
         self.controllers: dict[int, ControllerNode] = {}
         controllers = [number for number, role in roles.items() if "controller" in role]
         self.controller_ports = dict(zip(controllers, free_ports(len(controllers)), strict=True))
-        voters = VoterSet(
+        first = VoterSet(
             VoterNode(ReplicaKey(number, UUID(int=100 + number)), (Endpoint("CONTROLLER", "127.0.0.1", port),))
             for number, port in self.controller_ports.items()
+            if voters is None or number in voters
         )
-        for number, role in roles.items():
-            known = voters if "controller" in role else None
+        for number in roles:
+            known = None if first.get(number) is None else first
             format_directory(self.env, self.directory(number), cluster_id=CLUSTER_ID, node_id=number, voters=known)
 
     def directory(self, number: int) -> str:
@@ -121,8 +125,10 @@ class Nodes:
 
 
 @asynccontextmanager
-async def nodes(path: Path, roles: Mapping[int, str], **settings: str) -> AsyncIterator[Nodes]:
-    found = Nodes(path, roles, **settings)
+async def nodes(
+    path: Path, roles: Mapping[int, str], voters: Collection[int] | None = None, **settings: str
+) -> AsyncIterator[Nodes]:
+    found = Nodes(path, roles, voters, **settings)
     try:
         yield found
     finally:

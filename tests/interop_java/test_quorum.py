@@ -1,4 +1,4 @@
-"""Apache Kafka's `kafka-metadata-quorum` describes a quorum of our controllers."""
+"""Apache Kafka's `kafka-metadata-quorum` describes and changes a quorum of our controllers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from streamlog.wire.uuids import uuid_to_text
+from tests.broker.nodes import CONTROLLER, combined, nodes
 from tests.broker.raft.controllers import controllers
 from tests.interop_java.conftest import KafkaTools
 
@@ -37,3 +39,27 @@ async def test_kafka_describes_our_quorum(tmp_path: Path, kafka_tools: KafkaTool
         assert sorted((row[0], row[-1]) for row in rows) == sorted(
             (str(number), "Leader" if number == leader.node_id else "Follower") for number in (1, 2, 3)
         )
+
+
+async def test_kafka_adds_and_removes_a_controller(tmp_path: Path, kafka_tools: KafkaTools) -> None:
+    """The tool reads the new controller's own properties file; brokers pass on what it asks them."""
+    async with nodes(tmp_path, combined() | {4: CONTROLLER}, voters=(1, 2, 3)) as found:
+        await found.start()
+        by_broker = ["--bootstrap-server", f"127.0.0.1:{found.brokers[2].listening[0].port}"]
+        file = tmp_path / "4.properties"
+        settings = found.values(4) | {"log.dirs": found.directory(4)}
+        file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        said = await asyncio.to_thread(
+            kafka_tools.run, TOOL, *by_broker, "--command-config", str(file), "add-controller"
+        )
+        assert said.code == 0, said.err
+        await found.until(lambda: all(len(quorum.core.voters) == 4 for quorum in found.quorums.values()))
+        said = await asyncio.to_thread(kafka_tools.run, TOOL, *by_broker, "describe", "--replication")
+        assert [line.split()[-1] for line in said.out.splitlines() if line.startswith("4")] == ["Follower"], said.err
+        directory = uuid_to_text(found.controllers[4].logs.directory_id)
+        removal = ["remove-controller", "--controller-id", "4", "--controller-directory-id", directory]
+        said = await asyncio.to_thread(kafka_tools.run, TOOL, *by_broker, *removal)
+        assert said.code == 0, said.err
+        await found.until(lambda: all(len(quorum.core.voters) == 3 for quorum in found.quorums.values()))
+        said = await asyncio.to_thread(kafka_tools.run, TOOL, *by_broker, "describe", "--replication")
+        assert [line.split()[-1] for line in said.out.splitlines() if line.startswith("4")] == ["Observer"], said.err

@@ -96,7 +96,8 @@ class Service(NamedTuple):
     """The first half of it; takes the version."""
     handle_decoded: Callable[[Broker, RequestContext, Request], Reply]
     """The second half."""
-    response: type[Response]
+    response: Callable[[], Response]
+    """An empty one."""
 
 
 def _service(key: ApiKey, request: type[Q], handle: Callable[[Broker, RequestContext, Q], Reply]) -> Service:
@@ -121,6 +122,22 @@ def _service(key: ApiKey, request: type[Q], handle: Callable[[Broker, RequestCon
     return Service(
         key, api.min_version, api.stable_max_version, decode_and_handle, decode, handle_decoded, api.response
     )
+
+
+def _forwarded(key: ApiKey) -> Service:
+    """One that the active controller answers. Its messages are imported when somebody asks for the first time."""
+    api = API_TABLE[key]
+
+    def decode_and_handle(broker: Broker, context: RequestContext, frame: memoryview, position: int) -> Reply:
+        return forward.handle(broker, context, api.request.decode(frame, context.version, position))
+
+    def decode(version: int, frame: memoryview, position: int) -> Request:
+        return api.request.decode(frame, version, position)
+
+    def respond() -> Response:
+        return api.response()
+
+    return Service(key, api.min_version, api.stable_max_version, decode_and_handle, decode, forward.handle, respond)
 
 
 SERVED: dict[int, Service] = {
@@ -153,6 +170,9 @@ SERVED: dict[int, Service] = {
         _service(ApiKey.OFFSET_DELETE, OffsetDeleteRequest, offset_delete.handle),
         _service(ApiKey.DESCRIBE_CLUSTER, DescribeClusterRequest, describe_cluster.handle),
         _service(ApiKey.DESCRIBE_TOPIC_PARTITIONS, DescribeTopicPartitionsRequest, describe_topic_partitions.handle),
+        _forwarded(ApiKey.DESCRIBE_QUORUM),
+        _forwarded(ApiKey.ADD_RAFT_VOTER),
+        _forwarded(ApiKey.REMOVE_RAFT_VOTER),
     )
 }
 """Everything that is served, by API key."""
