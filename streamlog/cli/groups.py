@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,9 @@ from streamlog.cli.invocation import Invocation, broker_option, json_option, run
 from streamlog.cli.output import plural, print_json, print_rows
 from streamlog.cli.topics import EARLIEST, LATEST, admin_of
 from streamlog.client.admin import Admin, GroupDescription
-from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.client.values import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from streamlog.errors import UserError
+from streamlog.streams.assignor import NAME as TASK_ASSIGNOR
 
 
 @click.group()
@@ -69,22 +70,37 @@ def describe(invocation: Invocation, names: Sequence[str], as_json: bool) -> Non
     for number, group in enumerate(described):
         if number:
             click.echo()
-        lag = sum(one["lag"] or 0 for one in group["partitions"])
-        assignor = f", {group['assignor']}" if group["assignor"] else ""
-        click.echo(f"{group['group']}: {group['state']}{assignor}, {plural(group['members'], 'member')}, lag {lag:,}")
+        click.echo(_headline(group))
         print_rows(group["partitions"], as_json=False, empty="Nothing is assigned or committed.")
 
 
+def _headline(group: dict[str, Any]) -> str:
+    lag = sum(one["lag"] or 0 for one in group["partitions"])
+    unknown = sum(one["lag"] is None and one["end"] is not None for one in group["partitions"])
+    assignor = f", {group['assignor']}" if group["assignor"] else ""
+    more = f", and {plural(unknown, 'partition')} without a committed offset" if unknown else ""
+    members = plural(group["members"], "member")
+    return f"{group['group']}: {group['state']}{assignor}, {members}, lag {lag:,}{more}"
+
+
 async def _described(admin: Admin, group: GroupDescription) -> dict[str, Any]:
+    """Every partition of the topics that the group reads or has read: one that nobody was given is behind as well."""
     committed = {} if group.state == "Dead" else await admin.list_group_offsets(group.group_id)
     owners = {one: member for member in group.members for one in member.partitions}
-    partitions = sorted({*committed, *owners})
-    existing = set(await admin.list_topics(internal=True))
-    ends = await admin.list_offsets({one: LATEST for one in partitions if one.topic in existing})
+    topics = {one.topic for one in (*committed, *owners)} | {name for one in group.members for name in one.topics}
+    existing = topics & set(await admin.list_topics(internal=True))
+    infos = await admin.describe_topics(sorted(existing)) if existing else {}
+    there = {TopicPartition(name, part.partition) for name, info in infos.items() for part in info.partitions}
+    partitions = sorted({*committed, *owners, *there})
+    ends = await admin.list_offsets(dict.fromkeys(sorted(there), LATEST))
+    begins: Mapping[TopicPartition, OffsetAndTimestamp] = {}
+    if group.assignor == TASK_ASSIGNOR:  # workers begin at the first record; where others begin, only they know
+        begins = await admin.list_offsets(dict.fromkeys(sorted(there - set(committed)), EARLIEST))
     rows = []
     for one in partitions:
         offset = committed[one].offset if one in committed else None
         end = ends[one].offset if one in ends else None
+        begin = begins[one].offset if one in begins else offset
         owner = owners.get(one)
         rows.append(
             {
@@ -92,7 +108,7 @@ async def _described(admin: Admin, group: GroupDescription) -> dict[str, Any]:
                 "partition": one.partition,
                 "committed": offset,
                 "end": end,
-                "lag": None if offset is None or end is None else max(0, end - offset),
+                "lag": None if begin is None or end is None else max(0, end - begin),
                 "client": None if owner is None else owner.client_id,
                 "host": None if owner is None else owner.client_host.removeprefix("/"),
                 "member": None if owner is None else owner.member_id[-8:],

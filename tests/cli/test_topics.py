@@ -111,3 +111,19 @@ def test_broker_settings_are_shown_with_where_they_come_from(on_broker: Shell) -
     assert rows["num.partitions"] == {"name": "num.partitions", "value": "2", "from": "file"}
     everything = json.loads(on_broker.ok("configs", "describe", "1", "--all", "--json"))
     assert len(everything) > len(rows)
+
+
+def test_partitions_without_a_committed_offset_are_listed(on_broker: Shell) -> None:
+    """A topic that grew after a group had read it: what nobody has read is no lag of 0."""
+    on_broker.ok("topics", "create", "growing", "-p", "1")
+    on_broker.ok("produce", "growing", "-q", stdin="a\nb\n")
+    on_broker.ok("consume", "growing", "-g", "growers", "--from-beginning", "-n", "2")
+    on_broker.ok("topics", "alter", "growing", "-p", "2")
+    on_broker.ok("produce", "growing", "--partition", "1", "-q", stdin="c\n")
+    (group,) = on_broker.run("groups", "describe", "growers", "--json").json
+    assert [(one["partition"], one["committed"], one["end"], one["lag"]) for one in group["partitions"]] == [
+        (0, 2, 2, 0),
+        (1, None, 1, None),
+    ]
+    shown = on_broker.ok("groups", "describe", "growers").splitlines()
+    assert shown[0] == "growers: Empty, 0 members, lag 0, and 1 partition without a committed offset"
