@@ -17,8 +17,8 @@ from streamlog.embedded import EmbeddedLog, exists
 from streamlog.env import Env
 from streamlog.errors import UserError
 
-WAITING: Final = ("streamlog.client.cluster", "streamlog.client.refusals")
-"""Who logs that no broker is reached, or takes what we write: a person who waits should know what for."""
+WAITING: Final = ("streamlog.client.cluster", "streamlog.client.refusals", "streamlog.client.silence")
+"""Who logs that no broker is reached, or answers, or takes what we write: a person who waits should know what for."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

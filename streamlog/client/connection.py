@@ -27,13 +27,20 @@ from streamlog.client.config import (
     ConnectionSettings,
 )
 from streamlog.client.failures import BrokerUnreachable, one_line
+from streamlog.client.silence import SILENT_MS, SilenceWatch
 from streamlog.env import Clock
 from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.frames import correlation_id_of, decode_response, encode_request_parts
 from streamlog.wire.message import Request, Response
-from streamlog.wire.messages import ApiVersionsRequest, ApiVersionsResponse, FetchResponse
+from streamlog.wire.messages import (
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    FetchResponse,
+    JoinGroupResponse,
+    SyncGroupResponse,
+)
 
 R = TypeVar("R", bound=Response)
 
@@ -44,6 +51,9 @@ GROW_BYTES = 8 << 20
 """A frame's buffer starts with at most this much and doubles as bytes arrive: a peer that announces more than
 it sends costs us no memory."""
 
+_WAIT_FOR_OTHERS = (JoinGroupResponse, SyncGroupResponse)
+"""Answers that come when other members of a group have asked as well."""
+
 _SIZE = Struct(">i")
 _INT16 = Struct(">h")
 
@@ -53,6 +63,7 @@ class _Unanswered(Protocol):
 
     correlation_id: int
     deadline_ms: int
+    silent_at_ms: int
     name: str
     keeps_frame: bool
 
@@ -63,7 +74,16 @@ class _Unanswered(Protocol):
 class _Pending(Generic[R]):
     """One request without its answer."""
 
-    __slots__ = ("correlation_id", "deadline_ms", "keeps_frame", "name", "on_done", "response", "version")
+    __slots__ = (
+        "correlation_id",
+        "deadline_ms",
+        "keeps_frame",
+        "name",
+        "on_done",
+        "response",
+        "silent_at_ms",
+        "version",
+    )
 
     def __init__(
         self,
@@ -71,10 +91,12 @@ class _Pending(Generic[R]):
         response: type[R],
         version: int,
         deadline_ms: int,
+        silent_at_ms: int,
         on_done: Callable[[R | Exception], None],
     ) -> None:
         self.correlation_id = correlation_id
         self.deadline_ms = deadline_ms
+        self.silent_at_ms = silent_at_ms  # when its missing answer is worth a word
         self.name = response.__name__
         self.keeps_frame = response is FetchResponse  # record batches stay views into the frame
         self.response = response
@@ -97,7 +119,12 @@ class Connection(asyncio.BufferedProtocol):
     """See the module's essay. Made by `connect`; closed by `close`, by the peer, or by what goes wrong."""
 
     def __init__(
-        self, address: Address, settings: ConnectionSettings, clock: Clock, on_lost: Callable[[Connection], None]
+        self,
+        address: Address,
+        settings: ConnectionSettings,
+        clock: Clock,
+        on_lost: Callable[[Connection], None],
+        silence: SilenceWatch | None = None,
     ) -> None:
         self.address = address
         self.closed: Exception | None = None  # why no more requests are taken
@@ -106,6 +133,8 @@ class Connection(asyncio.BufferedProtocol):
         self._settings = settings
         self._clock = clock
         self._on_lost = on_lost
+        self._silence = silence
+        self._is_silent = False  # and the watch knows
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._pending: deque[_Unanswered] = deque()
@@ -154,10 +183,15 @@ class Connection(asyncio.BufferedProtocol):
         parts = encode_request_parts(message, version, correlation_id, self._settings.client_id)
         now_ms = self._last_used_ms = self._clock.mono_ms()
         if on_done is not None:
-            deadline_ms = now_ms + (self._settings.request_timeout_ms if timeout_ms is None else timeout_ms)
-            self._pending.append(_Pending(correlation_id, response, version, deadline_ms, on_done))
+            usual_ms = self._settings.request_timeout_ms
+            deadline_ms = now_ms + (usual_ms if timeout_ms is None else timeout_ms)
+            silent_at_ms = deadline_ms  # never, where the broker may wait as long as it likes
+            if response not in _WAIT_FOR_OTHERS:
+                waits_ms = 0 if timeout_ms is None else max(timeout_ms - usual_ms, 0)  # a fetch, for data
+                silent_at_ms = min(now_ms + waits_ms + SILENT_MS, deadline_ms)
+            self._pending.append(_Pending(correlation_id, response, version, deadline_ms, silent_at_ms, on_done))
             self.in_flight += 1
-            self._wake_before(deadline_ms, now_ms)
+            self._wake_before(silent_at_ms, now_ms)
         if len(parts) == 1:
             self._transport.write(parts[0])
         else:
@@ -243,6 +277,15 @@ class Connection(asyncio.BufferedProtocol):
                 late = next(one for one in self._pending if one.deadline_ms == deadline_ms)
                 self.close(BrokerUnreachable(f"the broker at {self.address} sent no {late.name} in time"))
                 return
+            oldest = self._pending[0]
+            if not self._is_silent and oldest.silent_at_ms <= now_ms and self._silence is not None:
+                self._is_silent = True
+                waited_ms = SILENT_MS + now_ms - oldest.silent_at_ms
+                self._silence.on_silent(self.address, oldest.name, waited_ms, oldest.deadline_ms - now_ms)
+            if not self._is_silent:
+                deadline_ms = min(
+                    [deadline_ms, *(one.silent_at_ms for one in self._pending if one.silent_at_ms > now_ms)]
+                )
         else:
             deadline_ms = self._last_used_ms + self._settings.connections_max_idle_ms
             if deadline_ms <= now_ms:
@@ -330,6 +373,9 @@ class Connection(asyncio.BufferedProtocol):
             frame = memoryview(bytes(frame))
         self._pending.popleft()
         self.in_flight -= 1
+        if self._is_silent and self._silence is not None:
+            self._is_silent = False
+            self._silence.on_answer(self.address)
         try:
             pending.answer(frame)
         except RemoteProtocolError as error:
@@ -338,14 +384,18 @@ class Connection(asyncio.BufferedProtocol):
 
 
 async def connect(
-    address: Address, settings: ConnectionSettings, clock: Clock, on_lost: Callable[[Connection], None]
+    address: Address,
+    settings: ConnectionSettings,
+    clock: Clock,
+    on_lost: Callable[[Connection], None],
+    silence: SilenceWatch | None = None,
 ) -> Connection:
     """Connect and shake hands. `on_lost` is called once, when the connection is no longer of use.
 
     Raises: BrokerUnreachable, RemoteProtocolError, KafkaError. Cancelled, it closes what it opened.
     """
     loop = asyncio.get_running_loop()
-    connection = Connection(address, settings, clock, on_lost)
+    connection = Connection(address, settings, clock, on_lost, silence)
     try:
         async with asyncio.timeout(settings.connect_timeout_ms / 1000):
             host = settings.ssl and address.host

@@ -15,6 +15,7 @@ from streamlog.client.config import Address, ConnectionSettings
 from streamlog.client.connection import Connection, connect
 from streamlog.client.failures import BrokerUnreachable, one_line
 from streamlog.client.outages import Outages
+from streamlog.client.silence import SilenceWatch
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
 
@@ -43,6 +44,7 @@ class Link:
         env: Env,
         scope: Scope,
         outages: Outages,
+        silence: SilenceWatch,
     ) -> None:
         self.name = f"{node_id} {lane.value}"
         self._is_bootstrap = node_id < 0
@@ -52,6 +54,7 @@ class Link:
         self._env = env
         self._scope = scope
         self._outages = outages
+        self._silence = silence
         self._connecting: asyncio.Task[Connection | Exception] | None = None
         self._failures = 0  # in a row
         self._retry_at_ms = 0
@@ -86,7 +89,7 @@ class Link:
             await asyncio.sleep(pause_ms / 1000)
         slow = asyncio.get_running_loop().call_later(self._settings.connect_slow_ms / 1000, self._say_slow)
         try:
-            connection = await connect(self.address, self._settings, self._env.clock, self._on_lost)
+            connection = await connect(self.address, self._settings, self._env.clock, self._on_lost, self._silence)
         except StreamlogError as failure:
             self._say_failure(failure)
             return failure  # an answer for who waits, not the end of the client
@@ -157,6 +160,7 @@ class Links:
         self._env = env
         self._scope = scope
         self._outages = Outages()
+        self._silence = SilenceWatch()
         self._links: dict[tuple[int, Lane], Link] = {}
 
     def link(self, node_id: int, lane: Lane, address: Address) -> Link:
@@ -165,7 +169,7 @@ class Links:
         if link is None or link.address != address:
             if link is not None:
                 link.close()
-            link = Link(node_id, lane, address, self._settings, self._env, self._scope, self._outages)
+            link = Link(node_id, lane, address, self._settings, self._env, self._scope, self._outages, self._silence)
             self._links[node_id, lane] = link
         return link
 

@@ -44,6 +44,16 @@ class BrokerProcess:
         """As an operator would."""
         self._end(signal.SIGTERM)
 
+    def freeze(self) -> None:
+        """Let it do nothing, its connections open, until `thaw`."""
+        assert self._process is not None, "start it first"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        assert self._process is not None, "start it first"
+        self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
