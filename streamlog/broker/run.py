@@ -10,9 +10,9 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
 
 log = logging.getLogger(__name__)
+
+N = TypeVar("N")
 
 BROKER_FILE: Final = "broker.json"
 
@@ -66,12 +68,11 @@ async def run_broker(
         failure.append(error)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    node = await start_node(env, config, options.data_dir, on_failure=on_failure)
+    node = await _started(start_node(env, config, options.data_dir, on_failure=on_failure), stop)
+    if node is None:
+        return
     if started is not None:
         started(node)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     path = f"{options.data_dir}/{BROKER_FILE}"
     address = advertised_address(node)
     try:
@@ -105,10 +106,9 @@ async def run_controller(env: Env, config: BrokerConfig, options: RunOptions, te
         failure.append(error)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    node = await start_controller(env, config, options.data_dir, on_failure=on_failure)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    node = await _started(start_controller(env, config, options.data_dir, on_failure=on_failure), stop)
+    if node is None:
+        return
     at = node.listening[0]
     try:
         gc.freeze()
@@ -118,6 +118,34 @@ async def run_controller(env: Env, config: BrokerConfig, options: RunOptions, te
         await node.close()
     if failure:
         raise EnvironmentFailure(f"the controller cannot go on: {failure[0]}") from failure[0]
+
+
+async def _started(start: Coroutine[None, None, N], stop: asyncio.Event) -> N | None:
+    """The node, once it has started; None when it was told to stop before: it may have to wait for other nodes.
+
+    From here on SIGTERM and SIGINT set `stop`.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "nodes are started by tasks"
+    is_starting = True
+
+    def on_signal() -> None:
+        if is_starting and not stop.is_set():
+            task.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        return await start
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        task.uncancel()
+        return None
+    finally:
+        is_starting = False
 
 
 async def _until_stopped(node: Node, stop: asyncio.Event, exit_when_idle_ms: int | None) -> None:
