@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
+from streamlog.broker.metadata.changes import default_directory
 from streamlog.broker.metadata.decision import PARTITIONS_PER_REQUEST_MAX, ControllerSettings, Decision, refuse
 from streamlog.broker.metadata.image import (
     RESOURCE_TOPIC,
@@ -117,8 +118,11 @@ def _create_topic(
     if len(configs) < len(topic.configs):
         nulls = [config.name for config in topic.configs if config.value is None]
         raise refuse(ErrorCode.INVALID_CONFIG, f"config {nulls[0]} has no value")
-    assigned = _manual_assignment(image, topic) if topic.assignments else _automatic_assignment(image, settings, topic)
     topic_id = new_uuid()
+    if topic.assignments:
+        assigned = _manual_assignment(image, topic)
+    else:
+        assigned = _automatic_assignment(image, settings, topic, topic_id)
     records: list[KnownRecord] = [TopicRecord(name=topic.name, topic_id=topic_id)]
     records += [
         ConfigRecord(resource_type=RESOURCE_TOPIC, resource_name=topic.name, name=name, value=value)
@@ -142,20 +146,16 @@ def _create_topic(
     return records, result
 
 
-def _active(image: MetadataImage) -> list[int]:
-    return [broker.id for broker in image.brokers.values() if broker.is_active]
-
-
 def _new_partition(image: MetadataImage, replicas: tuple[int, ...]) -> PartitionRegistration:
     """A partition nobody has written to yet: every active replica is in sync, the first of them leads."""
     isr = tuple(replica for replica in replicas if image.brokers[replica].is_active)
     assert isr, "placement and the check of manual assignments leave an active replica"
-    directories = tuple(next(iter(image.brokers[replica].directories), ZERO_UUID) for replica in replicas)
+    directories = tuple(default_directory(image, replica) for replica in replicas)
     return PartitionRegistration(replicas, directories, isr, leader=isr[0], leader_epoch=0, partition_epoch=0)
 
 
 def _automatic_assignment(
-    image: MetadataImage, settings: ControllerSettings, topic: CreatableTopic
+    image: MetadataImage, settings: ControllerSettings, topic: CreatableTopic, topic_id: UUID
 ) -> list[tuple[int, ...]]:
     if topic.replication_factor != USE_DEFAULT and topic.replication_factor <= 0:
         raise refuse(ErrorCode.INVALID_REPLICATION_FACTOR, "a replication factor is positive, or -1 for the default")
@@ -164,7 +164,8 @@ def _automatic_assignment(
     factor = topic.replication_factor
     if factor == USE_DEFAULT:
         factor = settings.default_replication_factor
-    return place_replicas(_active(image), 0, _partition_count(topic, settings), factor)
+    # The topic's id is drawn, and serves as the entropy of where its leaders begin.
+    return place_replicas(image.brokers.values(), topic_id.int, _partition_count(topic, settings), factor)
 
 
 def _manual_assignment(image: MetadataImage, topic: CreatableTopic) -> list[tuple[int, ...]]:
@@ -245,9 +246,9 @@ def _create_partitions(image: MetadataImage, topic: CreatePartitionsTopic) -> li
         raise refuse(
             ErrorCode.POLICY_VIOLATION, f"at most {PARTITIONS_PER_REQUEST_MAX} partitions are created at a time"
         )
-    factor = len(existing.partitions[0].replicas)
+    factor = len(existing.partitions[0].replicas) - len(existing.partitions[0].adding_replicas)
     if topic.assignments is None:
-        assigned = place_replicas(_active(image), before, more, factor)
+        assigned = place_replicas(image.brokers.values(), existing.id.int + before, more, factor)
     else:
         if len(topic.assignments) != more:
             raise refuse(

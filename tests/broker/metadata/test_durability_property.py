@@ -63,17 +63,17 @@ class Model:
     running: set[int] = field(default_factory=lambda: set(BROKERS))
     was_clean: dict[int, bool] = field(default_factory=dict)
     acknowledged: int = 0
-    has_lost: bool = False
-    """An election of somebody who may have lost records has happened: from then on, what its leader has counts."""
+
+    def __post_init__(self) -> None:
+        self.seen = self.partition
 
     @property
     def partition(self) -> PartitionRegistration:
         return self.cluster.partition()
 
     def perform(self, kind: str, broker: int, amount: int) -> None:
-        before = self.partition
         getattr(self, f"on_{kind}")(broker, amount)
-        self.check(before)
+        self.check()
 
     def leader_runs(self) -> bool:
         return self.partition.leader in self.running
@@ -125,7 +125,10 @@ class Model:
                 self.cluster.beat(broker)
             return
         self.running.add(broker)
-        self.cluster.start(broker, clean=self.was_clean[broker])
+        self.cluster.liveness.on_gone(broker)
+        self.cluster.register(self.cluster.registration(broker, clean=self.was_clean[broker]))
+        self.check()
+        self.cluster.beat(broker)
 
     def on_move(self, broker: int, amount: int) -> None:
         """To as many other brokers as there are numbers from `broker` on."""
@@ -159,8 +162,9 @@ class Model:
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
-    def check(self, before: PartitionRegistration) -> None:
-        now = self.partition
+    def check(self) -> None:
+        before, now = self.seen, self.partition
+        self.seen = now
         isr, elr = set(now.isr), set(now.eligible_leader_replicas)
         assert len(isr) == len(now.isr)
         assert isr <= set(now.replicas)
@@ -189,9 +193,10 @@ class Model:
 
     def check_survival(self, before: PartitionRegistration, now: PartitionRegistration) -> None:
         is_elected = now.leader_epoch > before.leader_epoch and now.leader != NO_LEADER
-        if is_elected and now.leader_recovery_state == RECOVERING and before.leader == NO_LEADER and not before.isr:
+        if is_elected and not before.isr and not before.eligible_leader_replicas:
+            # It may have lost records, and says so; from here on, what it has counts.
+            assert now.leader_recovery_state == RECOVERING
             self.acknowledged = self.has[now.leader]
-            self.has_lost = True
         if self.leader_runs():
             for broker in self.running:  # whoever follows cuts what its leader has not
                 if broker != now.leader:

@@ -24,7 +24,7 @@ def test_a_new_topic_has_its_partitions_spread_over_the_brokers() -> None:
     cluster = Cluster(brokers=3)
     assert cluster.create_codes(topic("t", 4, 2)) == [E.NONE]
     partitions = cluster.image.topics["t"].partitions
-    assert [partitions[index].replicas for index in range(4)] == [(1, 2), (2, 3), (3, 1), (1, 2)]
+    assert [partitions[index].replicas for index in range(4)] == [(2, 3), (3, 1), (1, 3), (2, 1)]
     assert all(p.leader == p.replicas[0] and p.isr == p.replicas and p.leader_epoch == 0 for p in partitions.values())
 
 
@@ -155,11 +155,13 @@ def test_a_contradictory_assignment_is_refused(asked: CreatableTopic, code: Erro
     assert Cluster(brokers=2).create_codes(asked) == [code]
 
 
-def test_a_fenced_broker_gets_no_partitions() -> None:
-    """And an assignment to fenced brokers alone is refused."""
+def test_a_fenced_broker_gets_replicas_and_is_not_in_sync() -> None:
+    """It catches up when it is back; an assignment to fenced brokers alone is refused."""
     cluster = Cluster(brokers=1)
     cluster.register(cluster.registration(2))
-    assert cluster.create_codes(topic("t", 1, 2)) == [E.INVALID_REPLICATION_FACTOR]
+    assert cluster.create_codes(topic("t", 1, 2)) == [E.NONE]
+    assert (cluster.partition().replicas, cluster.partition().isr) == ((1, 2), (1,))
+    assert cluster.create_codes(topic("u", 1, 3)) == [E.INVALID_REPLICATION_FACTOR]
     assert cluster.create_codes(assigned([2])) == [E.INVALID_REPLICA_ASSIGNMENT]
 
 

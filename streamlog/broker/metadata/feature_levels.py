@@ -1,0 +1,128 @@
+"""UpdateFeatures: finalized feature levels change. Decides; changes nothing.
+
+A level counts for the whole cluster, so every registered broker and controller has to support it. Updates of one
+request stand or fall together.
+
+Going back from eligible leader replicas: a partition whose ISR is empty gets those who were eligible as its ISR, for
+they have everything that is committed, and without the feature only an ISR can say so.
+
+Sources: KIP-584, KIP-778 (kinds of downgrade), KIP-1022, KIP-966.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from enum import IntEnum
+
+from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, SUPPORTED_FEATURES
+from streamlog.broker.metadata.decision import Decision, refuse
+from streamlog.broker.metadata.image import KnownRecord, MetadataImage
+from streamlog.wire.error_codes import ErrorCode, KafkaError
+from streamlog.wire.internal.metadata import FeatureLevelRecord, PartitionChangeRecord
+from streamlog.wire.messages.update_features import (
+    FeatureUpdateKey,
+    UpdatableFeatureResult,
+    UpdateFeaturesRequest,
+    UpdateFeaturesResponse,
+)
+
+
+class UpgradeType(IntEnum):
+    UPGRADE = 1
+    SAFE_DOWNGRADE = 2
+    UNSAFE_DOWNGRADE = 3
+
+
+def update_features(
+    image: MetadataImage, request: UpdateFeaturesRequest, version: int
+) -> Decision[UpdateFeaturesResponse]:
+    """Decide an UpdateFeatures request. `version`: of the request; up to 1 each feature has a result of its own."""
+    records: list[KnownRecord] = []
+    counts = Counter(update.feature for update in request.feature_updates)
+    try:
+        for update in request.feature_updates:
+            if counts[update.feature] > 1:
+                raise refuse(ErrorCode.INVALID_REQUEST, f"{update.feature} is named twice in one request")
+            records += _update(image, update, version)
+    except KafkaError as error:
+        return Decision((), refuse_update(request, error, version))
+    results = [UpdatableFeatureResult(feature=u.feature, error_message=None) for u in request.feature_updates]
+    response = UpdateFeaturesResponse(error_message=None, results=results if version <= 1 else [])
+    return Decision(() if request.validate_only else tuple(records), response)
+
+
+def refuse_update(request: UpdateFeaturesRequest, error: KafkaError, version: int) -> UpdateFeaturesResponse:
+    """The response that says why nothing was changed."""
+    if version > 1:
+        return UpdateFeaturesResponse(error_code=error.code, error_message=error.message)
+    return UpdateFeaturesResponse(
+        error_message=None,
+        results=[
+            UpdatableFeatureResult(feature=update.feature, error_code=error.code, error_message=error.message)
+            for update in request.feature_updates
+        ],
+    )
+
+
+def _update(image: MetadataImage, update: FeatureUpdateKey, version: int) -> Iterator[KnownRecord]:
+    name, level = update.feature, update.max_version_level
+    kind = _kind(update, version)
+    supported = SUPPORTED_FEATURES.get(name)
+    current = image.features.get(name, 0)
+    if supported is None or name == KRAFT_VERSION:
+        raise _refuse(name, level, "this controller has no such feature that could be changed")
+    if not supported.low <= level <= supported.high:
+        raise _refuse(name, level, f"this controller supports {supported.low} to {supported.high}")
+    if level < current and kind is UpgradeType.UPGRADE:
+        raise _refuse(name, level, f"it is at {current}, and a downgrade has to be asked for as one")
+    if level > current and kind is not UpgradeType.UPGRADE:
+        raise _refuse(name, level, f"it is at {current}, which is lower")
+    for what, low, high in _ranges(image, name):
+        if not low <= level <= high:
+            raise _refuse(name, level, f"{what} supports {low} to {high}")
+    if level == current:
+        return
+    yield FeatureLevelRecord(name=name, feature_level=level)
+    if name == ELIGIBLE_LEADER_REPLICAS and level == 0:
+        yield from _give_up_elr(image)
+
+
+def _kind(update: FeatureUpdateKey, version: int) -> UpgradeType:
+    if version == 0:
+        return UpgradeType.SAFE_DOWNGRADE if update.allow_downgrade else UpgradeType.UPGRADE
+    try:
+        return UpgradeType(update.upgrade_type)
+    except ValueError:
+        raise _refuse(
+            update.feature, update.max_version_level, f"there is no upgrade type {update.upgrade_type}"
+        ) from None
+
+
+def _refuse(name: str, level: int, reason: str) -> KafkaError:
+    return refuse(ErrorCode.INVALID_UPDATE_VERSION, f"{name} cannot be set to {level}: {reason}")
+
+
+def _ranges(image: MetadataImage, name: str) -> Iterator[tuple[str, int, int]]:
+    """What everybody supports. Who does not name a feature has it at level 0 only."""
+    for broker in image.brokers.values():
+        found = [(low, high) for feature, low, high in broker.features if feature == name]
+        yield f"broker {broker.id}", *(found[0] if found else (0, 0))
+    for controller in image.controllers.values():
+        told = [(f.min_supported_version, f.max_supported_version) for f in controller.features if f.name == name]
+        yield f"controller {controller.controller_id}", *(told[0] if told else (0, 0))
+
+
+def _give_up_elr(image: MetadataImage) -> Iterator[KnownRecord]:
+    for topic in image.topics.values():
+        for index, partition in topic.partitions.items():
+            eligible, last_known = partition.eligible_leader_replicas, partition.last_known_elr
+            if not eligible and not last_known:
+                continue
+            record = PartitionChangeRecord(partition_id=index, topic_id=topic.id)
+            if eligible:
+                record.eligible_leader_replicas = []
+                record.isr = None if partition.isr else list(eligible)
+            if last_known:
+                record.last_known_elr = []
+            yield record
