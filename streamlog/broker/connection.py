@@ -120,8 +120,6 @@ class Connection(asyncio.BufferedProtocol):
         self.closed = False
         self.software_name = self.software_version = ""  # what the client says it is (KIP-511)
         self.transactions_refused = False  # said so in the log once
-        self.on_lost: Callable[[], None] | None = None
-        """Called once, when the connection has ended, however it did."""
         self.when_lost: dict[str, Callable[[], None]] = {}
         """Called once when the connection has ended, whoever ended it. The key is for who wants to take one back."""
         self.active_at_ms = shared.tick_ms
@@ -174,8 +172,6 @@ class Connection(asyncio.BufferedProtocol):
         self._hold(None)
         self._forget_slots()
         self._out.clear()
-        if self.on_lost is not None:
-            self.on_lost()
 
     def eof_received(self) -> bool:
         return False  # a peer that stopped writing has left; Kafka closes here too

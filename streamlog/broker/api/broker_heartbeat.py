@@ -14,5 +14,5 @@ async def handle(
     response = await home.overseer.heartbeat(request)
     if context.connection is not None:
         lost = partial(home.overseer.on_connection_lost, request.broker_id, request.broker_epoch)
-        context.connection.on_lost = lost
+        context.connection.when_lost["heartbeats"] = lost
     return response

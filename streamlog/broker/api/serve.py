@@ -170,7 +170,12 @@ SERVED: dict[int, Service] = {
         _service(ApiKey.OFFSET_DELETE, OffsetDeleteRequest, offset_delete.handle),
         _service(ApiKey.DESCRIBE_CLUSTER, DescribeClusterRequest, describe_cluster.handle),
         _service(ApiKey.DESCRIBE_TOPIC_PARTITIONS, DescribeTopicPartitionsRequest, describe_topic_partitions.handle),
+        _forwarded(ApiKey.ELECT_LEADERS),
+        _forwarded(ApiKey.ALTER_PARTITION_REASSIGNMENTS),
+        _forwarded(ApiKey.LIST_PARTITION_REASSIGNMENTS),
         _forwarded(ApiKey.DESCRIBE_QUORUM),
+        _forwarded(ApiKey.UPDATE_FEATURES),
+        _forwarded(ApiKey.UNREGISTER_BROKER),
         _forwarded(ApiKey.ADD_RAFT_VOTER),
         _forwarded(ApiKey.REMOVE_RAFT_VOTER),
     )

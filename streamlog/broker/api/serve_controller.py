@@ -9,7 +9,18 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from streamlog.broker.api import api_versions, describe_quorum, quorum
+from streamlog.broker.api import (
+    alter_partition,
+    alter_partition_reassignments,
+    api_versions,
+    assign_replicas_to_dirs,
+    describe_quorum,
+    elect_leaders,
+    list_partition_reassignments,
+    quorum,
+    unregister_broker,
+    update_features,
+)
 from streamlog.broker.api.api_versions import advertise
 from streamlog.broker.api.decided import DECIDED, ControllerService, decide, service
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
@@ -22,15 +33,22 @@ from streamlog.wire.frames import decode_request_header, encode_response_parts
 from streamlog.wire.message import Request, Response
 from streamlog.wire.messages import (
     AddRaftVoterRequest,
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionRequest,
     ApiVersionsRequest,
+    AssignReplicasToDirsRequest,
     BeginQuorumEpochRequest,
     DescribeClusterRequest,
     DescribeQuorumRequest,
+    ElectLeadersRequest,
     EndQuorumEpochRequest,
     EnvelopeRequest,
     FetchRequest,
     FetchSnapshotRequest,
+    ListPartitionReassignmentsRequest,
     RemoveRaftVoterRequest,
+    UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
     UpdateRaftVoterRequest,
     VoteRequest,
 )
@@ -137,7 +155,31 @@ _QUORUM_ROWS = (
     service(ApiKey.UPDATE_RAFT_VOTER, UpdateRaftVoterRequest, _ask_quorum, only_active=False),
 )
 
-SERVED_BY_CONTROLLERS: Final[dict[int, ControllerService]] = DECIDED | {row.key: row for row in _QUORUM_ROWS}
+_METADATA_ROWS = (
+    service(ApiKey.ELECT_LEADERS, ElectLeadersRequest, elect_leaders.handle, elect_leaders.refuse, is_forwarded=True),
+    service(
+        ApiKey.ALTER_PARTITION_REASSIGNMENTS,
+        AlterPartitionReassignmentsRequest,
+        alter_partition_reassignments.handle,
+        is_forwarded=True,
+    ),
+    service(
+        ApiKey.LIST_PARTITION_REASSIGNMENTS,
+        ListPartitionReassignmentsRequest,
+        list_partition_reassignments.handle,
+        is_forwarded=True,
+    ),
+    service(ApiKey.ALTER_PARTITION, AlterPartitionRequest, alter_partition.handle),
+    service(
+        ApiKey.UPDATE_FEATURES, UpdateFeaturesRequest, update_features.handle, update_features.refuse, is_forwarded=True
+    ),
+    service(ApiKey.UNREGISTER_BROKER, UnregisterBrokerRequest, unregister_broker.handle, is_forwarded=True),
+    service(ApiKey.ASSIGN_REPLICAS_TO_DIRS, AssignReplicasToDirsRequest, assign_replicas_to_dirs.handle),
+)
+
+SERVED_BY_CONTROLLERS: Final[dict[int, ControllerService]] = DECIDED | {
+    row.key: row for row in (*_QUORUM_ROWS, *_METADATA_ROWS)
+}
 """Everything a controller serves, by API key."""
 
 

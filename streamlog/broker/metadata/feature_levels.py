@@ -106,11 +106,12 @@ def _refuse(name: str, level: int, reason: str) -> KafkaError:
 def _ranges(image: MetadataImage, name: str) -> Iterator[tuple[str, int, int]]:
     """What everybody supports. Who does not name a feature has it at level 0 only."""
     for broker in image.brokers.values():
-        found = [(low, high) for feature, low, high in broker.features if feature == name]
-        yield f"broker {broker.id}", *(found[0] if found else (0, 0))
+        low, high = next(((low, high) for feature, low, high in broker.features if feature == name), (0, 0))
+        yield f"broker {broker.id}", low, high
     for controller in image.controllers.values():
-        told = [(f.min_supported_version, f.max_supported_version) for f in controller.features if f.name == name]
-        yield f"controller {controller.controller_id}", *(told[0] if told else (0, 0))
+        told = ((f.min_supported_version, f.max_supported_version) for f in controller.features if f.name == name)
+        low, high = next(told, (0, 0))
+        yield f"controller {controller.controller_id}", low, high
 
 
 def _give_up_elr(image: MetadataImage) -> Iterator[KnownRecord]:

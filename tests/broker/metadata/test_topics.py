@@ -159,8 +159,8 @@ def test_a_fenced_broker_gets_replicas_and_is_not_in_sync() -> None:
     """It catches up when it is back; an assignment to fenced brokers alone is refused."""
     cluster = Cluster(brokers=1)
     cluster.register(cluster.registration(2))
-    assert cluster.create_codes(topic("t", 1, 2)) == [E.NONE]
-    assert (cluster.partition().replicas, cluster.partition().isr) == ((1, 2), (1,))
+    assert cluster.create_codes(topic("s", 1, 2)) == [E.NONE]
+    assert (cluster.partition("s").replicas, cluster.partition("s").isr) == ((1, 2), (1,))
     assert cluster.create_codes(topic("u", 1, 3)) == [E.INVALID_REPLICATION_FACTOR]
     assert cluster.create_codes(assigned([2])) == [E.INVALID_REPLICA_ASSIGNMENT]
 
