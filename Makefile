@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test demo sim mutants crash interop-java interop-kafka bench ci clean
+.PHONY: help setup fmt lint types imports test demo sim mutants crash power interop-java interop-kafka bench ci clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ mutants: setup ## plant bugs, see which the simulator catches, write docs/mutant
 
 crash: setup ## kill brokers with -9 under load, many times
 	@$(BIN)/pytest -m crash
+
+power: setup ## cut the power of brokers under load, many times; as root (figures in target/power.json)
+	@$(BIN)/pytest -m power
 
 KAFKA_LIBS := target/kafka-libs
 # Milliseconds that Maven waits for a repository that says nothing; by itself half an hour.
