@@ -21,8 +21,18 @@ import msgspec
 
 from streamlog.errors import UserError
 
+if typing.TYPE_CHECKING:
 
-class Record(msgspec.Struct):
+    @typing.dataclass_transform(field_specifiers=(msgspec.field,))
+    class _RecordMeta(msgspec.StructMeta):
+        """For type checkers: a class that names such a metaclass is neither frozen nor not, so that subclasses may be
+        either. What merely inherits from Struct counts as not frozen."""
+
+else:
+    _RecordMeta = type(msgspec.Struct)
+
+
+class Record(msgspec.Struct, metaclass=_RecordMeta):
     """Base of typed record values: fields are annotations, JSON in and out by default.
 
     Struct's keywords work on subclasses: `class Flight(Record, frozen=True, rename="camel", tag=True)`.
