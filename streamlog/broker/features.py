@@ -27,7 +27,7 @@ ELIGIBLE_LEADER_REPLICAS_LEVEL: Final = 1
 
 SUPPORTED_FEATURES: Final[dict[str, LevelRange]] = {
     ELIGIBLE_LEADER_REPLICAS: LevelRange(0, ELIGIBLE_LEADER_REPLICAS_LEVEL),
-    KRAFT_VERSION: LevelRange(1, KRAFT_VERSION_LEVEL),
+    KRAFT_VERSION: LevelRange(0, KRAFT_VERSION_LEVEL),
     METADATA_VERSION: LevelRange(METADATA_VERSION_LEVEL, METADATA_VERSION_LEVEL),
 }
 """Absent, because it does not exist here yet: group.version (KIP-848), transaction.version, share.version,

@@ -11,6 +11,7 @@ import pytest
 
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from tests.broker.nodes import combined, nodes
 from tests.broker.running import client_of, make_topic, running_node
 from tests.kafka_node import kafka_libs
 
@@ -52,10 +53,12 @@ async def test_kafka_dumps_our_metadata_log(tmp_path: Path) -> None:
     assert text.count("LeaderChange: ") == 2
     assert text.count("KRaftVersion ") == 1
     assert text.count("KRaftVoters ") == 1
-    restart = ["REGISTER_BROKER_RECORD", "BROKER_REGISTRATION_CHANGE_RECORD"]
+    lost = elected = ["PARTITION_CHANGE_RECORD", "PARTITION_CHANGE_RECORD"]
     assert record_types(text) == [
         "FEATURE_LEVEL_RECORD",
-        *restart,
+        "FEATURE_LEVEL_RECORD",
+        "REGISTER_BROKER_RECORD",
+        "BROKER_REGISTRATION_CHANGE_RECORD",
         "TOPIC_RECORD",
         "CONFIG_RECORD",
         "PARTITION_RECORD",
@@ -64,9 +67,10 @@ async def test_kafka_dumps_our_metadata_log(tmp_path: Path) -> None:
         "PARTITION_RECORD",
         "REMOVE_TOPIC_RECORD",
         "PRODUCER_IDS_RECORD",
-        *restart,
-        "PARTITION_CHANGE_RECORD",
-        "PARTITION_CHANGE_RECORD",
+        "REGISTER_BROKER_RECORD",
+        *lost,
+        "BROKER_REGISTRATION_CHANGE_RECORD",
+        *elected,
     ]
 
 
@@ -82,9 +86,37 @@ async def test_kafka_dumps_our_snapshots(tmp_path: Path) -> None:
     assert "SnapshotFooter" in text
     assert record_types(dump(later)) == [
         "FEATURE_LEVEL_RECORD",
+        "FEATURE_LEVEL_RECORD",
         "REGISTER_BROKER_RECORD",
         "TOPIC_RECORD",
         "PARTITION_RECORD",
         "PARTITION_RECORD",
         "CONFIG_RECORD",
     ]
+
+
+async def test_kafka_dumps_the_log_of_a_quorum_of_three(tmp_path: Path) -> None:
+    """Every replica's, after a change of leader; and the snapshot that one of them has sent to another."""
+    async with nodes(tmp_path, combined(), metadata_log_max_record_bytes_between_snapshots="3000") as found:
+        await found.start()
+        gone = await found.active()
+        async with client_of(found.brokers[gone]) as client:
+            await make_topic(client, "before", partitions=2, retention_ms="5")
+        await found.stop(gone)
+        active = await found.active()
+        async with client_of(found.brokers[active]) as client:
+            for number in range(30):
+                await make_topic(client, f"t{number}")
+        await found.start(gone)
+        await found.until(lambda: len({node.broker.image.applied_offset for node in found.brokers.values()}) == 1)
+        assert found.quorums[gone].log.start_offset > 0, "it was sent a snapshot"
+    for number in (1, 2, 3):
+        directory = tmp_path / str(number) / "__cluster_metadata-0"
+        for file in [*directory.glob("*.log"), *directory.glob("*.checkpoint")]:
+            text = dump(file)
+            assert "isvalid: false" not in text
+            assert "Found invalid" not in text
+        newest = max(directory.glob("*.checkpoint"))
+        kinds = record_types(dump(newest))
+        assert kinds.count("REGISTER_BROKER_RECORD") == 3
+        assert "KRaftVoters" in dump(newest)
