@@ -60,7 +60,7 @@ class Assignment:
     def __init__(
         self,
         plan: Plan,
-        topology: Topology,
+        topology: Callable[[], Topology],
         *,
         env: Env,
         settings: Settings,
@@ -75,7 +75,10 @@ class Assignment:
         on_crash: Callable[[BaseException], None],
         ready: asyncio.Event,
     ) -> None:
-        """`ready` is set when tasks may process events; until then they restore and wait."""
+        """
+        Args: topology: asked for each new task.
+              ready: set when tasks may process events; until then they restore and wait.
+        """
         self.tasks: dict[int, Task] = {}  # ours, whatever their state but CLOSED
         self.errors: dict[int, str] = {}  # why a task could not be opened at the last attempt
         self._plan, self._topology = plan, topology
@@ -153,7 +156,7 @@ class Assignment:
         self._epoch += 1
         task = Task(
             self._plan,
-            self._topology,
+            self._topology(),
             number,
             self._epoch,
             life=self._env.entropy.uuid4().hex,

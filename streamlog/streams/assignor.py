@@ -107,16 +107,23 @@ class TaskAssignor:
     name = NAME
     cooperative = True
 
-    def __init__(self, describe: Callable[[], MemberData]) -> None:
-        """`describe` is asked at each join what this member says about itself."""
-        self._describe = describe
+    def __init__(
+        self,
+        describe: Callable[[], MemberData],
+        allowed: Callable[[Mapping[str, int]], Mapping[str, int]] = lambda counts: counts,
+    ) -> None:
+        """
+        Args: describe: asked at each join what this member says about itself.
+              allowed: asked by the leader how many of these partitions of each topic are given out.
+        """
+        self._describe, self._allowed = describe, allowed
 
     def subscription_userdata(self, topics: Sequence[str]) -> bytes | None:
         return encode_member_data(self._describe())
 
     def assign(self, cluster: TopicSizes, members: Sequence[Member]) -> Mapping[str, Assignment]:
         topics = sorted({topic for member in members for topic in member.subscription.topics})
-        counts = {topic: cluster.partition_count(topic) for topic in topics}
+        counts = self._allowed({topic: cluster.partition_count(topic) for topic in topics})
         owners = _owners(members)
         candidates = [
             Candidate(

@@ -22,6 +22,7 @@ from streamlog.streams.assignor import MemberData, TaskAssignor
 from streamlog.streams.beside import Beside
 from streamlog.streams.closing import quietly
 from streamlog.streams.committing import CommitLoop
+from streamlog.streams.growth import Growth
 from streamlog.streams.retention import RetentionWatch
 from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, RETRY_BACKOFF_S_MAX
 from streamlog.streams.task import TaskState
@@ -53,6 +54,7 @@ class Intake:
         beside: Beside,
         commits: CommitLoop,
         retention: RetentionWatch,
+        growth: Growth,
         scope: Scope,
         on_joined: Callable[[], None],
     ) -> None:
@@ -69,7 +71,7 @@ class Intake:
         self._env, self._connection, self._session_timeout_ms = env, connection, session_timeout_ms
         self._state_path, self._member_data = state_path, member_data
         self._assignment, self._beside, self._commits = assignment, beside, commits
-        self._retention, self._scope, self._on_joined = retention, scope, on_joined
+        self._retention, self._growth, self._scope, self._on_joined = retention, growth, scope, on_joined
         self._consumer: Consumer | None = None
         self._fetching: asyncio.Task[None] | None = None
 
@@ -105,7 +107,7 @@ class Intake:
             group_id=self._app_id,
             group_instance_id=await self._env.offload.run(self._instance_id),
             leave_when_static=True,
-            assignors=[TaskAssignor(self._member_data)],
+            assignors=[TaskAssignor(self._member_data, self._growth.allowed)],
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             session_timeout_ms=self._session_timeout_ms,
@@ -133,6 +135,7 @@ class Intake:
         return instance_id
 
     async def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        await self._growth.follow(partitions)
         await self._assignment.on_assigned(partitions)
         if 0 in self._assignment.tasks:
             self._beside.lead()

@@ -30,7 +30,7 @@ async def provide_topics(
             embedded: the log belongs to this app; only for the wording of messages.
     Raises: UserError: a topic is missing, or counts contradict each other. KafkaError: the broker refused.
     """
-    existing = await _existing(admin, [node.name for node in topology.topics])
+    existing = await partition_counts(admin, [node.name for node in topology.topics])
     resolved = topology.resolve(existing, partitions_default)
     missing = [node for node in resolved.topics if node.name not in existing]
     if not create_declared and not embedded:
@@ -40,7 +40,8 @@ async def provide_topics(
     return resolved
 
 
-async def _existing(admin: Admin, names: Sequence[str]) -> dict[str, int]:
+async def partition_counts(admin: Admin, names: Sequence[str]) -> dict[str, int]:
+    """Of those that exist."""
     there = set(await admin.list_topics(internal=True))
     infos = await admin.describe_topics([name for name in names if name in there])
     return {name: len(info.partitions) for name, info in infos.items()}

@@ -13,6 +13,10 @@ DATA_DIR_DEFAULT = "./streamlog-data"
 SESSION_TIMEOUT_MS = 45_000
 """Kafka's default: survives a pause of the machine, and a dead worker's tasks stand still no longer than that."""
 
+METADATA_MAX_AGE_MS = 10_000
+"""How soon a worker notices that a topic it reads got more partitions, at the latest. Kafka's clients take up to five
+minutes, while records wait there; one small request in ten seconds is nothing to a broker."""
+
 COMMIT_INTERVAL_MS = 100
 """How often a worker commits. What is processed twice after a crash is at most this much; ten commits a second cost a
 few percent."""

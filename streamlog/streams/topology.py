@@ -220,8 +220,15 @@ def _contradiction(node: TopicNode, actual: int, wanted: int) -> str:
             f"out to "
             f"take the topic as it is, or create another topic"
         )
+    older = (
+        ". A key's older records stay on their old partition, and make another row there: tables that are keyed by the "
+        "topic's own keys need a new topic with all records in it, or a group_by"
+        if node.kind == "changelog"
+        else ""
+    )
     return (
         f"internal topic {node.name} has {actual} partitions and would need {wanted}, because the topics it follows "
         f"changed: "
-        f"its keys are placed by the old count. Stop the workers, run `streamlog reset`, and start again"
+        f"its keys are placed by the old count. Stop the workers, run `streamlog -A MODULE reset`, which has the app "
+        f"process its topics from their beginning, and start again{older}"
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
@@ -35,18 +36,19 @@ from streamlog.streams.committing import CommitLoop
 from streamlog.streams.context import Cell, Outbox
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.globals import GlobalTables
+from streamlog.streams.growth import Growth
 from streamlog.streams.intake import Intake
 from streamlog.streams.local_queries import LocalReader, local_readers
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Retry, Stop
-from streamlog.streams.provision import provide_topics
+from streamlog.streams.provision import partition_counts, provide_topics
 from streamlog.streams.pump import Pump
 from streamlog.streams.purge import Purge
 from streamlog.streams.replies import Replies
 from streamlog.streams.restoring import TableRestore
 from streamlog.streams.retention import RetentionWatch
-from streamlog.streams.settings import RETRY_BACKOFF_S_FIRST, SESSION_TIMEOUT_MS, Settings
+from streamlog.streams.settings import METADATA_MAX_AGE_MS, RETRY_BACKOFF_S_FIRST, SESSION_TIMEOUT_MS, Settings
 from streamlog.streams.status import WorkerStatus, task_status
 from streamlog.streams.task import Task
 from streamlog.streams.timers import BackgroundTask, Timer, Work
@@ -130,8 +132,6 @@ class Worker:
         self.failure: BaseException | None = None
         """Why the worker ended by itself; None while it has not."""
         self.plan = program.plan()
-        self.topology: Topology = self.plan.topology
-        """Resolved once the worker has started."""
         self.assignment: Assignment | None = None
         """The tasks, once the worker has started."""
         self._settings = program.settings
@@ -141,7 +141,9 @@ class Worker:
         self._opened: list[Extension] = []
         self._create_declared = embedded or create_topics
         self._embedded = embedded
-        self._connection = connection or ConnectionSettings(client_id=f"streamlog-{program.id}")
+        self._connection = connection or ConnectionSettings(
+            client_id=f"streamlog-{program.id}", metadata_max_age_ms=METADATA_MAX_AGE_MS
+        )
         self._session_timeout_ms = session_timeout_ms
         self._ended = asyncio.Event()
         self._scope = Scope("worker", self._on_crash)
@@ -149,6 +151,7 @@ class Worker:
         self._ready = asyncio.Event()  # the group is joined, and the hooks that wait for that have ended
         self._hooks: asyncio.Task[None] | None = None
         self._closers: list[Callable[[], Any]] = []  # of what start has opened, in that order
+        self._growth: Growth | None = None
         self._intake: Intake | None = None
         self._commits: CommitLoop | None = None
         self._directory: StateDirectory | None = None
@@ -159,6 +162,11 @@ class Worker:
         self._restore: TableRestore | None = None
         self._replies: Replies | None = None
         self._globals: GlobalTables | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """Resolved once the worker has started; follows topics that grow."""
+        return self.plan.topology if self._growth is None else self._growth.topology
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -224,7 +232,7 @@ class Worker:
             lambda: StateDirectory.claim(env, self._data_dir, program.id, cluster_id)
         )
         self._closers.append(self._directory.release)
-        self.topology = await provide_topics(
+        resolved = await provide_topics(
             admin,
             self.plan.topology,
             partitions_default=self._settings.partitions,
@@ -232,6 +240,7 @@ class Worker:
             create_declared=self._create_declared,
             embedded=self._embedded,
         )
+        growth = self._growth = Growth(program.id, self.plan.topology, resolved, partial(partition_counts, admin))
         outbox = self._outbox = ProducerOutbox(self._make_producer, env.clock.wall_ms, admin.describe_configs)
         await outbox.open()
         self._closers.append(lambda: self._close_outbox(outbox))
@@ -249,7 +258,7 @@ class Worker:
         await self._globals.open([table for table in self.plan.tables if table.kind == "global"])
         self.assignment = Assignment(
             self.plan,
-            self.topology,
+            lambda: growth.topology,
             env=env,
             settings=self._settings,
             engine=self._engine,
@@ -286,6 +295,7 @@ class Worker:
                 beside=self._beside,
                 commits=commits,
                 retention=RetentionWatch(program.id, env.clock, admin.describe_configs),
+                growth=growth,
                 scope=self._scope,
                 on_joined=self._begin_hooks,
             )
@@ -464,7 +474,10 @@ class Worker:
             commits=0 if stats is None else stats.count,
             commit_took_ms=0 if stats is None else stats.took_ms,
             committed_at_ms=0 if stats is None else stats.at_ms,
-            error=next((one.trouble for one in (self._intake, self._commits) if one is not None and one.trouble), None),
+            error=next(
+                (one.trouble for one in (self._intake, self._commits, self._growth) if one is not None and one.trouble),
+                None,
+            ),
         )
 
     def query(self, table: str) -> dict[int, LocalReader]:
