@@ -42,6 +42,8 @@ class FetchState:
         "last_fetched_epoch",
         "log_start_offset",
         "max_bytes",
+        "replica_high_watermark",
+        "replica_log_start_offset",
         "topic",
     )
 
@@ -57,6 +59,8 @@ class FetchState:
         self.max_bytes = asked.partition_max_bytes
         self.current_leader_epoch = asked.current_leader_epoch
         self.last_fetched_epoch = asked.last_fetched_epoch
+        self.replica_high_watermark = asked.high_watermark  # of a follower that wants to hear of it soon (KIP-1166)
+        self.replica_log_start_offset = asked.log_start_offset
 
     def tell(self, high_watermark: int, log_start_offset: int) -> bool:
         """Note what a response would say about the partition; whether that is news."""

@@ -43,6 +43,8 @@ from streamlog.broker.metadata.image import MetadataDelta, MetadataImage
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
 from streamlog.broker.raft.quorum import Quorum
+from streamlog.broker.replication.roles import Replication
+from streamlog.broker.replication.settings import replication_settings
 from streamlog.broker.server import Server
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure
@@ -160,10 +162,12 @@ async def _start_broker(
     flusher = Flusher(env, scope)
     settings = quorum_settings(config, [] if controllers is None else controllers.listening)
     quorum = Quorum.open(env, logs, flusher, scope, settings, env.clock.wall_ms())
-    partitions = Partitions(env, config.node_id, logs, flusher, scope, config.topic_defaults)
+    replication = Replication(env, config.node_id, scope, flusher, replication_settings(config))
+    partitions = Partitions(env, config.node_id, logs, flusher, scope, config.topic_defaults, replication)
     controller = Controller(env, quorum, config.integer("metadata.log.max.record.bytes.between.snapshots"))
     home = new_home(env, config, logs, scope, controller) if config.is_controller else None
     channel = ControllerChannel(env, quorum, config.node_id, home)
+    replication.ask_controller = channel.request
     groups = open_groups(env, config, controller, channel, partitions, scope)
     broker = Broker(
         env=env,

@@ -1,31 +1,40 @@
-"""One partition as its leader serves it: the log, who waits for it to reach the disk, who waits for it to grow.
+"""One partition as this broker has it: the log, its role, who waits for the disk and who for it to grow.
 
-Appending is synchronous. What a producer waits for comes afterwards, and in order: either nothing, or that the disk
-has what it sent (`streamlog.flush`, which a topic of one replica does by default). Waiting producers share syncs: one
-task per partition, alive while somebody waits, asks for everything appended so far to be flushed and then
+    LEADER      appends what producers send, and moves the high watermark
+    FOLLOWER    appends what the leader has, and learns the high watermark from it
+    DELETED     closed; whoever still holds it finds nothing
+
+The metadata decide the role (replication/roles.py); it changes at once, between two awaits.
+
+Appending is synchronous. What a producer waits for comes afterwards, and in order: nothing; that the disk has what it
+sent (`streamlog.flush`, which a topic of one replica does by default); or, with acks=all, that every in-sync replica
+has it, each as durably as the topic promises: that the high watermark has passed it. Waiting producers share syncs:
+one task per partition, alive while somebody waits, asks for everything appended so far to be flushed and then
 acknowledges all of it.
 
-The high watermark follows the durability that the topic promises. Where acknowledgements wait for the disk it moves
-when the disk has the records, so no consumer reads what a power cut can still take back; elsewhere it moves with
-the append. With several replicas the ISR will decide instead (replication/), and nothing else here changes.
+The high watermark of a single replica follows the durability that the topic promises. Where acknowledgements wait for
+the disk it moves when the disk has the records, so no consumer reads what a power cut can still take back; elsewhere it
+moves with the append. With several replicas `LeaderState` computes it from their fetches (replication/leader.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import Final
+from enum import Enum
+from typing import Final, Protocol
 from uuid import UUID
 
+from streamlog.broker.acknowledgement import Acknowledgement, WaitingProducers
 from streamlog.broker.disk_watch import DiskWatch
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.partition import AppendResult, Origin, PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.validate import PreparedBatch
-from streamlog.env import Scope
-from streamlog.wire.error_codes import ErrorCode
+from streamlog.broker.replication.follower import FollowerState
+from streamlog.broker.replication.leader import IsrProposal, LeaderState
+from streamlog.env import Buffer, Clock, Scope
+from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.records import WritableBuffer
 
 READ_COMMITTED: Final = 1
@@ -35,50 +44,36 @@ ISOLATION_LEVELS: Final = (0, READ_COMMITTED)
 """There are no others. Kafka calls one UNKNOWN_SERVER_ERROR, for want of a check; here it is an INVALID_REQUEST."""
 
 
-class Acknowledgement:
-    """What one produce request waits for, in one or more partitions. Completes when all of them have answered.
+HIGH_WATERMARK_LINGER_S: Final = 0.005
+"""How long a follower's waiting fetch may know less of the high watermark than the leader does. Under load the next
+records bring it along before; without this pause every record would cost every follower a fetch more."""
 
-    It is a `Completion` (connection.py) and calls back at once: a future would cost every request a turn of the loop.
-    """
+NEVER_MS: Final = 2**62
 
-    __slots__ = ("_callback", "_cancelled", "deadline_ms", "failures", "missing")
 
-    def __init__(self, deadline_ms: int) -> None:
-        self.deadline_ms = deadline_ms
-        self.missing = 0
-        self.failures: dict[Partition, ErrorCode] = {}
-        self._callback: Callable[[object], object] | None = None
-        self._cancelled = False
+class Role(Enum):
+    LEADER = "leader"
+    FOLLOWER = "follower"
+    DELETED = "deleted"
 
-    def settle(self, partition: Partition, code: ErrorCode) -> None:
-        self.missing -= 1
-        if code is not ErrorCode.NONE:
-            self.failures[partition] = code
-        if self.missing == 0 and self._callback is not None:
-            self._callback(self)
 
-    def add_done_callback(self, callback: Callable[[object], object], /) -> None:
-        assert self._callback is None, "one connection waits for an acknowledgement"
-        self._callback = callback
+class IsrChanges(Protocol):
+    """Whoever puts a leader's proposals to the controller."""
 
-    def cancel(self) -> bool:
-        """The client has left. What was appended stays."""
-        self._callback = None
-        self._cancelled = True
-        return True
-
-    def cancelled(self) -> bool:
-        return self._cancelled
+    def submit(self, partition: Partition, proposal: IsrProposal) -> None: ...
 
 
 class GrowthWait:
     """A fetch that waits for bytes, in any of its partitions."""
 
-    __slots__ = ("done", "missing_bytes")
+    __slots__ = ("_linger", "done", "is_overdue", "missing_bytes")
 
     def __init__(self, missing_bytes: int) -> None:
         self.missing_bytes = missing_bytes
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_overdue = False
+        """There is something to tell besides bytes, and it has waited for them long enough."""
+        self._linger: asyncio.TimerHandle | None = None
 
     def grow(self, count: int) -> None:
         self.missing_bytes -= count
@@ -89,26 +84,46 @@ class GrowthWait:
         if not self.done.done():
             self.done.set_result(None)
 
+    def linger(self) -> None:
+        """The high watermark has moved: say so soon, with records if some come."""
+        if self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(HIGH_WATERMARK_LINGER_S, self._tell)
+
+    def _tell(self) -> None:
+        self.is_overdue = True
+        self.wake()
+
+    def close(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+
 
 class Partition:
-    """See the module's essay."""
+    """See the module's essay. Made without a role; `lead` or `follow` comes next."""
 
     __slots__ = (
+        "_clock",
         "_flush_task_runs",
         "_flusher",
         "_is_overdue",
+        "_isr_changes",
         "_scope",
         "_unflushed_since_ms",
         "_unseen_bytes",
-        "_waiting",
+        "_waiting_for_disk",
+        "_waiting_for_replicas",
         "_watch",
-        "closed",
+        "append_waits",
         "flush_before_ack",
+        "follower",
         "growth_waits",
         "index",
+        "leader",
         "leader_epoch",
         "log",
+        "log_start_waits",
         "replica_count",
+        "role",
         "topic",
         "topic_id",
     )
@@ -122,36 +137,104 @@ class Partition:
         flusher: Flusher,
         scope: Scope,
         watch: DiskWatch,
-        *,
-        leader_epoch: int,
-        replica_count: int,
+        clock: Clock,
+        isr_changes: IsrChanges,
     ) -> None:
         self.topic = topic
         self.index = index
         self.topic_id = topic_id
         self.log = log
-        self.leader_epoch = leader_epoch
-        self.replica_count = replica_count
-        self.flush_before_ack = log.config.flushes_before_ack(replica_count)
-        self.closed = False
-        """Deleted or closed; whoever still holds it finds nothing."""
+        self.role = Role.FOLLOWER
+        self.leader_epoch = -1
+        """The newest that the metadata told, whoever leads in it."""
+        self.replica_count = 0
+        self.leader: LeaderState | None = None
+        """What we know of the other replicas; None unless this broker leads and there are any."""
+        self.follower: FollowerState | None = None
+        """Whom we follow; None when we lead, or nobody does."""
+        self.flush_before_ack = False
         self.growth_waits: dict[GrowthWait, None] = {}
-        """In the order they came."""
+        """Fetches that wait for readable bytes, in the order they came."""
+        self.append_waits: dict[GrowthWait, None] = {}
+        """Followers' fetches: they read what is not committed yet."""
+        self.log_start_waits: dict[asyncio.Future[None], int] = {}
+        """Who waits for all replicas' log starts to reach an offset."""
+        self._clock = clock
         self._flusher = flusher
+        self._isr_changes = isr_changes
         self._scope = scope
         self._watch = watch
-        self._waiting: deque[tuple[int, Acknowledgement]] = deque()  # rising end offsets
+        self._waiting_for_disk: WaitingProducers[Partition] = WaitingProducers(self)
+        self._waiting_for_replicas: WaitingProducers[Partition] = WaitingProducers(self)
         self._flush_task_runs = False
         self._is_overdue = False  # flush.ms has passed since something was appended
         self._unflushed_since_ms: int | None = None  # monotonic time of the tick that saw it first; None: nothing is
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
-        # What recovery left behind is what there is: with one replica nobody else could still disagree. But what a
-        # killed process left in the page cache may be read only when it is on disk, where it goes now.
-        if self.flush_before_ack and log.flushed_offset < log.log_end_offset:
-            log.high_watermark = log.flushed_offset
+
+    def __repr__(self) -> str:
+        return f"{self.topic}-{self.index}"
+
+    @property
+    def is_leader(self) -> bool:
+        return self.role is Role.LEADER
+
+    @property
+    def closed(self) -> bool:
+        return self.role is Role.DELETED
+
+    # -- roles ------------------------------------------------------------------------------------------------
+
+    def lead(self, leader_epoch: int, state: LeaderState | None, replica_count: int) -> None:
+        """Lead from now on, in a new epoch or with other replicas. `state`: None when this is the only one."""
+        log = self.log
+        is_first = self.leader_epoch < 0
+        self.role, self.follower = Role.LEADER, None
+        self.leader_epoch, self.leader = leader_epoch, state
+        self._set_replica_count(replica_count)
+        if state is not None:
+            # A follower that asks about an epoch of its own, which we have never seen, needs the next one to compare.
+            log.epochs.assign(leader_epoch, log.log_end_offset)
+            self.advance()
+        elif self.flush_before_ack and log.flushed_offset < log.log_end_offset:
+            # What recovery left behind is what there is: with one replica nobody else could still disagree. But what a
+            # killed process left in the page cache may be read only when it is on disk, where it goes now.
+            if is_first:
+                log.high_watermark = log.flushed_offset
             self._start_flushing()
         else:
-            log.high_watermark = log.log_end_offset
+            self._advance(log.log_end_offset)
+            self._waiting_for_replicas.settle(log.high_watermark)
+
+    def follow(self, leader_epoch: int, state: FollowerState | None, replica_count: int) -> None:
+        """Follow from now on; `state`: None while nobody leads."""
+        self.role, self.leader = Role.FOLLOWER, None
+        self.leader_epoch, self.follower = leader_epoch, state
+        self._set_replica_count(replica_count)
+        # An epoch in which nothing was written is none that the leader has to know.
+        self.log.epochs.truncate_from_end(self.log.log_end_offset)
+        self._unseen_bytes = 0
+        self._dismiss()
+
+    def close(self) -> None:
+        """Nobody reads or writes here any more."""
+        self.role, self.leader, self.follower = Role.DELETED, None, None
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Producers that wait get an error, fetches look again."""
+        self._waiting_for_disk.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        self._waiting_for_replicas.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        for wait in (*self.growth_waits, *self.append_waits):
+            wait.wake()
+        for done in self.log_start_waits:
+            if not done.done():
+                done.set_result(None)
+
+    def _set_replica_count(self, replica_count: int) -> None:
+        self.replica_count = replica_count
+        self.flush_before_ack = self.log.config.flushes_before_ack(replica_count)
+        if self.leader is not None:
+            self.leader.min_insync_replicas = self.log.config.min_insync_replicas
 
     # -- appending --------------------------------------------------------------------------------------------
 
@@ -179,29 +262,63 @@ class Partition:
             self._watch.accepted()
         if not result.is_duplicate:
             self._unseen_bytes += len(batches)
+            if self.leader is not None:
+                for wait in list(self.append_waits):
+                    wait.grow(len(batches))
+                if len(self.leader.maximal_isr) == 1:
+                    self.advance()
             if self.flush_before_ack:
                 self._start_flushing()
             else:
-                self._advance(log.log_end_offset)
+                if self.leader is None:
+                    self._advance(log.log_end_offset)
                 if log.log_end_offset - log.flushed_offset >= log.config.flush_messages:
                     self._start_flushing()
         return result
 
-    def is_stored(self, end_offset: int) -> bool:
-        """Whether everything below `end_offset` is stored as the topic promises."""
+    def check_min_isr(self) -> None:
+        """Raise NOT_ENOUGH_REPLICAS when what acks=all promises cannot be kept now."""
+        if self.leader is not None and self.leader.is_under_min_isr:
+            raise KafkaError(
+                ErrorCode.NOT_ENOUGH_REPLICAS,
+                f"{self!r} has {len(self.leader.isr)} in-sync replicas, fewer than min.insync.replicas",
+            )
+
+    def is_stored(self, end_offset: int, acks: int = 1) -> bool:
+        """Whether everything below `end_offset` is stored as the topic and `acks` promise."""
+        if self.leader is not None and acks < 0:
+            return self.log.high_watermark >= end_offset
         return not self.flush_before_ack or self.log.durability.flushed_offset >= end_offset
 
-    def acknowledge_when_stored(self, end_offset: int, acknowledgement: Acknowledgement) -> None:
-        """Settle `acknowledgement` when `is_stored(end_offset)`, which it is not yet."""
-        acknowledgement.missing += 1
-        self._waiting.append((end_offset, acknowledgement))
-        self._start_flushing()
+    def acknowledge_when_stored(
+        self, end_offset: int, acknowledgement: Acknowledgement[Partition], acks: int = 1
+    ) -> None:
+        """Settle `acknowledgement` when `is_stored(end_offset, acks)`, which it is not yet."""
+        if self.leader is not None and acks < 0:
+            self._waiting_for_replicas.add(end_offset, acknowledgement)
+        else:
+            self._waiting_for_disk.add(end_offset, acknowledgement)
+            self._start_flushing()
 
-    async def stored(self, end_offset: int) -> None:
-        """Return once everything below `end_offset` is stored as the topic promises. Raises PartitionOffline."""
-        if self.flush_before_ack:
-            await self._flusher.flushed(self.log, end_offset)
-            self._on_flushed()
+    async def committed(self, end_offset: int) -> None:
+        """Return once everything below `end_offset` is stored as the topic promises to acks=all.
+
+        Raises KafkaError: it cannot happen here any more. Cancelling leaves nothing behind.
+        """
+        if self.leader is None:
+            if self.flush_before_ack:
+                await self._flusher.flushed(self.log, end_offset)
+                self._on_flushed()
+            return
+        if self.log.high_watermark >= end_offset:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        acknowledgement: Acknowledgement[Partition] = Acknowledgement(NEVER_MS)
+        acknowledgement.add_done_callback(lambda _: None if done.done() else done.set_result(None))
+        self.acknowledge_when_stored(end_offset, acknowledgement, acks=-1)
+        await done
+        if self in acknowledgement.failures:
+            raise KafkaError(acknowledgement.failures[self])
 
     def _start_flushing(self) -> None:
         if not self._flush_task_runs:
@@ -216,14 +333,15 @@ class Partition:
                 await self._flusher.flushed(log, log.log_end_offset)
                 self._on_flushed()
         except PartitionOffline:
-            self._fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
+            self._waiting_for_disk.fail(ErrorCode.KAFKA_STORAGE_ERROR)
+            self._waiting_for_replicas.fail(ErrorCode.KAFKA_STORAGE_ERROR)
         finally:
             self._flush_task_runs = False
 
     def _must_flush(self) -> bool:
         log = self.log
         unflushed = log.log_end_offset - log.flushed_offset
-        somebody_waits = self.flush_before_ack or bool(self._waiting)
+        somebody_waits = self.flush_before_ack or bool(self._waiting_for_disk)
         return unflushed > 0 and (somebody_waits or self._is_overdue or unflushed >= log.config.flush_messages)
 
     def flush_overdue(self, now_ms: int) -> None:
@@ -240,34 +358,125 @@ class Partition:
 
     def _on_flushed(self) -> None:
         flushed_offset = self.log.flushed_offset
-        if flushed_offset > self.log.high_watermark:
+        if self.leader is not None:
+            self.advance()
+        elif self.role is Role.LEADER and flushed_offset > self.log.high_watermark:
             # Where the high watermark follows the append it is ahead of the disk, and must not go back.
             self._advance(flushed_offset)
-        waiting = self._waiting
-        while waiting and waiting[0][0] <= flushed_offset:
-            waiting.popleft()[1].settle(self, ErrorCode.NONE)
-
-    def _fail_waiting(self, code: ErrorCode) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for _, acknowledgement in waiting:
-            acknowledgement.settle(self, code)
+            self._waiting_for_replicas.settle(flushed_offset)  # there were others when they began to wait
+        self._waiting_for_disk.settle(flushed_offset)
 
     def expire(self, now_ms: int) -> None:
         """Answer REQUEST_TIMED_OUT to producers whose time is up; their records may still be stored."""
-        if any(acknowledgement.deadline_ms <= now_ms for _, acknowledgement in self._waiting):
-            kept: deque[tuple[int, Acknowledgement]] = deque()
-            for entry in self._waiting:
-                if entry[1].deadline_ms <= now_ms:
-                    entry[1].settle(self, ErrorCode.REQUEST_TIMED_OUT)
-                else:
-                    kept.append(entry)
-            self._waiting = kept
+        self._waiting_for_disk.expire(now_ms)
+        self._waiting_for_replicas.expire(now_ms)
+
+    # -- as the leader of followers ---------------------------------------------------------------------------
+
+    def on_replica_fetch(
+        self, replica_id: int, offset: int, log_start_offset: int, broker_epoch: int, now_ms: int
+    ) -> ErrorCode:
+        """A follower fetches from `offset`, which is within our log and not diverged from it."""
+        state = self.leader
+        if state is None or not state.on_fetch(
+            replica_id, offset, log_start_offset, broker_epoch, self.log.log_end_offset, now_ms
+        ):
+            # Most likely it knows of its office before we do. It asks again.
+            return ErrorCode.UNKNOWN_LEADER_EPOCH
+        if replica_id not in state.maximal_isr:
+            proposal = state.expand(replica_id, self.log.high_watermark)
+            if proposal is not None:
+                self._isr_changes.submit(self, proposal)
+        self.advance(now_ms)
+        if self.log_start_waits:
+            self._tell_log_start()
+        return ErrorCode.NONE
+
+    def shrink_isr(self, now_ms: int) -> None:
+        """By the clock: drop who lags, and let go of who was about to join and did not."""
+        if self.leader is not None:
+            proposal = self.leader.shrink(self.log.log_end_offset, now_ms)
+            if proposal is not None:
+                self._isr_changes.submit(self, proposal)
+            self.advance(now_ms)
+
+    def advance(self, now_ms: int | None = None) -> None:
+        """Move the high watermark as far as the replicas that count have come."""
+        state, log = self.leader, self.log
+        if state is None:
+            return
+        own_offset = log.durability.flushed_offset if self.flush_before_ack else log.log_end_offset
+        offset = state.replicated_offset(
+            own_offset, log.log_end_offset, self._clock.mono_ms() if now_ms is None else now_ms
+        )
+        if offset > log.high_watermark:
+            self._advance(offset)
+            for wait in self.append_waits:
+                wait.linger()
+        if self._waiting_for_replicas:
+            enough = len(state.isr) >= min(state.min_insync_replicas, self.replica_count)
+            code = ErrorCode.NONE if enough else ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            self._waiting_for_replicas.settle(log.high_watermark, code)
+
+    async def low_watermark(self, offset: int) -> None:
+        """Return once the log of every living replica begins at `offset` or later, or nothing is led here."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.log_start_waits[done] = offset
+        try:
+            self._tell_log_start()
+            await done
+        finally:
+            self.log_start_waits.pop(done, None)
+
+    def _tell_log_start(self) -> None:
+        state = self.leader
+        lowest = self.log.log_start_offset if state is None else state.low_watermark(self.log.log_start_offset)
+        for done, offset in self.log_start_waits.items():
+            if offset <= lowest and not done.done():
+                done.set_result(None)
+
+    # -- as a follower ----------------------------------------------------------------------------------------
+
+    def append_from_leader(self, batches: Buffer, high_watermark: int, log_start_offset: int, now_ms: int) -> None:
+        """What the leader answered to a fetch from our log's end. Raises AppendRefused, PartitionOffline."""
+        if len(batches):
+            end_offset = self.log.log_end_offset
+            self.log.append_from_leader(batches, log_start_offset, now_ms)
+            if self.log.log_end_offset > end_offset:
+                self._unseen_bytes += len(batches)
+        self._follow_high_watermark(high_watermark)
+        if log_start_offset > self.log.log_start_offset:
+            self.log.advance_log_start(log_start_offset)
+            self.on_log_start_moved()
+
+    def _follow_high_watermark(self, high_watermark: int) -> None:
+        """Never back: a new leader that has not heard from its followers yet knows less than we do."""
+        log = self.log
+        known = min(high_watermark, log.durability.flushed_offset if self.flush_before_ack else log.log_end_offset)
+        if known > log.high_watermark:
+            self._advance(known)
+
+    def truncate(self, offset: int, now_ms: int) -> None:
+        """Cut what the leader does not have. Blocks until the cut is on disk. Raises PartitionOffline."""
+        self.log.truncate_to(offset, now_ms)
+        self._unseen_bytes = 0
+
+    def start_over(self, offset: int, now_ms: int) -> None:
+        """Throw everything away: the leader's log begins behind our end. Raises PartitionOffline."""
+        self.log.truncate_fully_and_start_at(offset, now_ms)
+        self._unseen_bytes = 0
+        self.on_log_start_moved()
 
     # -- reading ----------------------------------------------------------------------------------------------
 
     def readable_end_offset(self, isolation_level: int) -> int:
         """Exclusive end of what a consumer may see."""
         return self.log.last_stable_offset if isolation_level == READ_COMMITTED else self.log.high_watermark
+
+    @property
+    def is_high_watermark_known(self) -> bool:
+        """False for a new leader whose followers have not told yet how far the one before had committed."""
+        return self.leader is None or self.log.high_watermark >= self.leader.epoch_start_offset
 
     def _advance(self, high_watermark: int) -> None:
         self.log.high_watermark = high_watermark
@@ -285,19 +494,15 @@ class Partition:
 
     def update_config(self, config: LogConfig) -> None:
         self.log.update_config(config)
-        self.flush_before_ack = config.flushes_before_ack(self.replica_count)
-        if not self.flush_before_ack:
+        self._set_replica_count(self.replica_count)
+        if self.leader is not None:
+            self.advance()
+        elif self.is_leader and not self.flush_before_ack:
             self._advance(self.log.log_end_offset)
 
     def on_log_start_moved(self) -> None:
         """Readers that wait below the new log start are to be told."""
         for wait in list(self.growth_waits):
             wait.wake()
-
-    def close(self) -> None:
-        """Nobody reads or writes here any more: producers that wait get an error, fetches look again."""
-        self.closed = True
-        self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        for wait in list(self.growth_waits):
-            wait.wake()
-        self.growth_waits.clear()
+        for wait in self.append_waits:
+            wait.linger()

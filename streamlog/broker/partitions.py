@@ -33,7 +33,8 @@ from streamlog.broker.metadata.image import (
     TopicImage,
 )
 from streamlog.broker.metadata.topic_names import CLUSTER_METADATA
-from streamlog.broker.partition import Partition
+from streamlog.broker.partition import Partition, Role
+from streamlog.broker.replication.roles import Replication
 from streamlog.env import OFFLOAD_THREADS_MAX, Env, Scope
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 
@@ -61,12 +62,21 @@ class _Missing(NamedTuple):
 
 
 class Partitions:
-    """Everything led here, by topic and number."""
+    """Every replica here, by topic and number."""
 
     def __init__(
-        self, env: Env, node_id: int, logs: LogDirectory, flusher: Flusher, scope: Scope, defaults: Mapping[str, str]
+        self,
+        env: Env,
+        node_id: int,
+        logs: LogDirectory,
+        flusher: Flusher,
+        scope: Scope,
+        defaults: Mapping[str, str],
+        replication: Replication,
     ) -> None:
         """`defaults`: the broker-side names of topic configs, from the properties file."""
+        self._image = MetadataImage()
+        self._replication = replication
         self._env = env
         self._node_id = node_id
         self._logs = logs
@@ -79,7 +89,7 @@ class Partitions:
         self._by_topic: dict[str, dict[int, Partition]] = {}
 
     def find(self, topic: str, index: int) -> Partition | None:
-        """The partition, if it is led and open here."""
+        """The partition, if a replica of it is here, in whatever role."""
         partitions = self._by_topic.get(topic)
         found = None if partitions is None else partitions.get(index)
         if found is None and self._missing:
@@ -87,7 +97,7 @@ class Partitions:
         return found
 
     def opened(self, topic: str) -> Mapping[int, Partition]:
-        """The partitions of a topic that are led here and were created already."""
+        """The replicas of a topic that are here and were created already."""
         return self._by_topic.get(topic, {})
 
     def lead(self, topic: str, index: int, leader_epoch: int = -1) -> Partition:
@@ -99,11 +109,18 @@ class Partitions:
         if partition is None:
             if self.is_offline(topic, index):
                 raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{topic}-{index} is offline")
-            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{index}")
+            raise KafkaError(self.absence(topic, index), f"there is no replica of {topic}-{index} here")
         if leader_epoch >= 0 and leader_epoch != partition.leader_epoch:
             older = leader_epoch < partition.leader_epoch
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH if older else ErrorCode.UNKNOWN_LEADER_EPOCH)
+        if partition.role is not Role.LEADER:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{topic}-{index} is not led here")
         return partition
+
+    def absence(self, topic: str, index: int) -> ErrorCode:
+        """Why `find` finds nothing: there is no such partition, or other brokers have it."""
+        known = self._image.partition(topic, index) is not None
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER if known else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     def __iter__(self) -> Iterator[Partition]:
         for partitions in list(self._by_topic.values()):
@@ -128,6 +145,7 @@ class Partitions:
 
         Returns when all that recovery has found is on disk. Nobody may read it before, and nobody may miss it.
         """
+        self._see(image)
         expected = [(CLUSTER_METADATA, 0)]
         for topic in image.topics.values():
             expected += [(topic.name, index) for index, p in topic.partitions.items() if self._node_id in p.replicas]
@@ -160,6 +178,7 @@ class Partitions:
 
     def publish(self, image: MetadataImage, delta: MetadataDelta) -> None:
         """Follow a run of committed records."""
+        self._see(image)
         for topic in delta.deleted.values():
             self._remove_topic(topic)
         for name in delta.topics:
@@ -177,18 +196,28 @@ class Partitions:
                     self._publish_config(image, topic_name)
             elif resource_type == RESOURCE_TOPIC:
                 self._publish_config(image, name)
+        if delta.brokers:
+            self._replication.refresh()
+
+    def _see(self, image: MetadataImage) -> None:
+        self._image = image
+        self._replication.see(image)
 
     def _publish_topic(self, image: MetadataImage, topic: TopicImage) -> None:
         served = self._by_topic.get(topic.name, {})
         missing: dict[int, PartitionRegistration] = {}
         for index, registration in topic.partitions.items():
-            if self._node_id not in registration.replicas:
-                continue
             partition = served.get(index)
-            if partition is not None:
-                partition.leader_epoch = registration.leader_epoch
+            if self._node_id not in registration.replicas:
+                if partition is not None:
+                    log.info("partition=%r has moved to %s", partition, ",".join(map(str, registration.replicas)))
+                    del served[index]
+                    self._remove(topic, index, partition)
+            elif partition is not None:
+                self._replication.assign(partition, registration)
             else:
                 missing[index] = registration
+        self._missing.pop(topic.name, None)
         if missing:
             self._missing[topic.name] = _Missing(topic.id, self._config_of(image, topic.name), missing)
 
@@ -232,9 +261,10 @@ class Partitions:
             self._flusher,
             self._scope,
             self.disk_watch,
-            leader_epoch=registration.leader_epoch,
-            replica_count=len(registration.replicas),
+            self._env.clock,
+            self._replication.isr_changes,
         )
+        self._replication.assign(partition, registration)
         return partition
 
     def _remove_topic(self, topic: TopicImage) -> None:
@@ -246,11 +276,14 @@ class Partitions:
         self._missing.pop(topic.name, None)
         self._by_topic.pop(topic.name, None)
         for index in topic.partitions:
-            partition = served.get(index)
-            if partition is not None:
-                partition.close()
-                self._flusher.forget(partition.log)
-            self._logs.delete_partition(topic.name, index, self._env.clock.wall_ms())
+            self._remove(topic, index, served.get(index))
+
+    def _remove(self, topic: TopicImage, index: int, partition: Partition | None) -> None:
+        if partition is not None:
+            partition.close()
+            self._replication.release(partition)
+            self._flusher.forget(partition.log)
+        self._logs.delete_partition(topic.name, index, self._env.clock.wall_ms())
 
     def _config_of(self, image: MetadataImage, topic: str) -> LogConfig:
         return LogConfig.from_topic(image.config(RESOURCE_TOPIC, topic), self.defaults(image))

@@ -2,6 +2,10 @@
 
 A request that finds less than `min_bytes` waits in one place: on its partitions' growth, until enough has been
 appended or `max_wait_ms` are over; then everything is read again. Records are byte ranges and are never looked into.
+
+A follower is a reader that may see everything up to the log's end. Where its fetch begins tells what it has, so that
+the high watermark and the in-sync set follow from it. It is told of a new high watermark even if there is nothing to
+read, after a moment in which something may come.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from streamlog.wire.messages.fetch import (
 )
 
 NO_OFFSET = -1
+NO_BROKER_EPOCH = -1
+FROM_FOLLOWERS_SINCE = 11
+"""Version whose clients know that replicas besides the leader can be read (KIP-392)."""
 EMPTY = b""
 
 
@@ -37,8 +44,9 @@ def handle(broker: Broker, context: RequestContext, request: FetchRequest) -> Fe
         plan = broker.fetch_sessions.plan(request, context.version, broker.env.clock.mono_ms())
     except KafkaError as error:
         return FetchResponse(error_code=error.code)
-    fetch = _Fetch(broker, request, plan)
+    fetch = _Fetch(broker, request, plan, context.version)
     fetch.read()
+    fetch.is_first_look = False
     if fetch.is_complete or request.max_wait_ms <= 0 or not plan.states:
         return fetch.response()
     return _wait(fetch, request.max_wait_ms)
@@ -76,16 +84,19 @@ async def _wait(fetch: _Fetch, max_wait_ms: int) -> FetchResponse:
     while not fetch.is_complete:
         growth = GrowthWait(fetch.min_bytes - fetch.read_bytes)
         for partition in partitions:
-            partition.growth_waits[growth] = None
+            fetch.waits(partition)[growth] = None
+        if fetch.is_behind:
+            growth.linger()
         timer = loop.call_at(deadline, growth.wake)
         try:
             await growth.done
         finally:
             timer.cancel()
+            growth.close()
             for partition in partitions:
-                partition.growth_waits.pop(growth, None)
+                fetch.waits(partition).pop(growth, None)
         fetch.read()
-        if loop.time() >= deadline:
+        if growth.is_overdue or loop.time() >= deadline:
             break
     return fetch.response()
 
@@ -93,14 +104,21 @@ async def _wait(fetch: _Fetch, max_wait_ms: int) -> FetchResponse:
 class _Fetch:
     """One request while it is answered. `read` may be called again; the last one counts."""
 
-    def __init__(self, broker: Broker, request: FetchRequest, plan: FetchPlan) -> None:
+    def __init__(self, broker: Broker, request: FetchRequest, plan: FetchPlan, version: int) -> None:
         self._broker = broker
         self._plan = plan
         self._isolation_level = request.isolation_level
         self._bytes_max = max(0, min(request.max_bytes, broker.fetch_bytes_max, limits.FETCH_RESPONSE_BYTES_MAX))
-        # Followers are not served yet, and whoever claims to be one is no replica of anything here.
-        replica_id = request.replica_id if request.replica_state is None else request.replica_state.replica_id
-        self._is_follower = replica_id >= 0
+        replica = request.replica_state
+        self._replica_id = request.replica_id if replica is None else replica.replica_id
+        self._replica_epoch = NO_BROKER_EPOCH if replica is None else replica.replica_epoch
+        self._is_follower = self._replica_id >= 0
+        self._only_from_leader = self._is_follower or version < FROM_FOLLOWERS_SINCE
+        self._now_ms = broker.env.clock.mono_ms()
+        self.is_first_look = True
+        """A follower's fetch tells where it stood when it asked, and not later."""
+        self.is_behind = False
+        """It is a follower's that knows less of a high watermark than we do."""
         self.min_bytes = request.min_bytes
         self.read_bytes = 0
         self.is_complete = False
@@ -120,15 +138,20 @@ class _Fetch:
             topic = image.name
         partition = self._broker.partitions.find(topic, state.index)
         if partition is None:
-            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        if self._is_follower:
+            return self._broker.partitions.absence(topic, state.index)
+        if self._only_from_leader and not partition.is_leader:
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
         return partition
+
+    def waits(self, partition: Partition) -> dict[GrowthWait, None]:
+        """Who waits for the same as this one."""
+        return partition.append_waits if self._is_follower else partition.growth_waits
 
     def read(self) -> None:
         """Read every partition of the plan as far as `max_bytes` reaches."""
         self.read_bytes = 0
         self.is_complete = False
+        self.is_behind = False
         self._found = []
         only_news = self._plan.is_incremental
         for state in self._plan.states:
@@ -137,19 +160,42 @@ class _Fetch:
                 self._fail(state, partition)
                 continue
             log = partition.log
-            end_offset = partition.readable_end_offset(self._isolation_level)
+            if self._is_follower:
+                end_offset = log.log_end_offset
+                self.is_behind = self.is_behind or state.replica_high_watermark < log.high_watermark
+            else:
+                end_offset = partition.readable_end_offset(self._isolation_level)
             if (
                 only_news
                 and state.fetch_offset == end_offset
                 and state.high_watermark == log.high_watermark
                 and state.log_start_offset == log.log_start_offset
                 and state.current_leader_epoch in (-1, partition.leader_epoch)
-                and state.last_fetched_epoch < 0
+                and (state.last_fetched_epoch < 0 or self._is_idle_follower(state, partition))
             ):
                 continue  # nothing new for this one: the most frequent case by far
             self._read_one(state, partition, end_offset)
         if self.read_bytes >= self.min_bytes:
             self.is_complete = True
+
+    def _is_idle_follower(self, state: FetchState, partition: Partition) -> bool:
+        """Whether this is a follower that stands where it stood, at the end of the same past; and note that it does."""
+        if not self._is_follower or state.last_fetched_epoch != partition.log.epochs.latest_with_records(
+            partition.log.log_end_offset
+        ):
+            return False
+        return self._note_follower(state, partition) is ErrorCode.NONE
+
+    def _note_follower(self, state: FetchState, partition: Partition) -> ErrorCode:
+        """Tell the leader where a follower stands. Its log is ours up to there."""
+        if not self.is_first_look:
+            return ErrorCode.NONE
+        code = partition.on_replica_fetch(
+            self._replica_id, state.fetch_offset, state.replica_log_start_offset, self._replica_epoch, self._now_ms
+        )
+        if code is ErrorCode.UNKNOWN_LEADER_EPOCH and state.current_leader_epoch < 0:
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER  # it has not named an epoch that we could not know
+        return code
 
     def _read_one(self, state: FetchState, partition: Partition, end_offset: int) -> None:
         log = partition.log
@@ -185,6 +231,14 @@ class _Fetch:
                 )
                 data.records = read.data
                 self.read_bytes += len(read.data)
+                if self._is_follower:
+                    code = self._note_follower(state, partition)
+                    if code is not ErrorCode.NONE:
+                        self.read_bytes -= len(read.data)
+                        self._fail(state, code)
+                        return
+                    data.high_watermark = log.high_watermark
+                    data.last_stable_offset = log.last_stable_offset
                 if self._isolation_level == READ_COMMITTED:
                     data.aborted_transactions = [
                         AbortedTransaction(producer_id=aborted.producer_id, first_offset=aborted.first_offset)

@@ -29,6 +29,8 @@ EARLIEST_PENDING_UPLOAD: Final = -6
 SINCE: Final = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 """The version of the request from which on a special timestamp has its meaning."""
 
+OFFSET_NOT_AVAILABLE_SINCE: Final = 5
+
 NOTHING: Final = (-1, -1, -1)
 
 
@@ -63,7 +65,7 @@ def _answer(
         partition = broker.partitions.lead(topic, asked.partition_index, asked.current_leader_epoch)
         if asked.current_leader_epoch < NO_LEADER_EPOCH:
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH, "an epoch from before the first one")
-        timestamp_ms, offset, leader_epoch = _look_up(partition, context, request.isolation_level, asked.timestamp)
+        timestamp_ms, offset, leader_epoch = _look_up(partition, context, request, asked.timestamp)
     except KafkaError as error:
         return ListOffsetsPartitionResponse(partition_index=asked.partition_index, error_code=error.code)
     answer = ListOffsetsPartitionResponse(partition_index=asked.partition_index, timestamp=timestamp_ms, offset=offset)
@@ -73,7 +75,7 @@ def _answer(
 
 
 def _look_up(
-    partition: Partition, context: RequestContext, isolation_level: int, timestamp_ms: int
+    partition: Partition, context: RequestContext, request: ListOffsetsRequest, timestamp_ms: int
 ) -> tuple[int, int, int]:
     """(timestamp, offset, leader epoch), -1 where there is none. Raises KafkaError."""
     log = partition.log
@@ -81,10 +83,15 @@ def _look_up(
         raise KafkaError(
             ErrorCode.UNSUPPORTED_VERSION, f"timestamp {timestamp_ms} means nothing in version {context.version}"
         )
-    end_offset = partition.readable_end_offset(isolation_level)
+    if request.replica_id >= 0:
+        end_offset = log.log_end_offset  # a follower wants to know what it can fetch
+    else:
+        end_offset = partition.readable_end_offset(request.isolation_level)
     found: TimestampOffset | None
     match timestamp_ms:
         case -1:
+            if request.replica_id < 0:
+                _check_end_is_known(partition, context)
             return -1, end_offset, partition.leader_epoch
         case -2 | -4:
             start_offset = log.log_start_offset
@@ -98,5 +105,14 @@ def _look_up(
         case _:
             found = log.offset_for_timestamp(timestamp_ms, end_offset=end_offset)
     if found is None or found.offset >= end_offset:
+        _check_end_is_known(partition, context)
         return NOTHING
     return found.timestamp_ms, found.offset, found.leader_epoch
+
+
+def _check_end_is_known(partition: Partition, context: RequestContext) -> None:
+    """Raise while a new leader does not know how far the one before had committed: the answer could be too low, and
+    a client may have seen a higher one (KIP-207)."""
+    if not partition.is_high_watermark_known:
+        old = context.version < OFFSET_NOT_AVAILABLE_SINCE
+        raise KafkaError(ErrorCode.LEADER_NOT_AVAILABLE if old else ErrorCode.OFFSET_NOT_AVAILABLE)

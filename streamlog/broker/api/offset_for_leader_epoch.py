@@ -20,19 +20,20 @@ def handle(
     return OffsetForLeaderEpochResponse(
         topics=[
             OffsetForLeaderTopicResult(
-                topic=topic.topic, partitions=[_answer(broker, topic.topic, asked) for asked in topic.partitions]
+                topic=topic.topic,
+                partitions=[_answer(broker, topic.topic, asked, request.replica_id) for asked in topic.partitions],
             )
             for topic in request.topics
         ]
     )
 
 
-def _answer(broker: Broker, topic: str, asked: OffsetForLeaderPartition) -> EpochEndOffset:
+def _answer(broker: Broker, topic: str, asked: OffsetForLeaderPartition, replica_id: int) -> EpochEndOffset:
     try:
         partition = broker.partitions.lead(topic, asked.partition, asked.current_leader_epoch)
     except KafkaError as error:
         return EpochEndOffset(error_code=error.code, partition=asked.partition)
-    if asked.leader_epoch == partition.leader_epoch:
+    if asked.leader_epoch == partition.leader_epoch and replica_id < 0:
         # The current epoch has no end yet; a consumer gets what it may read.
         return EpochEndOffset(
             partition=asked.partition, leader_epoch=asked.leader_epoch, end_offset=partition.log.high_watermark

@@ -3,8 +3,9 @@
 Appending is synchronous and in the order of arrival, so requests that are pipelined on one connection need not wait
 for each other's disk: each is appended at once, and answered, in order, when its sync is done.
 
-acks=0 wants no answer; what goes wrong can then only be said by closing the connection. acks=1 and acks=all mean the
-same to a topic of one replica: stored (`streamlog.flush`).
+acks=0 wants no answer; what goes wrong can then only be said by closing the connection. acks=1 waits for this broker's
+log alone, acks=all for every in-sync replica's, each as durably as the topic promises (`streamlog.flush`). A topic of
+one replica makes no difference between them.
 
 A request that takes long, for its partitions or for what a batch decompresses to, is appended in turns of the loop. Its
 connection handles nothing else meanwhile, so the order stays what it was.
@@ -17,13 +18,14 @@ import copy
 from functools import partial
 from typing import Final, NamedTuple
 
+from streamlog.broker.acknowledgement import Acknowledgement
 from streamlog.broker.api import large
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import Deferred, Exclusive, RequestContext
 from streamlog.broker.log.refusal import AppendRefused
 from streamlog.broker.log.validate import JudgeInThread, PreparedBatch
 from streamlog.broker.metadata.topic_names import INTERNAL_TOPICS
-from streamlog.broker.partition import Acknowledgement
+from streamlog.broker.partition import Partition
 from streamlog.env import Buffer
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -62,7 +64,7 @@ class _Turn(NamedTuple):
     """What one turn has appended."""
 
     response: ProduceResponse
-    acknowledgement: Acknowledgement | None
+    acknowledgement: Acknowledgement[Partition] | None
     failed: bool
     rest: ProduceRequest | None
     """What is left."""
@@ -126,7 +128,7 @@ async def _go_on(
     return ProduceResponse(responses=whole)
 
 
-def _stored(acknowledgement: Acknowledgement | None) -> asyncio.Future[None] | None:
+def _stored(acknowledgement: Acknowledgement[Partition] | None) -> asyncio.Future[None] | None:
     """Completes with the acknowledgement, which calls back once and at once, and may do so before anybody waits."""
     if acknowledgement is None:
         return None
@@ -170,7 +172,7 @@ def _append(
     stop_at_ns = clock.mono_ns() + TURN_NS
     count = 0
     acks = request.acks
-    acknowledgement: Acknowledgement | None = None
+    acknowledgement: Acknowledgement[Partition] | None = None
     responses: list[TopicProduceResponse] = []
     failed = False
     for topic_number, topic_data in enumerate(request.topic_data):
@@ -189,6 +191,8 @@ def _append(
                 elif isinstance(first, KafkaError):
                     raise first
                 partition = broker.partitions.lead(topic, data.index)
+                if acks < 0:
+                    partition.check_min_isr()
                 records = _checked(data.records, context.version, request.transactional_id)
                 result = partition.append(records, now_ms, prepared=first)
             except (JudgeInThread, _TurnOver) as reason:
@@ -212,10 +216,10 @@ def _append(
                 )
             )
             end_offset = result.last_offset + 1
-            if acks and not partition.is_stored(end_offset):
+            if acks and not partition.is_stored(end_offset, acks):
                 if acknowledgement is None:
                     acknowledgement = Acknowledgement(clock.mono_ms() + request.timeout_ms)
-                partition.acknowledge_when_stored(end_offset, acknowledgement)
+                partition.acknowledge_when_stored(end_offset, acknowledgement, acks)
         responses.append(_answer_topic(topic_data, answers))
     return _Turn(ProduceResponse(responses=responses), acknowledgement, failed, None, False, False)
 
@@ -285,7 +289,7 @@ def _refused(index: int, error: KafkaError) -> PartitionProduceResponse:
     return answer
 
 
-def _finish(acknowledgement: Acknowledgement, response: ProduceResponse) -> ProduceResponse:
+def _finish(acknowledgement: Acknowledgement[Partition], response: ProduceResponse) -> ProduceResponse:
     """The response, now that everything is stored, or is known not to be."""
     for partition, code in acknowledgement.failures.items():
         for topic in response.responses:

@@ -51,10 +51,11 @@ class PartitionShardLog:
 
     def append(self, batch: bytearray, now_ms: int) -> None:
         self._check_leader()
+        self._partition.check_min_isr()
         self._partition.append(batch, now_ms, Origin.COORDINATOR)
 
     async def wait_committed(self, offset: int) -> None:
-        await self._partition.stored(offset)
+        await self._partition.committed(offset)
         self._check_leader()
 
     async def read(self) -> AsyncIterator[bytes]:
@@ -66,7 +67,7 @@ class PartitionShardLog:
             yield bytes(data)
 
     def _check_leader(self) -> None:
-        if self._partition.closed or self._partition.leader_epoch != self._leader_epoch:
+        if not self._partition.is_leader or self._partition.leader_epoch != self._leader_epoch:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
@@ -120,11 +121,11 @@ class OffsetsTopic:
 
     def led(self) -> dict[int, PartitionShardLog]:
         opened = sorted(self._partitions.opened(TOPIC).items())
-        return {index: PartitionShardLog(one) for index, one in opened if not one.closed}
+        return {index: PartitionShardLog(one) for index, one in opened if one.is_leader}
 
     def lead(self, partition: int) -> PartitionShardLog | None:
         found = self._partitions.find(TOPIC, partition)
-        return None if found is None or found.closed else PartitionShardLog(found)
+        return PartitionShardLog(found) if found is not None and found.is_leader else None
 
 
 def open_groups(

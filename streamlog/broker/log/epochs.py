@@ -73,6 +73,10 @@ class EpochCache:
         number = bisect_right(self._start_offsets, offset) - 1
         return UNDEFINED_EPOCH if number < 0 else self._epochs[number]
 
+    def latest_with_records(self, log_end_offset: int) -> int:
+        """The leader epoch of the log's last record; -1 when unknown. The latest one may have written nothing."""
+        return self.epoch_at(log_end_offset - 1)
+
     def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]:
         """Answer OffsetForLeaderEpoch: (greatest known epoch not above `epoch`, where that epoch ends, exclusive).
 

@@ -333,9 +333,27 @@ class PartitionLog:
             raise AppendRefused(ErrorCode.INVALID_RECORD, "there is no batch to append")
         return self._append_placed(view, placed, now_ms)
 
-    def _append_from_leader(self, batches: WritableBuffer, now_ms: int) -> AppendResult:
+    def append_from_leader(self, batches: Buffer, leader_log_start_offset: int, now_ms: int) -> AppendResult:
+        """Add what a fetch from the log's end has brought, as it is: offsets, leader epochs and all. A torn batch at
+        the end is left out.
+
+        Raises: AppendRefused: nothing was appended. PartitionOffline: the disk failed.
+        """
+        if self.failure is not None:
+            raise PartitionOffline(self.failure)
+        return self._append_from_leader(batches, now_ms, leader_log_start_offset)
+
+    def _append_from_leader(self, batches: Buffer, now_ms: int, leader_log_start_offset: int = 0) -> AppendResult:
         view = memoryview(batches)
         placed = split_batches(view, torn_tail_allowed=True)
+        if placed and self.log_start_offset == self.log_end_offset:
+            first = placed[0].header
+            if first.base_offset < self.log_end_offset <= first.last_offset:
+                # DeleteRecords has put the leader's log start into the middle of a batch, and we begin there.
+                self.truncate_fully_and_start_at(first.base_offset, now_ms)
+                result = self._append_from_leader(batches, now_ms)
+                self.advance_log_start(leader_log_start_offset)
+                return result
         check_follows(view, placed, self.log_end_offset)
         return self._append_placed(view, placed, now_ms)
 
@@ -542,6 +560,7 @@ class PartitionLog:
         could leave old bytes in front of new ones, each sound, and this replica would differ from its leader for good.
         """
         if offset >= self.log_end_offset:
+            self.epochs.truncate_from_end(offset)  # one without a record contradicts nobody, and means nothing
             return False
         try:
             if offset <= self.log_start_offset:

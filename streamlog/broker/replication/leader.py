@@ -112,7 +112,7 @@ class LeaderState:
         lag_ms_max: int,
         now_ms: int,
     ) -> None:
-        """`is_eligible(broker, broker epoch)`: by the metadata, it is alive and of that incarnation."""
+        """`is_eligible(broker, broker epoch)`: by the metadata it is alive, and of that incarnation (-1: of any)."""
         self.node_id = node_id
         self.leader_epoch = leader_epoch
         self.epoch_start_offset = epoch_start_offset
@@ -258,7 +258,8 @@ class LeaderState:
         """Nothing came back, or nothing final. It may have been done."""
         return Verdict.RETRIED if proposal is self.proposed else Verdict.SETTLED
 
-    def low_watermark(self, own_log_start_offset: int, is_alive: Callable[[int], bool]) -> int:
+    def low_watermark(self, own_log_start_offset: int) -> int:
         """Smallest log start of all replicas whose broker is alive: what DeleteRecords answers (KIP-107)."""
-        starts = [f.log_start_offset for broker_id, f in self.followers.items() if is_alive(broker_id)]
+        followers = self.followers.items()
+        starts = [f.log_start_offset for broker_id, f in followers if self._is_eligible(broker_id, UNKNOWN_EPOCH)]
         return min(own_log_start_offset, *starts) if starts else own_log_start_offset

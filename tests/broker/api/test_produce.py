@@ -9,8 +9,9 @@ from uuid import UUID
 
 import pytest
 
+from streamlog.broker.acknowledgement import Acknowledgement
 from streamlog.broker.node import Node
-from streamlog.broker.partition import Acknowledgement
+from streamlog.broker.partition import Partition
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.fetch import FetchPartition, FetchRequest, FetchResponse, FetchTopic
 from streamlog.wire.messages.produce import (
@@ -283,7 +284,7 @@ async def test_a_producer_whose_time_is_up_is_told_so(client: RawClient, node: N
     """REQUEST_TIMED_OUT when the disk takes longer than the request allows."""
     partition = node.broker.partitions.find("t", 0)
     assert partition is not None
-    acknowledgement = Acknowledgement(deadline_ms=100)
+    acknowledgement: Acknowledgement[Partition] = Acknowledgement(deadline_ms=100)
     partition.acknowledge_when_stored(10**6, acknowledgement)
     partition.expire(99)
     assert acknowledgement.missing == 1
