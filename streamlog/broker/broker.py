@@ -15,6 +15,7 @@ from streamlog.broker.metadata.image import MetadataImage
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
 from streamlog.broker.raft.quorum import Quorum
+from streamlog.broker.replication.roles import Replication
 from streamlog.env import Env, Scope
 from streamlog.wire.messages.api_versions import ApiVersion
 
@@ -32,6 +33,7 @@ class Broker:
     logs: LogDirectory
     flusher: Flusher
     partitions: Partitions
+    replication: Replication
     quorum: Quorum
     controller: Controller
     """Active or not, the fold of the committed metadata."""
@@ -42,6 +44,8 @@ class Broker:
     fetch_sessions: FetchSessions
     fetch_bytes_max: int
     """fetch.max.bytes."""
+    sends_to_near_replicas: bool = False
+    """replica.selector.class is one that does (KIP-392)."""
     served_apis: list[ApiVersion] = field(default_factory=list)
 
     @property

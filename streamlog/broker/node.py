@@ -43,6 +43,7 @@ from streamlog.broker.metadata.image import MetadataDelta, MetadataImage
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
 from streamlog.broker.raft.quorum import Quorum
+from streamlog.broker.replication.read_replica import check_selector
 from streamlog.broker.replication.roles import Replication
 from streamlog.broker.replication.settings import replication_settings
 from streamlog.broker.server import Server
@@ -178,6 +179,7 @@ async def _start_broker(
         logs=logs,
         flusher=flusher,
         partitions=partitions,
+        replication=replication,
         quorum=quorum,
         controller=controller,
         channel=channel,
@@ -187,6 +189,7 @@ async def _start_broker(
             config.integer("max.incremental.fetch.session.cache.slots"), env.entropy.randrange
         ),
         fetch_bytes_max=config.integer("fetch.max.bytes"),
+        sends_to_near_replicas=check_selector(config.text("replica.selector.class")),
     )
     try:
         controller.load()

@@ -418,8 +418,14 @@ class Partition:
             code = ErrorCode.NONE if enough else ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
             self._waiting_for_replicas.settle(log.high_watermark, code)
 
-    async def low_watermark(self, offset: int) -> None:
-        """Return once the log of every living replica begins at `offset` or later, or nothing is led here."""
+    @property
+    def low_watermark(self) -> int:
+        """Lowest log start of all replicas that live, as far as they have told."""
+        own = self.log.log_start_offset
+        return own if self.leader is None else self.leader.low_watermark(own)
+
+    async def log_starts_reached(self, offset: int) -> None:
+        """Return once `low_watermark` is `offset` or more, or nothing is led here any more."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.log_start_waits[done] = offset
         try:
@@ -429,8 +435,7 @@ class Partition:
             self.log_start_waits.pop(done, None)
 
     def _tell_log_start(self) -> None:
-        state = self.leader
-        lowest = self.log.log_start_offset if state is None else state.low_watermark(self.log.log_start_offset)
+        lowest = self.low_watermark
         for done, offset in self.log_start_waits.items():
             if offset <= lowest and not done.done():
                 done.set_result(None)

@@ -146,6 +146,9 @@ class Partitions:
         Returns when all that recovery has found is on disk. Nobody may read it before, and nobody may miss it.
         """
         self._see(image)
+        self._publish_throttles(image)
+        for name in image.topics:
+            self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
         expected = [(CLUSTER_METADATA, 0)]
         for topic in image.topics.values():
             expected += [(topic.name, index) for index, p in topic.partitions.items() if self._node_id in p.replicas]
@@ -180,6 +183,7 @@ class Partitions:
         """Follow a run of committed records."""
         self._see(image)
         for topic in delta.deleted.values():
+            self._replication.set_throttled(topic.name, image.config(RESOURCE_TOPIC, topic.name))
             self._remove_topic(topic)
         for name in delta.topics:
             created = image.topics.get(name)
@@ -192,9 +196,11 @@ class Partitions:
             self._scope.spawn("create partitions", self._create_in_turns())
         for resource_type, name in delta.configs:
             if resource_type == RESOURCE_BROKER:
+                self._publish_throttles(image)
                 for topic_name in {**self._by_topic, **self._missing}:
                     self._publish_config(image, topic_name)
             elif resource_type == RESOURCE_TOPIC:
+                self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
                 self._publish_config(image, name)
         if delta.brokers:
             self._replication.refresh()
@@ -202,6 +208,11 @@ class Partitions:
     def _see(self, image: MetadataImage) -> None:
         self._image = image
         self._replication.see(image)
+
+    def _publish_throttles(self, image: MetadataImage) -> None:
+        self._replication.set_throttles(
+            {**image.config(RESOURCE_BROKER, ""), **image.config(RESOURCE_BROKER, str(self._node_id))}
+        )
 
     def _publish_topic(self, image: MetadataImage, topic: TopicImage) -> None:
         served = self._by_topic.get(topic.name, {})

@@ -19,6 +19,7 @@ from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.fetch_sessions import FetchPlan, FetchState
 from streamlog.broker.partition import ISOLATION_LEVELS, READ_COMMITTED, GrowthWait, Partition
+from streamlog.broker.replication.read_replica import nearest
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages.fetch import (
     AbortedTransaction,
@@ -113,6 +114,7 @@ class _Fetch:
         self._replica_id = request.replica_id if replica is None else replica.replica_id
         self._replica_epoch = NO_BROKER_EPOCH if replica is None else replica.replica_epoch
         self._is_follower = self._replica_id >= 0
+        self._rack = request.rack_id if broker.sends_to_near_replicas and not self._is_follower else ""
         self._only_from_leader = self._is_follower or version < FROM_FOLLOWERS_SINCE
         self._now_ms = broker.env.clock.mono_ms()
         self.is_first_look = True
@@ -220,7 +222,11 @@ class _Fetch:
             if state.last_fetched_epoch >= 0 and self._diverges(state, partition, data):
                 self._found.append((state, data))
                 return
+            if self._rack and self._is_read_better_elsewhere(state, partition, data):
+                return
             room = self._bytes_max - self.read_bytes
+            if self._is_follower and not self._broker.replication.may_send(partition, self._replica_id, self._now_ms):
+                end_offset = state.fetch_offset
             in_range = log.log_start_offset <= state.fetch_offset <= log.log_end_offset
             if room > 0 or not self.read_bytes or not in_range:
                 read = log.read(
@@ -232,6 +238,7 @@ class _Fetch:
                 data.records = read.data
                 self.read_bytes += len(read.data)
                 if self._is_follower:
+                    self._broker.replication.on_sent(partition, self._replica_id, len(read.data), self._now_ms)
                     code = self._note_follower(state, partition)
                     if code is not ErrorCode.NONE:
                         self.read_bytes -= len(read.data)
@@ -248,6 +255,24 @@ class _Fetch:
             self._fail(state, error.code)
             return
         self._found.append((state, data))
+
+    def _is_read_better_elsewhere(self, state: FetchState, partition: Partition, data: PartitionData) -> bool:
+        """Whether a replica nearer to the reader has what it asks for; then it learns which, and nothing else."""
+        if partition.leader is None:
+            return False
+        brokers = self._broker.image.brokers
+
+        def rack_of(broker_id: int) -> str | None:
+            broker = brokers.get(broker_id)
+            return None if broker is None or not broker.is_active else broker.rack
+
+        found = nearest(partition.leader, self._rack, state.fetch_offset, rack_of)
+        if found == self._broker.node_id:
+            return False
+        data.preferred_read_replica = found
+        self._found.append((state, data))
+        self.is_complete = True
+        return True
 
     def _diverges(self, state: FetchState, partition: Partition, data: PartitionData) -> bool:
         """Whether the reader's past is not ours (KIP-320, KIP-595); then it learns where they part."""
@@ -281,7 +306,11 @@ class _Fetch:
             news = state.tell(data.high_watermark, data.log_start_offset)
             has_records = data.records is not None and len(data.records) > 0
             if self._plan.is_incremental and not (
-                news or has_records or data.error_code or data.diverging_epoch is not None
+                news
+                or has_records
+                or data.error_code
+                or data.diverging_epoch is not None
+                or data.preferred_read_replica >= 0
             ):
                 continue
             if session is not None and has_records:

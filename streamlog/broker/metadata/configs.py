@@ -18,6 +18,7 @@ from streamlog.broker.config import validate_topic_default
 from streamlog.broker.metadata.decision import Decision, refuse
 from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC, KnownRecord, MetadataImage
 from streamlog.broker.topic_configs import (
+    LONG_MAX,
     TOPIC_CONFIGS,
     ConfigType,
     InvalidConfig,
@@ -46,6 +47,9 @@ from streamlog.wire.messages.incremental_alter_configs import (
 )
 
 DYNAMIC_BROKER_CONFIGS: Final = frozenset(broker_names())
+
+REPLICATION_RATES: Final = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
+"""Bytes per second that moving replicas may use (KIP-73). They exist as dynamic configs only."""
 """What can be altered on a running broker."""
 
 
@@ -180,8 +184,20 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
     if name and int(name) not in image.brokers:
         raise refuse(ErrorCode.INVALID_REQUEST, f"there is no broker {name}")
     for key, value in after.items():
+        if key in REPLICATION_RATES:
+            _check_rate(key, value)
+            continue
         if key not in DYNAMIC_BROKER_CONFIGS:
             raise refuse(
                 ErrorCode.INVALID_REQUEST, f"{key} cannot be altered on a running broker; set it in its properties file"
             )
         validate_topic_default(key, value)
+
+
+def _check_rate(name: str, value: str) -> None:
+    try:
+        rate = int(value)
+    except ValueError:
+        rate = -1
+    if not 0 <= rate <= LONG_MAX:
+        raise InvalidConfig(f"Invalid value {value} for configuration {name}: bytes per second, at least 0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from streamlog.broker.log.flusher import Flusher
@@ -19,11 +20,22 @@ from streamlog.broker.replication.follower import FollowerState
 from streamlog.broker.replication.isr_changes import AskController, IsrChangeQueue
 from streamlog.broker.replication.leader import UNKNOWN_EPOCH, LeaderState
 from streamlog.broker.replication.settings import ReplicationSettings
+from streamlog.broker.replication.throttle import (
+    FOLLOWER_RATE,
+    FOLLOWER_REPLICAS,
+    LEADER_RATE,
+    LEADER_REPLICAS,
+    Throttle,
+    rate_of,
+    throttled_partitions,
+)
 from streamlog.env import Env, Scope
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.message import Request, Response
 
 log = logging.getLogger(__name__)
+
+NONE_THROTTLED: Final[tuple[frozenset[int] | None, frozenset[int] | None]] = (frozenset(), frozenset())
 
 SHRINK_MS: Final = 1_000
 """How often leaders look for members that lag."""
@@ -54,6 +66,9 @@ class Replication:
         self._led: dict[Partition, None] = {}
         """Those with followers."""
         self._ticks = False
+        self._leading_throttle, self._following_throttle = Throttle(), Throttle()
+        self._throttled: dict[str, tuple[frozenset[int] | None, frozenset[int] | None]] = {}
+        """By topic, where there are any: partitions that are throttled while led, and while followed (None: all)."""
         self.isr_changes = IsrChangeQueue(node_id, scope, self._ask, self._own_broker_epoch)
 
     # -- what the metadata say --------------------------------------------------------------------------------
@@ -163,10 +178,59 @@ class Replication:
                 leader_id=leader,
                 address=lambda: self._address(leader),
                 own_broker_epoch=self._own_broker_epoch,
-                may_fetch=lambda _: True,
-                on_bytes=lambda _, __: None,
+                may_fetch=self._may_fetch,
+                on_bytes=self._on_fetched,
             )
         return fetcher
+
+    # -- throttles --------------------------------------------------------------------------------------------
+
+    def set_throttles(self, configs: Mapping[str, str]) -> None:
+        """This broker's dynamic configs, or those of all brokers, have changed."""
+        self._leading_throttle.bytes_per_second = rate_of(configs, LEADER_RATE)
+        self._following_throttle.bytes_per_second = rate_of(configs, FOLLOWER_RATE)
+
+    def set_throttled(self, topic: str, configs: Mapping[str, str]) -> None:
+        """A topic's configs, as far as they are set."""
+        leading = throttled_partitions(configs, LEADER_REPLICAS, self._node_id)
+        following = throttled_partitions(configs, FOLLOWER_REPLICAS, self._node_id)
+        if leading == following == frozenset():
+            self._throttled.pop(topic, None)
+        else:
+            self._throttled[topic] = leading, following
+
+    def may_send(self, partition: Partition, replica_id: int, now_ms: int) -> bool:
+        """Whether the leader may send records to this replica now."""
+        leading = self._throttled.get(partition.topic, NONE_THROTTLED)[0]
+        if leading is not None and partition.index not in leading:
+            return True
+        if partition.leader is None or replica_id in partition.leader.isr:
+            return True
+        return not self._leading_throttle.is_exceeded(now_ms)
+
+    def on_sent(self, partition: Partition, replica_id: int, size_bytes: int, now_ms: int) -> None:
+        """Count what was sent to a replica that is throttled."""
+        leading = self._throttled.get(partition.topic, NONE_THROTTLED)[0]
+        if leading is not None and partition.index not in leading:
+            return
+        if partition.leader is not None and replica_id not in partition.leader.isr:
+            self._leading_throttle.count(size_bytes, now_ms)
+
+    def _may_fetch(self, partition: Partition) -> bool:
+        if not self._is_throttled_follower(partition):
+            return True
+        return not self._following_throttle.is_exceeded(self._env.clock.mono_ms())
+
+    def _on_fetched(self, partition: Partition, size_bytes: int) -> None:
+        if self._is_throttled_follower(partition):
+            self._following_throttle.count(size_bytes, self._env.clock.mono_ms())
+
+    def _is_throttled_follower(self, partition: Partition) -> bool:
+        following = self._throttled.get(partition.topic, NONE_THROTTLED)[1]
+        if following is not None and partition.index not in following:
+            return False
+        registration = self._image.partition(partition.topic, partition.index)
+        return registration is not None and self._node_id not in registration.isr
 
     # -- what leaders and fetchers ask ------------------------------------------------------------------------
 
