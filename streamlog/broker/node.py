@@ -12,7 +12,6 @@ no new requests, the acknowledgements under way, checkpoints, the clean marker.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from streamlog.broker.coordinator.offsets_topic import follow_metadata, open_gro
 from streamlog.broker.features import SUPPORTED_FEATURES
 from streamlog.broker.fetch_sessions import FetchSessions
 from streamlog.broker.housekeeping import Housekeeping
+from streamlog.broker.lifecycle_driver import LifecycleDriver
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.metadata.controller import Controller
@@ -48,15 +48,8 @@ from streamlog.broker.replication.roles import Replication
 from streamlog.broker.replication.settings import replication_settings
 from streamlog.broker.server import Server
 from streamlog.env import Env, Scope
-from streamlog.errors import EnvironmentFailure
 from streamlog.wire.apis import ApiKey
-from streamlog.wire.error_codes import ErrorCode, KafkaError
-from streamlog.wire.messages.broker_heartbeat import BrokerHeartbeatRequest, BrokerHeartbeatResponse
-from streamlog.wire.messages.broker_registration import (
-    BrokerRegistrationRequest,
-    BrokerRegistrationResponse,
-    Feature,
-)
+from streamlog.wire.messages.broker_registration import BrokerRegistrationRequest, Feature
 from streamlog.wire.messages.broker_registration import Listener as RegisteredListener
 
 log = logging.getLogger(__name__)
@@ -66,9 +59,6 @@ PLAINTEXT_PROTOCOL: Final = 0
 
 NEVER_STOPPED: Final = -1
 """What a registration says when the broker did not stop cleanly, or has never run."""
-
-HEARTBEAT_MS: Final = 500
-"""Pause between heartbeats."""
 
 
 @dataclass(slots=True)
@@ -84,9 +74,15 @@ class Node:
     """Where it listens for clients; ports as they turned out."""
     controllers: ControllerListeners | None
     """Where it listens for other nodes that ask its controller."""
+    lifecycle: LifecycleDriver
 
     async def close(self) -> None:
-        """Stop so that the next start has nothing to recover. Raises nothing that the disk could be blamed for."""
+        """Stop so that the next start has nothing to recover. Raises nothing that the disk could be blamed for.
+
+        With other brokers about, it goes on serving until they lead what it led.
+        """
+        if len(self.broker.image.brokers) > 1:
+            await self.lifecycle.leave()
         await self.server.close()
         await self.broker.groups.close()
         self.broker.partitions.close()
@@ -139,7 +135,7 @@ async def start_node(
         server = new_server(env, config, ApiDispatcher(broker))
         listening = [await listen(server, listener) for listener in config.listeners]
         broker.served_apis = advertise(ApiKey(key) for key in SERVED)
-        await _join(broker, config, listening)
+        lifecycle = await _join(broker, config, listening)
         Housekeeping(broker).start()
         await server.start()
     except BaseException:
@@ -153,7 +149,7 @@ async def start_node(
         await scope.close()
         logs.abandon()
         raise
-    return Node(env, broker, server, broker.quorum, scope, listening, controllers)
+    return Node(env, broker, server, broker.quorum, scope, listening, controllers, lifecycle)
 
 
 async def _start_broker(
@@ -204,11 +200,20 @@ async def _start_broker(
     return broker
 
 
-async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> None:
+async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> LifecycleDriver:
     """Register this incarnation, open what the cluster has placed here, and be declared ready."""
-    epoch = await _register(broker, config, listening)
+    lifecycle = LifecycleDriver(
+        broker.env,
+        broker.channel,
+        _registration(broker, config, listening),
+        config.integer("broker.heartbeat.interval.ms"),
+        lambda: broker.image.applied_offset,
+    )
+    lifecycle.start(broker.scope)
+    epoch = await lifecycle.registered()
     broker.producer_ids.broker_epoch = epoch
     await broker.quorum.learned(epoch)
+    lifecycle.on_caught_up()
     meanwhile: list[MetadataDelta] = []
     broker.controller.begin_publishing(lambda image, delta: meanwhile.append(delta))
     await broker.partitions.publish_all(broker.image)
@@ -221,18 +226,14 @@ async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener])
     broker.controller.begin_publishing(publish)
     for delta in meanwhile:
         publish(broker.image, delta)
-    while True:
-        if not (await _beat(broker, epoch)).is_fenced:
-            break
-        await asyncio.sleep(HEARTBEAT_MS / 1000)
+    await lifecycle.serve()
     await broker.controller.until(lambda image: not image.brokers[broker.node_id].fenced)
-    broker.scope.spawn("heartbeats", _beat_forever(broker, epoch))
+    return lifecycle
 
 
-async def _register(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> int:
-    """Returns the epoch of this incarnation."""
+def _registration(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> BrokerRegistrationRequest:
     stopped_at = broker.logs.clean_shutdown_epoch
-    request = BrokerRegistrationRequest(
+    return BrokerRegistrationRequest(
         broker_id=broker.node_id,
         cluster_id=broker.cluster_id,
         incarnation_id=broker.env.entropy.uuid4(),
@@ -248,37 +249,3 @@ async def _register(broker: Broker, config: BrokerConfig, listening: list[Listen
         log_dirs=[broker.logs.directory_id],
         previous_broker_epoch=NEVER_STOPPED if stopped_at is None else stopped_at,
     )
-    while True:
-        try:
-            response = await broker.channel.request(request)
-        except KafkaError as error:
-            if error.code is not ErrorCode.REQUEST_TIMED_OUT:
-                raise
-            log.warning("no controller answers: this broker waits for one")
-            continue
-        assert isinstance(response, BrokerRegistrationResponse), "the answer is of the request's API"
-        if response.error_code == ErrorCode.NONE:
-            return response.broker_epoch
-        code = ErrorCode.of(response.error_code)
-        if code is not ErrorCode.DUPLICATE_BROKER_REGISTRATION:
-            raise EnvironmentFailure(f"the cluster does not take this broker: {code.name}")
-        log.info("broker %d is still registered by another process, or has been until just now", broker.node_id)
-        await asyncio.sleep(HEARTBEAT_MS / 1000)
-
-
-async def _beat(broker: Broker, epoch: int) -> BrokerHeartbeatResponse:
-    request = BrokerHeartbeatRequest(
-        broker_id=broker.node_id, broker_epoch=epoch, current_metadata_offset=broker.image.applied_offset
-    )
-    response = await broker.channel.request(request)
-    assert isinstance(response, BrokerHeartbeatResponse), "the answer is of the request's API"
-    return response
-
-
-async def _beat_forever(broker: Broker, epoch: int) -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT_MS / 1000)
-        try:
-            await _beat(broker, epoch)
-        except KafkaError as error:
-            log.warning("heartbeat of broker %d: %s", broker.node_id, error)

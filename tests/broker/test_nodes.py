@@ -14,6 +14,7 @@ from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTop
 from streamlog.wire.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from streamlog.wire.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
 from tests.broker.nodes import BROKER, CONTROLLER, Nodes, combined, nodes
 from tests.broker.running import client_of, make_topic
 
@@ -173,3 +174,41 @@ async def test_the_next_controller_fences_the_broker_that_died_with_the_last(tmp
         began = asyncio.get_running_loop().time()
         await found.until(lambda: all(node.broker.image.brokers[gone].fenced for node in found.brokers.values()))
         assert asyncio.get_running_loop().time() - began < 5
+
+
+@pytest.mark.parametrize("roles", [combined(), SEPARATE], ids=["combined", "separate"])
+async def test_a_broker_that_is_stopped_leads_nothing_any_more(tmp_path: Path, roles: dict[int, str]) -> None:
+    """Everybody knows the new leaders before its process ends; it is back with the same records."""
+    async with nodes(tmp_path, roles) as found:
+        await found.start()
+        first, *others = found.brokers
+        async with client_of(found.brokers[first]) as client:
+            request = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=6, replication_factor=2)])
+            await client.ask(request, 7, CreateTopicsResponse)
+        led = [p for p in found.brokers[first].broker.image.topics["t"].partitions.values() if p.leader == first]
+        assert led
+        await found.stop(first)
+        for number in others:
+            image = found.brokers[number].broker.image
+            assert image.brokers[first].fenced or image.brokers[first].in_controlled_shutdown
+            for partition in image.topics["t"].partitions.values():
+                assert partition.leader in others
+                assert first not in partition.isr
+        await found.start(first)
+        assert not found.brokers[others[0]].broker.image.brokers[first].fenced
+
+
+async def test_a_process_that_lost_its_number_ends(tmp_path: Path) -> None:
+    """Unregistered by an operator: the cluster does not count on it any more."""
+    failures: list[BaseException] = []
+    async with nodes(tmp_path, combined(), broker_heartbeat_interval_ms="50") as found:
+        await found.start()
+        gone = found.brokers[3]
+        gone.scope.on_failure = failures.append
+        async with client_of(found.brokers[1]) as client:
+            answer = await client.ask(UnregisterBrokerRequest(broker_id=3), 0, UnregisterBrokerResponse)
+            assert isinstance(answer, UnregisterBrokerResponse)
+            assert answer.error_code == 0
+        await found.until(lambda: bool(failures))
+        assert "unregistered" in str(failures[0])
+        assert 3 not in found.brokers[1].broker.image.brokers
