@@ -130,7 +130,7 @@ class Watch:
             raise Violation(9, f"{name}: log start {start}, last stable {stable}, high watermark {high}, end {end}")
         if not log.recovery_point <= log.flushed_offset <= end:
             raise Violation(9, f"{name}: recovery point {log.recovery_point}, flushed {log.flushed_offset}, end {end}")
-        if partition.flush_before_ack and high > log.flushed_offset:
+        if partition.flush_before_ack and high > max(log.flushed_offset, start):
             raise Violation(2, f"{name}: high watermark {high}, and on disk is {log.flushed_offset}")
         if partition.leader_epoch < seen.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {seen.leader_epoch}")
