@@ -9,6 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE, encode_meta_properties
+from streamlog.broker.log.directory import make_durable
 from streamlog.broker.raft.quorum import DIRECTORY_NAME, format_metadata_log
 from streamlog.broker.raft.voters import VoterSet
 from streamlog.env import Env
@@ -26,7 +27,7 @@ def format_directory(env: Env, data_dir: str, *, cluster_id: str, node_id: int, 
     path = f"{data_dir}/{META_PROPERTIES_FILE}"
     if env.storage.exists(path):
         raise UserError(f"The data directory {data_dir} is formatted already.")
-    env.storage.make_directory(data_dir)
+    make_durable(env.storage, data_dir)
     mine = None if voters is None else voters.get(node_id)
     known = ZERO_UUID if mine is None else mine.key.directory_id
     directory_id = env.entropy.uuid4() if known == ZERO_UUID else known

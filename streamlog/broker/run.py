@@ -12,7 +12,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,9 @@ from streamlog.broker.config import BrokerConfig
 from streamlog.broker.node import Node, start_node
 from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
+
+if TYPE_CHECKING:
+    from streamlog.broker.controller_node import ControllerNode
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +95,16 @@ async def run_broker(
         raise EnvironmentFailure(f"the broker cannot go on: {failure[0]}") from failure[0]
 
 
-async def run_controller(env: Env, config: BrokerConfig, options: RunOptions, tell: Callable[[str], None]) -> None:
-    """Take part in the metadata quorum until told to stop. Raises what `start_controller` raises, and
-    EnvironmentFailure when the controller cannot go on.
+async def run_controller(
+    env: Env,
+    config: BrokerConfig,
+    options: RunOptions,
+    tell: Callable[[str], None],
+    started: Callable[[ControllerNode], None] | None = None,
+) -> None:
+    """Take part in the metadata quorum until told to stop; `started` gets the node.
+
+    Raises what `start_controller` raises; EnvironmentFailure when the controller cannot go on.
     """
     # Not at the top: a broker has no use for it.
     from streamlog.broker.controller_node import start_controller
@@ -109,6 +119,8 @@ async def run_controller(env: Env, config: BrokerConfig, options: RunOptions, te
     node = await _started(start_controller(env, config, options.data_dir, on_failure=on_failure), stop)
     if node is None:
         return
+    if started is not None:
+        started(node)
     at = node.listening[0]
     try:
         gc.freeze()

@@ -23,6 +23,7 @@ later: they are dropped before the new one appears.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import uuid
 from collections.abc import Iterable
@@ -52,6 +53,8 @@ from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.env import DirectoryLock, Env, Storage
 from streamlog.errors import EnvironmentFailure, UserError
 from streamlog.wire.uuids import uuid_from_text, uuid_to_text
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 DELETE_SUFFIX = "-delete"
@@ -102,7 +105,7 @@ class LogDirectory:
         """
         storage = env.storage
         try:
-            _make_durable(storage, path)
+            make_durable(storage, path)
             lock = storage.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
             raise UserError(f"The data directory {path} cannot be used: {error.strerror}.") from error
@@ -372,7 +375,10 @@ class LogDirectory:
     # --- leaving ---
 
     def close(self, *, broker_epoch: int = -1) -> None:
-        """Close every partition so that the next start has nothing to recover, and let go of the directory. Blocks."""
+        """Close every partition so that the next start has nothing to recover, and let go of the directory. Blocks.
+
+        What the disk refuses is logged; the next start has something to recover then.
+        """
         is_clean = True
         for log in self.logs.values():
             try:
@@ -385,6 +391,8 @@ class LogDirectory:
             if is_clean:
                 marker = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
                 self._env.storage.write_atomic(f"{self.path}/{CLEAN_SHUTDOWN_FILE}", marker.encode())
+        except OSError as error:
+            logger.error("directory=%s not closed cleanly: %s", self.path, error)
         finally:
             self.logs.clear()
             self._lock.release()
@@ -397,13 +405,13 @@ class LogDirectory:
         self._lock.release()
 
 
-def _make_durable(storage: Storage, path: str) -> None:
+def make_durable(storage: Storage, path: str) -> None:
     """Make the directory and its parents, and sync the names: all that is ever promised lies below them."""
     if storage.is_directory(path):
         return
     parent = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     if parent != path:
-        _make_durable(storage, parent)
+        make_durable(storage, parent)
     storage.make_directory(path)
     storage.sync_directory(parent)
 

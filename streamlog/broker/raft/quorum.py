@@ -172,6 +172,9 @@ class Quorum:
                 raise EnvironmentFailure(f"{path} is damaged: {error}") from error
             election = _election(state)
         partition = logs.open_partition(CLUSTER_METADATA, 0, METADATA_TOPIC_ID, LOG_CONFIG, now_ms)
+        if election is None:
+            # A vote is remembered in this directory, and not if a power cut takes its name.
+            env.storage.sync_directory(logs.path)
         metadata_log = MetadataLog(env, directory, partition)
         core = RaftCore(_raft_config(settings, key), metadata_log, election, env.entropy.randrange)
         return cls(env, directory, flusher, scope, metadata_log, core, settings, logs.cluster_id)
@@ -195,7 +198,10 @@ class Quorum:
                 f"{self._settings.node_id} on a disk that is not among theirs; start it with the node.id and the "
                 "data directory that were formatted together, or name controller.quorum.bootstrap.servers"
             )
-        self._perform(effects)
+        try:
+            self._perform(effects)
+        except OSError as error:
+            raise EnvironmentFailure(f"the election state could not be written: {error}") from error
         if self.core.is_leader:
             await self.commit(self.log.end_offset - 1)
 
@@ -204,6 +210,11 @@ class Quorum:
     @property
     def epoch(self) -> int:
         return self.core.epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Closed, or its disk has failed: what the core says from then on reached nobody."""
+        return self._is_over
 
     @property
     def is_leader(self) -> bool:

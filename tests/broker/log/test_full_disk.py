@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from uuid import UUID
 
 import pytest
 
 from streamlog.broker.log.config import LogConfig
+from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flush import DerivedFileFailed
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.refusal import PartitionOffline
@@ -70,6 +72,21 @@ def test_bytes_of_an_undone_append_do_not_come_back_in_a_closed_segment() -> Non
     assert log.flushed_offset == 2
     assert disk.file("/data/t-0/00000000000000000000.log").unsynced == []
     log.abandon()
+
+
+def test_directory_on_a_full_disk_is_closed_without_the_clean_marker() -> None:
+    """Whoever stops a broker is not answered with an error of the disk; the next start recovers."""
+    disk = SimDisk(Random(1))
+    env = on_disk(disk)
+    logs = LogDirectory.open(env, "/data", node_id=1, now_ms=NOW_MS)
+    append(logs.open_partition("u", 0, UUID(int=1), LogConfig(), NOW_MS), batch_of(b"0"))
+    disk.capacity_bytes = disk.used_bytes
+    logs.close()
+    disk.capacity_bytes = CAPACITY_BYTES
+    assert not env.storage.exists("/data/.kafka_cleanshutdown")
+    logs = LogDirectory.open(env, "/data", node_id=1, now_ms=NOW_MS)
+    assert logs.open_partition("u", 0, UUID(int=1), LogConfig(), NOW_MS).log_end_offset == 1
+    logs.abandon()
 
 
 def flush(log: PartitionLog) -> None:
