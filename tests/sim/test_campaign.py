@@ -9,9 +9,10 @@ from dataclasses import replace
 from streamlog.testing.simulator.campaign import Campaign, digest_elsewhere
 from streamlog.testing.simulator.children import run_all, run_one
 from streamlog.testing.simulator.nemesis import Fault
-from streamlog.testing.simulator.run import Outcome, run
+from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.setup import Setup, draw
 from streamlog.testing.simulator.shrink import shrink
+from streamlog.testing.simulator.stage import Outcome
 
 SEEDS = 6
 

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from streamlog.testing.simulator.children import run_all, run_one
 from streamlog.testing.simulator.coverage import SITUATIONS
-from streamlog.testing.simulator.run import Outcome, run
+from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.script import render
 from streamlog.testing.simulator.setup import Setup, draw
 from streamlog.testing.simulator.shrink import shrink
+from streamlog.testing.simulator.stage import Outcome
 
 TWICE_ONE_IN: Final = 100
 """One seed in so many is run twice."""

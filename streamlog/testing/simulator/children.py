@@ -18,8 +18,9 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from streamlog.testing.simulator.run import Outcome, run
+from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.setup import Setup
+from streamlog.testing.simulator.stage import Outcome
 
 SECONDS_MAX: Final = 120.0
 """Of real time. A run takes well below a second."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
 from streamlog.testing.simulator.durable import Promises
@@ -47,6 +48,14 @@ INVARIANTS: Final = {
         Invariant(21, "derived-files-derive", "dump", "without indexes and snapshots the log opens to the same state"),
         Invariant(23, "failed-sync-is-final", "online", "nothing is acknowledged by a log whose sync has failed"),
         Invariant(28, "reopening-changes-nothing", "dump", "open(close(x)) is x"),
+        Invariant(29, "election-safety", "online", "an epoch of the quorum has one leader, in one life of it"),
+        Invariant(30, "log-matching", "online", "logs of the quorum that agree in a batch agree before it"),
+        Invariant(31, "leader-completeness", "online", "a new leader of the quorum has all that is committed"),
+        Invariant(32, "state-machine-safety", "online", "the quorum commits one batch at an offset"),
+        Invariant(33, "votes-are-kept", "online", "epochs rise, and a voter has one vote in each, across crashes"),
+        Invariant(34, "majorities-commit", "online", "committed is on the disks of a majority, and stays so"),
+        Invariant(35, "images-are-folds", "history", "nodes with the same log, or its snapshot, have one image"),
+        Invariant(36, "metadata-lasts", "dump", "what the active controller was told is committed outlives everything"),
         Invariant(40, "admin-operations-last", "history", "a topic that was created is there, with one id"),
         Invariant(41, "no-duplicates", "history", "one record per send of an idempotent producer"),
         Invariant(42, "no-reordering", "history", "a producer's records stand in the order of its sends"),
@@ -90,24 +99,13 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class Watch:
-    """Looks into running nodes between two callbacks. Raises Violation."""
+class DiskPromises:
+    """Whether the disks have what the logs on them promise. Raises Violation."""
 
-    forgets: bool = False
-    """High watermarks may go back at a restart: topics are not flushed before ack, and the power is cut."""
-    _seen: dict[tuple[UUID, int], _Seen] = field(default_factory=dict)
-    _promises: dict[str, Promises] = field(default_factory=dict)
-    """By machine."""
+    _by_machine: dict[str, Promises] = field(default_factory=dict)
 
-    def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
-        for machine, node in running:
-            for partition in node.broker.partitions:
-                self._check_partition(machine.process, partition)
-            self._check_disk(machine, node)
-
-    def _check_disk(self, machine: Machine, node: Node) -> None:
-        promises = self._promises.setdefault(machine.name, Promises(machine.disk))
-        logs = node.broker.logs
+    def check(self, machine: Machine, logs: LogDirectory) -> None:
+        promises = self._by_machine.setdefault(machine.name, Promises(machine.disk))
         for log in logs.logs.values():
             broken = promises.broken(log)
             if broken:
@@ -117,6 +115,22 @@ class Watch:
         if logs.offline and not machine.disk_faults.has_failed and not machine.disk.was_full:
             (topic, index), why = next(iter(logs.offline.items()))
             raise Violation(87, f"{machine.name}: {topic}-{index}: {why}")
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks into running nodes between two callbacks. Raises Violation."""
+
+    forgets: bool = False
+    """High watermarks may go back at a restart: topics are not flushed before ack, and the power is cut."""
+    _seen: dict[tuple[UUID, int], _Seen] = field(default_factory=dict)
+    promises: DiskPromises = field(default_factory=DiskPromises)
+
+    def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
+        for machine, node in running:
+            for partition in node.broker.partitions:
+                self._check_partition(machine.process, partition)
+            self.promises.check(machine, node.broker.logs)
 
     def _check_partition(self, process: Process | None, partition: Partition) -> None:
         log = partition.log

@@ -4,6 +4,7 @@ A fault has a time, a kind and a target, so a schedule is a list that can be pri
 a fault draws (which connection, how a disk tears) comes from streams of chance that other faults do not disturb.
 
     1200 power broker for=500            the power of the broker's machine goes at 1.2 s, and comes back 0.5 s later
+    2000 cut node1+node2 for=900         a link between these two and all others, both ways, is cut for 0.9 s
     3000 kill_in broker amount=7         kill -9 at the seventh disk operation from then on
 """
 
@@ -14,10 +15,13 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from random import Random
 from typing import Any, Final
 
+from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.env import Env
+from streamlog.errors import EnvironmentFailure
 from streamlog.testing.simulator.disk import CAPACITY_BYTES
 from streamlog.testing.simulator.machine import CALLBACK_COST_NS, Machine, Process
 from streamlog.testing.simulator.owner import WORLD
@@ -25,6 +29,9 @@ from streamlog.testing.simulator.world import World
 
 RESTART_MS: Final = 500
 """How long a service manager waits before it starts a program again that has ended."""
+
+EXPECTED: Final = (EnvironmentFailure, PartitionOffline)
+"""What a program may end with when its machine is at fault."""
 
 TERM_PATIENCE_MS: Final = 20_000
 """After SIGTERM comes SIGKILL."""
@@ -83,6 +90,8 @@ class Service:
                 await asyncio.sleep(0.05)
             process = self.last = self.machine.start(self.main)
             await process.ended
+            if process.error is not None and not isinstance(process.error, EXPECTED):
+                self.world.errors.append(f"{self.machine.name} ended with {process.error!r}")
             self.down_until_ms = max(self.down_until_ms, self.world.now_ms + RESTART_MS)
 
     def start_now(self) -> None:
@@ -104,16 +113,14 @@ class Service:
 class Nemesis:
     """Brings faults about, and undoes all of them in the end."""
 
-    def __init__(self, world: World, services: dict[str, Service], centre: str) -> None:
-        """`centre`: the machine that everybody talks to; links are cut between it and the target."""
+    def __init__(self, world: World, services: dict[str, Service]) -> None:
         self.world = world
         self.services = services
-        self.centre = centre
         self.counts: dict[str, int] = {}
         """Faults that really happened, by kind."""
         self._undo: list[Callable[[], None]] = []
         self._over = False
-        self._disk_failed = False
+        self._failed_disks: dict[str, None] = {}
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Have the faults happen at their times, from now on."""
@@ -143,7 +150,7 @@ class Nemesis:
         for service in self.services.values():
             service.machine.disk_faults.crash_in = None
             service.machine.disk_faults.errors.clear()
-            if service is self.services[self.centre] and self._disk_failed:
+            if service.machine.name in self._failed_disks:
                 service.machine.kill()  # a disk that failed is taken out of service until somebody restarts the node
             service.start_now()
 
@@ -153,6 +160,10 @@ class Nemesis:
 
     def machine(self, fault: Fault) -> Machine:
         return self.services[fault.on].machine
+
+    def machines(self, fault: Fault) -> list[Machine]:
+        """`on` names several machines for some kinds: "node1+node3"."""
+        return [self.services[name].machine for name in fault.on.split("+")]
 
     # -- kinds: bring it about; return how to undo it ----------------------------------------------------------
 
@@ -165,14 +176,15 @@ class Nemesis:
         self._end_process(fault, "power")
 
     def _end_process(self, fault: Fault, kind: str) -> None:
-        service = self.services[fault.on]
-        service.down_until_ms = max(service.down_until_ms, self.world.now_ms + fault.for_ms)
-        if service.machine.process is not None:
-            self.count(kind)
-        if kind == "power":
-            service.machine.cut_power()
-        else:
-            service.machine.kill()
+        for name in fault.on.split("+"):
+            service = self.services[name]
+            service.down_until_ms = max(service.down_until_ms, self.world.now_ms + fault.for_ms)
+            if service.machine.process is not None:
+                self.count(kind)
+            if kind == "power":
+                service.machine.cut_power()
+            else:
+                service.machine.kill()
 
     def spoil(self, fault: Fault) -> None:
         """kill -9, and a file that can be derived is gone, cut short or wrong when it starts again."""
@@ -253,31 +265,43 @@ class Nemesis:
         return machine.resume
 
     def cut(self, fault: Fault) -> Callable[[], None]:
-        """No link between the target and the centre."""
+        """No link between the targets and the others."""
         self.count("cut")
-        here, there = self.machine(fault).host, self.services[self.centre].machine.host
-        self.world.network.cut(here, there)
-        self.world.network.cut(there, here)
-
-        def heal() -> None:
-            self.world.network.heal(here, there)
-            self.world.network.heal(there, here)
-
-        return heal
+        here, there = self._sides(fault)
+        return self._cut([*product(here, there), *product(there, here)])
 
     def cut_to(self, fault: Fault) -> Callable[[], None]:
-        """Nothing gets from the target to the centre; the other way is open."""
+        """Nothing gets from the targets to the others; the other way is open."""
         self.count("cut_to")
-        return self._cut_one_way(self.machine(fault), self.services[self.centre].machine)
+        return self._cut([*product(*self._sides(fault))])
 
     def cut_from(self, fault: Fault) -> Callable[[], None]:
-        """Nothing gets from the centre to the target: requests arrive, answers do not."""
+        """Nothing gets from the others to the targets: requests arrive, answers do not."""
         self.count("cut_from")
-        return self._cut_one_way(self.services[self.centre].machine, self.machine(fault))
+        here, there = self._sides(fault)
+        return self._cut([*product(there, here)])
 
-    def _cut_one_way(self, source: Machine, target: Machine) -> Callable[[], None]:
-        self.world.network.cut(source.host, target.host)
-        return partial(self.world.network.heal, source.host, target.host)
+    def link(self, fault: Fault) -> Callable[[], None]:
+        """Two machines do not reach each other; everybody else reaches both."""
+        self.count("link")
+        here, there = (machine.host for machine in self.machines(fault))
+        return self._cut([(here, there), (there, here)])
+
+    def _sides(self, fault: Fault) -> tuple[list[str], list[str]]:
+        """The hosts of the targets, and of all others."""
+        inside = [machine.host for machine in self.machines(fault)]
+        hosts = [service.machine.host for service in self.services.values()]
+        return inside, [host for host in hosts if host not in inside]
+
+    def _cut(self, ways: list[tuple[str, str]]) -> Callable[[], None]:
+        for source, target in ways:
+            self.world.network.cut(source, target)
+
+        def heal() -> None:
+            for source, target in ways:
+                self.world.network.heal(source, target)
+
+        return heal
 
     def reset(self, fault: Fault) -> None:
         """Every connection of the target is reset."""
@@ -314,7 +338,7 @@ class Nemesis:
         self._fail(fault, "read")
 
     def _fail(self, fault: Fault, step: str) -> None:
-        self._disk_failed = True
+        self._failed_disks[fault.on] = None
         self.machine(fault).disk_faults.errors[step] = max(fault.amount, 1)
 
     def disk_full(self, fault: Fault) -> Callable[[], None]:
@@ -377,6 +401,7 @@ KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] =
         Nemesis.cut,
         Nemesis.cut_to,
         Nemesis.cut_from,
+        Nemesis.link,
         Nemesis.reset,
         Nemesis.slow_disk,
         Nemesis.sync_fails,

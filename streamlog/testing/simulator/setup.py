@@ -17,6 +17,8 @@ from streamlog.testing.simulator.network import NetworkKnobs
 
 Turns: TypeAlias = Literal["in turn", "random", "priorities"]
 
+Shape: TypeAlias = Literal["broker", "quorum"]
+
 BROKER: Final = "broker"
 
 FAULTS_MAX: Final = 12
@@ -30,6 +32,13 @@ class Setup:
     """One run. Two runs of equal setups are equal."""
 
     seed: int
+    shape: Shape = "broker"
+    """What runs: one broker with clients, or the controllers of a quorum."""
+    nodes: int = 1
+    static_voters: bool = False
+    """Whether settings name the voters of the quorum; else its log does."""
+    watchful: bool = False
+    """Whether invariants are checked after every callback."""
     safety_ms: int = 15_000
     """How long faults may happen."""
     turns: Turns = "random"
@@ -75,11 +84,21 @@ class Setup:
         )
 
 
-def draw(seed: int) -> Setup:
-    """The run of a seed."""
+SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum")
+"""In turn."""
+
+
+def draw(seed: int, shape: Shape | None = None) -> Setup:
+    """The run of a seed; `shape`: the one that this seed would give if it were of that shape."""
+    shape = shape or SHAPES[seed % len(SHAPES)]
+    return _draw_broker_run(seed) if shape == "broker" else draw_quorum_run(seed)
+
+
+def _draw_broker_run(seed: int) -> Setup:
     random = Random(f"{seed}/setup")
     setup = Setup(
         seed,
+        watchful=random.random() < 0.05,
         safety_ms=random.choice((6_000, 10_000, 15_000, 25_000)),
         turns=random.choice(("in turn", "random", "priorities")),
         names=random.choice((Names.JOURNAL, Names.JOURNAL, Names.PREFIX)),
@@ -102,6 +121,52 @@ def draw(seed: int) -> Setup:
         session_timeout_ms=random.choice((6_000, 6_000, 10_000)),
     )
     return replace(setup, faults=_draw_faults(random, setup))
+
+
+def draw_quorum_run(seed: int) -> Setup:
+    random = Random(f"{seed}/setup")
+    election_ms = random.choice((300, 500, 1_000))
+    setup = Setup(
+        seed,
+        shape="quorum",
+        nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
+        static_voters=random.random() < 0.3,
+        watchful=random.random() < 0.05,
+        safety_ms=random.choice((6_000, 10_000, 15_000, 25_000)),
+        turns=random.choice(("in turn", "random", "priorities")),
+        names=random.choice((Names.JOURNAL, Names.JOURNAL, Names.PREFIX)),
+        network=_draw_network(random),
+        broker={
+            "controller.quorum.election.timeout.ms": str(election_ms),
+            "controller.quorum.election.backoff.max.ms": str(random.choice((50, 300, 1_000))),
+            "controller.quorum.fetch.timeout.ms": str(election_ms * random.choice((2, 3))),
+            "controller.quorum.request.timeout.ms": str(random.choice((500, 2_000))),
+            "metadata.log.max.record.bytes.between.snapshots": str(random.choice((500, 3_000, 20_971_520))),
+        },
+        value_bytes=random.choice((0, 20, 500)),
+        sends=random.choice((20, 60, 200)),
+    )
+    return replace(setup, faults=_draw_quorum_faults(random, setup))
+
+
+def _draw_quorum_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
+    kinds = random.sample(QUORUM_MENU, random.choice((0, 1, 2, 3, 5, 7)))
+    names = [f"node{number}" for number in range(1, setup.nodes + 1)]
+    faults: list[Fault] = []
+    for _ in range(random.randrange(QUORUM_FAULTS_MAX) + 1 if kinds else 0):
+        kind = random.choice(kinds)
+        on = random.choice(names)
+        if kind == "link" and len(names) > 1:
+            on = "+".join(random.sample(names, 2))
+        elif kind in ON_GROUPS and random.random() < 0.4:
+            on = "+".join(sorted(random.sample(names, 1 + random.randrange(len(names)))))
+        elif kind == "link":
+            continue
+        at_ms = QUIET_MS + random.randrange(setup.safety_ms - QUIET_MS)
+        faults.append(_draw_fault(random, kind, on, at_ms))
+        if kind in CRASH_POINTS and random.random() < 0.5:
+            faults.append(Fault(at_ms + 600, kind, on, 0, 1 + random.randrange(40)))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
 
 
 def _draw_network(random: Random) -> NetworkKnobs:
@@ -152,6 +217,17 @@ MENU: Final = (
 DISK_ERRORS: Final = ("sync_fails", "write_fails")
 
 CRASH_POINTS: Final = ("kill_in", "power_in", "power_at_sync")
+
+QUORUM_FAULTS_MAX: Final = 24
+
+QUORUM_MENU: Final = (
+    "kill", "power", "kill_in", "power_in", "power_at_sync", "stop", "stop_dark", "pause", "cut", "cut_to",
+    "cut_from", "link", "link", "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift",
+    "slow_node",
+)  # fmt: skip
+
+ON_GROUPS: Final = frozenset({"kill", "power", "cut", "cut_to", "cut_from"})
+"""Faults that happen to several machines at once."""
 
 ON_CLIENTS: Final = frozenset(
     {"kill", "pause", "cut", "cut_to", "cut_from", "reset", "clock_jump", "drift", "slow_node"}

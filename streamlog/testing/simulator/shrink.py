@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from streamlog.testing.simulator.network import NetworkKnobs
-from streamlog.testing.simulator.run import Outcome
 from streamlog.testing.simulator.setup import Setup
+from streamlog.testing.simulator.stage import Outcome
 
 
 def shrink(

@@ -1,0 +1,235 @@
+"""One run of a broker and its clients: a safety phase with faults, a liveness phase without, then the verdict.
+
+start    broker up, topics made
+safety   clients work, the nemesis does what the setup says, invariants are checked between callbacks
+healing  no more faults, turns become fair, everybody is started again
+liveness a new send is stored in time, producers finish, the group reads everything that is there
+verdict  everything is read once more and held against the history; a clean stop; the files are looked at
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
+
+from streamlog.broker.config import load_config
+from streamlog.broker.node import Node
+from streamlog.broker.run import RunOptions, run_broker
+from streamlog.client.producer import Producer
+from streamlog.client.values import TopicPartition
+from streamlog.env import Env
+from streamlog.errors import EnvironmentFailure
+from streamlog.testing.simulator import workload
+from streamlog.testing.simulator.audit import audit
+from streamlog.testing.simulator.history import History, Send
+from streamlog.testing.simulator.invariants import Violation, Watch
+from streamlog.testing.simulator.machine import Machine
+from streamlog.testing.simulator.setup import BROKER, Setup
+from streamlog.testing.simulator.stage import Outcome, Stage
+from streamlog.testing.simulator.workload import GROUP, TABLE, TOPIC, Everything, Work
+from streamlog.wire.error_codes import KafkaError
+
+T = TypeVar("T")
+
+PORT: Final = 9092
+DATA_DIR: Final = "/data"
+
+WRITERS: Final = ("producer", "churn", "trimmer")
+
+START_S_MAX: Final = 60.0
+LIVENESS_S_MAX: Final = 100.0
+"""After the last fault: sessions end, backoffs run out, and everything works again in less than this."""
+
+ANSWER_GRACE_MS: Final = 10_000
+"""A send's answer may come this long after its delivery timeout, on a machine that was paused or slow."""
+
+
+class BrokerRun:
+    def __init__(self, setup: Setup, tell: Callable[[str], None] | None) -> None:
+        self.setup = setup
+        self.stage = Stage(setup, tell)
+        self.world, self.services = self.stage.world, self.stage.services
+        self.history = History(lambda: self.world.loop.now_ns, setup.forgets, setup.expires)
+        self.history.violations = self.stage.violations
+        self.history.on_stored = self._on_stored
+        self.nodes: dict[str, Node] = {}
+        """Running brokers, by machine."""
+        self.watch = Watch(forgets=setup.forgets)
+        self.broker_machine = self.world.machine(BROKER, names=setup.names)
+        self.work = Work(self.world, setup, f"{self.broker_machine.host}:{PORT}", self.history)
+
+    def go(self) -> Outcome:
+        outcome = self.stage.perform(self._scenario(), self._check)
+        outcome.acked = sum(send.offset >= 0 for send in self.history.sends.values())
+        return outcome
+
+    def _check(self) -> None:
+        self.watch.check((self.services[name].machine, node) for name, node in self._up())
+
+    def _up(self) -> Iterator[tuple[str, Node]]:
+        """Nodes whose process runs: one that has just been started again is not there yet."""
+        for name, node in self.nodes.items():
+            process = self.services[name].machine.process
+            if process is not None and process.env is node.env:
+                yield name, node
+
+    def _running(self, before_ns: int) -> list[Node]:
+        """Brokers that are up, and were started before a time."""
+        found = []
+        for name, node in self._up():
+            process = self.services[name].machine.process
+            if process is not None and process.started_ns < before_ns:
+                found.append(node)
+        return found
+
+    def _on_stored(self, send: Send) -> None:
+        try:
+            self.watch.check_answer(self._running(send.sent_ns), send.topic, send.partition, send.offset)
+        except Violation as violation:
+            self.history.violations.append(violation)
+
+    def _judge_ends(self, everything: Everything) -> None:
+        for topic, partition, offset in self.history.reads:
+            end = everything.ends.get(TopicPartition(topic, partition))
+            if end is not None and offset >= end and not self.setup.forgets:
+                self.history.violate(14, f"{topic}-{partition} ends at {end}, and {offset} was read")
+
+    # -- programs ---------------------------------------------------------------------------------------------
+
+    def _serve(self, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, object]]:
+        values = {"listeners": f"PLAINTEXT://{machine.host}:{PORT}", **self.setup.broker}
+        config, _ = load_config(values)
+
+        def started(node: Node) -> None:
+            self.nodes[machine.name] = node
+            self.world.note(machine.name, "is up")
+
+        async def main(env: Env) -> None:
+            self.nodes.pop(machine.name, None)
+            try:
+                await run_broker(env, config, RunOptions(DATA_DIR), lambda line: None, started)
+            except EnvironmentFailure:
+                self.world.sometimes("broker ended by itself")
+                raise
+
+        return main
+
+    def _add_clients(self) -> None:
+        setup, work = self.setup, self.work
+        for number in range(setup.producers):
+            name = f"producer{number}"
+            self.stage.add(name, self.world.machine(name), workload.producer(work, name))
+        for number in range(setup.consumers):
+            name = f"consumer{number}"
+            self.stage.add(name, self.world.machine(name), workload.member(work, name))
+        for number in range(setup.readers):
+            name = f"reader{number}"
+            self.stage.add(name, self.world.machine(name), workload.reader(work, name))
+        if setup.trims:
+            self.stage.add("trimmer", self.world.machine("trimmer"), workload.trimmer(work, "trimmer"))
+        if setup.churn:
+            self.stage.add("churn", self.world.machine("churn"), workload.churn(work, "churn"))
+
+    # -- phases -----------------------------------------------------------------------------------------------
+
+    async def _scenario(self) -> None:
+        self.stage.add(BROKER, self.broker_machine, self._serve(self.broker_machine))
+        await self.stage.once("maker", lambda env: workload.make_topics(self.work, env), START_S_MAX)
+        self._add_clients()
+        await self.stage.until_healed()
+        try:
+            everything = await self._live()
+        except TimeoutError:
+            self._violate_liveness("too long")
+            return
+        except (EnvironmentFailure, KafkaError) as error:
+            self._violate_liveness(str(error))
+            return
+        self._judge(everything)
+        await self._stop_and_audit(everything)
+
+    def _violate_liveness(self, what: str) -> None:
+        self.history.violate(77, f"{self._waiting_for}: {what} ({self.stage.states()})")
+
+    async def _live(self) -> Everything:
+        work = self.work
+        self._waiting_for = "a send after the last fault"
+        await self.stage.once("prober", self._probe, LIVENESS_S_MAX)
+        self._waiting_for = "producers to finish"
+        work.stopping = True
+        await self._ended([name for name in self.services if name.startswith(WRITERS)])
+        self._waiting_for = "the ends of the logs"
+        ends = await self.stage.once("ends", lambda env: workload.log_ends(work, env), LIVENESS_S_MAX)
+        work.log_ends = {one: end for one, end in ends.items() if one.topic == TOPIC}
+        self._waiting_for = "consumers to read everything"
+        await self._ended([name for name in self.services if name.startswith(("consumer", "reader"))])
+        self._waiting_for = "the last reading"
+        return await self.stage.once("auditor", lambda env: workload.read_everything(work, env), LIVENESS_S_MAX)
+
+    async def _probe(self, env: Env) -> None:
+        """A new producer gets a record in."""
+        async with Producer(self.work.bootstrap, env=env, connection=self.work.settings("prober")) as producer:
+            value = b"probe"
+            send = self.history.send(value, TOPIC, None, "prober", 0)
+            told = await producer.send(TOPIC, value)
+            self.history.stored(send, told.partition, told.offset)
+
+    async def _ended(self, names: list[str]) -> None:
+        for name in names:
+            service = self.services[name]
+            service.is_wanted = service.is_wanted and not self._is_finished(name)
+        async with asyncio.timeout(LIVENESS_S_MAX):
+            for name in names:
+                while not self._is_finished(name):
+                    await asyncio.sleep(0.1)
+                self.services[name].is_wanted = False
+
+    def _is_finished(self, name: str) -> bool:
+        """Whether the program has ended of its own accord, with nothing left to do."""
+        service = self.services[name]
+        if service.machine.process is not None:
+            return False
+        if name.startswith(WRITERS):
+            return True
+        if name.startswith("consumer"):
+            return self.work.is_done(GROUP, self.work.log_ends)
+        last = service.last
+        return last is not None and self.work.is_done(f"{name}.{last.number}", self.work.log_ends)
+
+    # -- verdict ----------------------------------------------------------------------------------------------
+
+    def _judge(self, everything: Everything) -> None:
+        history, setup = self.history, self.setup
+        self._judge_ends(everything)
+        for one, log in everything.logs.items():
+            key = (one.topic, one.partition)
+            if one.topic == TABLE:
+                history.check_compacted(key, log)
+            else:
+                start = everything.starts[one]
+                if setup.expires:  # some of it perhaps while it was being read
+                    start = log[0][0] if log else everything.ends[one]
+                history.check_log(key, log, start)
+        for (topic, partition, wanted_ms), (told, first) in everything.times.items():
+            if told != first:
+                history.violate(14, f"{topic}-{partition}: first as new as {wanted_ms} is {first}, and {told} was told")
+        if not setup.forgets:
+            history.check_committed(everything.committed)
+        history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000)
+        for topic in history.topics:
+            if topic not in everything.topics:
+                history.violate(40, f"{topic} was created and is not there")
+
+    async def _stop_and_audit(self, everything: Everything) -> None:
+        try:
+            process = await self.services[BROKER].stop()
+        except TimeoutError:
+            self.history.violate(80, "the broker does not stop")
+            return
+        if process is not None and process.error is not None:
+            self.history.violate(80, f"the broker stopped with {process.error!r}")
+            return
+        self.broker_machine.cut_power()  # a clean stop has nothing to lose
+        for violation in audit(self.broker_machine.disk, DATA_DIR, self.setup, everything):
+            self.history.violations.append(violation)
