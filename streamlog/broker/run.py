@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -82,14 +83,17 @@ async def run_broker(
         running = RunningBroker(
             pid=env.process_id, listen=address, node_id=node.broker.node_id, cluster_id=node.broker.cluster_id
         )
-        env.storage.write_atomic(path, msgspec.json.encode(running))
+        try:
+            env.storage.write_atomic(path, msgspec.json.encode(running))
+        except OSError as error:  # whoever looks for this broker will not find it; its clients do
+            log.warning("%s could not be written: %s", path, error)
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.freeze()
         tell(f"streamlog broker {node.broker.node_id} ready on {address} (data in {options.data_dir})")
         await _until_stopped(node, stop, options.exit_when_idle_ms)
     finally:
         await node.close()
-        if env.storage.exists(path):
+        with suppress(OSError):
             env.storage.remove(path)
     if failure:
         raise EnvironmentFailure(f"the broker cannot go on: {failure[0]}") from failure[0]
@@ -151,6 +155,8 @@ async def _started(start: Coroutine[None, None, N], stop: asyncio.Event) -> N | 
         loop.add_signal_handler(number, on_signal)
     try:
         return await start
+    except OSError as error:
+        raise EnvironmentFailure(f"the data directory cannot be used: {error}") from error
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
