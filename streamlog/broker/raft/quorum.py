@@ -74,6 +74,9 @@ LOG_CONFIG: Final = LogConfig(
 
 NOBODY: Final = -1
 
+FETCH_WAIT_MS_MAX: Final = 500
+"""Kafka's wait of a follower's fetch at a leader that has nothing new."""
+
 STOP_MS_MAX: Final = 1000
 """How long a leader that stops waits for another. A quorum that has none by then finds one by itself."""
 
@@ -490,6 +493,8 @@ def _raft_config(settings: QuorumSettings, key: ReplicaKey) -> RaftConfig:
         fetch_timeout_ms=settings.fetch_timeout_ms,
         request_timeout_ms=settings.request_timeout_ms,
         retry_backoff_ms=settings.retry_backoff_ms,
+        # Several answers fit into what a follower is willing to wait: one that comes late is no reason to vote.
+        fetch_wait_ms_max=min(FETCH_WAIT_MS_MAX, settings.fetch_timeout_ms // 4),
     )
 
 
