@@ -32,6 +32,10 @@ Probe = Callable[[BrokerRegistration], Awaitable[bool]]
 STALL_MS: Final = 250
 """A wait that ends later than this was not a wait: this process stood still, and heartbeats lie unread in sockets."""
 
+PROBE_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Between looks at a broker whose connection has ended. A kernel closes the sockets of a process that was killed one
+after another: its listener may accept for some milliseconds after its connections have been reset."""
+
 RETRY_PAUSE_S: Final = 0.1
 """After a write that failed (a full disk, leadership lost): the next attempt must not come at once."""
 
@@ -134,7 +138,7 @@ class Overseer:
 
     async def _fence_if_dead(self, probe: Probe, broker: BrokerRegistration) -> None:
         try:
-            is_dead = await probe(broker)
+            is_dead = await is_dead_by_now(probe, broker, lambda: self.liveness.is_lost(broker.id))
         finally:
             self._probing.discard(broker.id)
         if is_dead and self.liveness.is_lost(broker.id) and self._controller.is_active:
@@ -190,3 +194,14 @@ class Overseer:
             self.liveness.on_gone(broker_id)
             log.warning("broker=%d epoch=%d fenced: %s", broker_id, epoch, reason)
         return True
+
+
+async def is_dead_by_now(probe: Probe, broker: BrokerRegistration, is_lost: Callable[[], bool]) -> bool:
+    """Whether nobody listens any more where the broker did, now or in a moment; False once it is not lost."""
+    for pause_s in PROBE_PAUSES_S:
+        if await probe(broker):
+            return True
+        await asyncio.sleep(pause_s)
+        if not is_lost():
+            return False
+    return await probe(broker)
