@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test demo sim mutants crash power interop-java interop-kafka bench ci clean
+.PHONY: help setup fmt lint types imports test demo sim mutants crash power cluster interop-java interop-kafka bench ci clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ crash: setup ## kill brokers with -9 under load, many times
 
 power: setup ## cut the power of brokers under load, many times; as root (figures in target/power.json)
 	@$(BIN)/pytest -m power
+
+cluster: setup ## kill, freeze and cut off nodes of a cluster under load (FAULTS=100 SEED=1; figures in target/cluster)
+	@$(if $(FAULTS),CLUSTER_FAULTS=$(FAULTS)) $(if $(SEED),CLUSTER_SEED=$(SEED)) $(BIN)/pytest -m cluster -s
 
 KAFKA_LIBS := target/kafka-libs
 # Milliseconds that Maven waits for a repository that says nothing; by itself half an hour.

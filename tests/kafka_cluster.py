@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,16 +29,27 @@ class KafkaMember:
     """One node of a cluster. `start` again keeps the directory and the ports."""
 
     def __init__(
-        self, libs: Path, path: Path, node_id: int, roles: str, ports: tuple[int, int], settings: Mapping[str, str]
+        self,
+        libs: Path,
+        path: Path,
+        node_id: int,
+        roles: str,
+        ports: tuple[int, int],
+        settings: Mapping[str, str],
+        *,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
+        """`prefix` goes before the command: what puts it into a network of its own, for example."""
         self.libs, self.path, self.node_id = libs, path, node_id
-        self.port, self.controller_port = ports
+        self.host, self.port, self.controller_port = host, *ports
+        self._prefix = tuple(prefix)
         self.directory_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         self.process: subprocess.Popen[bytes] | None = None
         self.config = path / "server.properties"
         self.log = path / "kafka.log"
         path.mkdir(parents=True)
-        named = {"broker": f"PLAINTEXT://127.0.0.1:{self.port}", "controller": f"CONTROLLER://{self.controller}"}
+        named = {"broker": f"PLAINTEXT://{self.address}", "controller": f"CONTROLLER://{self.controller}"}
         mine = {
             "process.roles": roles,
             "node.id": str(node_id),
@@ -52,11 +63,11 @@ class KafkaMember:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def controller(self) -> str:
-        return f"127.0.0.1:{self.controller_port}"
+        return f"{self.host}:{self.controller_port}"
 
     @property
     def pid(self) -> int:
@@ -70,11 +81,10 @@ class KafkaMember:
         assert self.process is None, "already running"
         self.log.touch()
         seen = self.log.stat().st_size
-        options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command = [*self._prefix, "java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-cp", f"{self.libs}/*", "kafka.Kafka", str(self.config)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["java", *options, "-cp", f"{self.libs}/*", "kafka.Kafka", str(self.config)], stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
             self.wait_until_started(seen)
 
@@ -106,14 +116,26 @@ class KafkaMember:
 class KafkaCluster:
     """Combined nodes 1, 2, 3 with a quorum whose voters can change. `close` ends and removes them."""
 
-    def __init__(self, libs: Path, *, nodes: int = 3, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        libs: Path,
+        *,
+        nodes: int = 3,
+        properties: Mapping[str, str] | None = None,
+        places: Mapping[int, tuple[str, Sequence[str]]] | None = None,
+    ) -> None:
+        """`places`: for each node the address to listen on, and what goes before its command."""
         self._directory = tempfile.TemporaryDirectory(prefix="streamlog-kafka-cluster-")
         self._path = Path(self._directory.name)
         self._libs = libs
         ports = {number: (free_port(), free_port()) for number in range(1, nodes + 1)}
+        nowhere: tuple[str, Sequence[str]] = ("127.0.0.1", ())
+        where = places or dict.fromkeys(ports, nowhere)
         replicas = str(min(nodes, 3))
         self._settings = {
-            "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{pair[1]}" for pair in ports.values()),
+            "controller.quorum.bootstrap.servers": ",".join(
+                f"{where[number][0]}:{ports[number][1]}" for number in ports
+            ),
             "offsets.topic.num.partitions": "4",
             "offsets.topic.replication.factor": replicas,
             "transaction.state.log.num.partitions": "4",
@@ -124,7 +146,16 @@ class KafkaCluster:
             **(properties or {}),
         }
         self.nodes = {
-            number: KafkaMember(libs, self._path / f"node-{number}", number, "broker,controller", pair, self._settings)
+            number: KafkaMember(
+                libs,
+                self._path / f"node-{number}",
+                number,
+                "broker,controller",
+                pair,
+                self._settings,
+                host=where[number][0],
+                prefix=where[number][1],
+            )
             for number, pair in ports.items()
         }
         voters = ",".join(f"{one.node_id}@{one.controller}:{one.directory_id}" for one in self.nodes.values())

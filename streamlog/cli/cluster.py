@@ -72,6 +72,8 @@ def cluster() -> None:
       streamlog cluster restart                        one after another, clients go on
       streamlog cluster stop
     """
+    # That brokers are down, or not up yet, is what these commands say in their own words.
+    logging.basicConfig(level=logging.CRITICAL, format="streamlog: %(message)s")
 
 
 @cluster.command()
@@ -307,7 +309,6 @@ def _admin(env: Env, bootstrap: str) -> Admin:
 
 
 def _show(env: Env, found: LocalCluster, as_json: bool) -> None:
-    logging.getLogger("streamlog").setLevel(logging.CRITICAL)  # that brokers are down is what the table says
     part = run(_taking_part(env, found))
     rows = [_row(found, one, part) for one in found.plan.nodes]
     if as_json:

@@ -97,9 +97,11 @@ def _even_out(placed: Placement, load: Counter[int], racks: Mapping[int, str | N
 
 
 def _move(placed: Placement, racks: Mapping[int, str | None], full: int, empty: int) -> bool:
-    """Move one replica between two brokers, if some partition allows it."""
-    for replicas in placed.values():
-        if full in replicas and empty not in replicas:
+    """Move one replica between two brokers, if some partition allows it; a preferred leader only if no other can."""
+    for leaders_too in (False, True):
+        for replicas in placed.values():
+            if full not in replicas or empty in replicas or (replicas[0] == full and not leaders_too):
+                continue
             rest = [one for one in replicas if one != full]
             if not rest or empty in _candidates(rest, racks):
                 replicas[replicas.index(full)] = empty
