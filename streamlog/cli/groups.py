@@ -174,7 +174,7 @@ def reset_offsets(
         )
     if bool(topics) == all_topics:
         raise click.UsageError("say --topic or --all-topics")
-    at_ms = None if to_datetime is None else _milliseconds(to_datetime)
+    at_ms = None if to_datetime is None else milliseconds(to_datetime)
 
     async def work() -> list[dict[str, Any]]:
         async with admin_of(invocation) as admin:
@@ -236,7 +236,8 @@ async def _named(admin: Admin, topics: Sequence[str]) -> list[TopicPartition]:
     return found
 
 
-def _milliseconds(text: str) -> int:
+def milliseconds(text: str) -> int:
+    """A time as somebody typed it, in ms since 1970. Raises: UserError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

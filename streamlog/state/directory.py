@@ -56,12 +56,10 @@ class StateDirectory:
             raise UserError(
                 f"app id {app_id!r} names topics and a directory: use letters, digits, '.', '_' and '-' only"
             )
-        # The cluster says its own id, usually 22 characters of base64: whatever it is, it stays one directory.
-        cluster = cluster_id if _is_name(cluster_id) else f"cluster-{cluster_id.encode().hex()}"
-        root = f"{data_dir}/{app_id}/{cluster}"
+        root = _root(data_dir, app_id, cluster_id)
         storage = env.storage
         storage.make_directory(root)
-        known = [name for name in storage.list(root) if re.fullmatch(r"worker-\d+", name)]
+        known = _workers(storage, root)
         slots = sorted(range(SLOTS_MAX), key=lambda slot: (-len(_tasks(storage, f"{root}/worker-{slot}", known)), slot))
         for slot in slots:
             path = f"{root}/worker-{slot}"
@@ -116,6 +114,45 @@ class StateDirectory:
     def release(self) -> None:
         """Give the slot up. Every store must be closed."""
         self._lock.release()
+
+
+def tasks_kept(storage: Storage, data_dir: str, app_id: str, cluster_id: str) -> list[str]:
+    """Directories of all tasks of this app that were kept here by any worker, sorted."""
+    root = _root(data_dir, app_id, cluster_id)
+    workers = [f"{root}/{name}" for name in sorted(_workers(storage, root))] if storage.exists(root) else []
+    return [f"{path}/{name}" for path in workers for name in sorted(storage.list(path)) if _TASK.match(name)]
+
+
+def remove_tasks(storage: Storage, data_dir: str, app_id: str, cluster_id: str) -> list[str]:
+    """Remove them, what was set aside included; returns them. Global tables stay.
+
+    Raises: UserError: a worker has one of the directories; nothing was removed.
+    """
+    root = _root(data_dir, app_id, cluster_id)
+    locks: list[DirectoryLock] = []
+    try:
+        for name in _workers(storage, root) if storage.exists(root) else []:
+            lock = storage.lock(f"{root}/{name}/lock")
+            if lock is None:
+                raise UserError(f"a worker of app {app_id} uses {root}/{name}: stop it first")
+            locks.append(lock)
+        found = tasks_kept(storage, data_dir, app_id, cluster_id)
+        for path in found:
+            storage.remove_tree(path)
+    finally:
+        for lock in locks:
+            lock.release()
+    return found
+
+
+def _root(data_dir: str, app_id: str, cluster_id: str) -> str:
+    # The cluster says its own id, usually 22 characters of base64: whatever it is, it stays one directory.
+    cluster = cluster_id if _is_name(cluster_id) else f"cluster-{cluster_id.encode().hex()}"
+    return f"{data_dir}/{app_id}/{cluster}"
+
+
+def _workers(storage: Storage, root: str) -> list[str]:
+    return [name for name in storage.list(root) if re.fullmatch(r"worker-\d+", name)]
 
 
 def _is_name(text: str) -> bool:

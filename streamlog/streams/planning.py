@@ -9,8 +9,10 @@ is closed. Only bodies whose code mentions group_by or through are rehearsed, so
 
 from __future__ import annotations
 
+import dis
 import types
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +195,47 @@ def _objects(function: Callable[..., Any], depth: int, seen: set[types.CodeType]
             yield from (vars(thing)[name] for name in names if name in vars(thing))
         elif isinstance(thing, types.FunctionType) and depth > 0:
             yield from _objects(thing, depth - 1, seen)
+
+
+def objects_called(
+    function: Callable[..., Any], methods: frozenset[str], depth: int = SCAN_DEPTH_MAX
+) -> Iterator[object]:
+    """Module-level and enclosed objects one of whose `methods` the code names, as in `topic.send(...)`; also through
+    modules and through helper functions. Exact where `objects_used` is generous, and blind to what is passed around."""
+    yield from _called(function, methods, depth, set())
+
+
+def _called(
+    function: Callable[..., Any], methods: frozenset[str], depth: int, seen: set[types.CodeType]
+) -> Iterator[object]:
+    code = _code_of(function)
+    if code is None or code in seen:
+        return
+    seen.add(code)
+    plain: Any = _unwrapped(function)
+    enclosed = {}
+    for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
+        with suppress(ValueError):  # a name that is assigned later
+            enclosed[name] = cell.cell_contents
+    for one in _nested(code):
+        thing: object = None  # what the last instruction put on the stack, if that is known
+        for instruction in dis.get_instructions(one):
+            match instruction.opname:
+                case "LOAD_GLOBAL":
+                    thing = plain.__globals__.get(instruction.argval)
+                case "LOAD_DEREF":
+                    thing = enclosed.get(instruction.argval)
+                case "LOAD_ATTR" | "LOAD_METHOD":
+                    if thing is not None and instruction.argval in methods:
+                        yield thing
+                    is_module = isinstance(thing, types.ModuleType)
+                    thing = vars(thing).get(instruction.argval) if is_module else None
+                case "EXTENDED_ARG" | "CACHE" | "PUSH_NULL":
+                    pass
+                case _:
+                    thing = None
+            if isinstance(thing, types.FunctionType) and depth > 0:
+                yield from _called(thing, methods, depth - 1, seen)
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:

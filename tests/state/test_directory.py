@@ -13,7 +13,7 @@ import pytest
 
 from streamlog.env import Env, RealClock, real_env
 from streamlog.errors import UserError
-from streamlog.state.directory import CLEANUP_DELAY_MS, StateDirectory
+from streamlog.state.directory import CLEANUP_DELAY_MS, StateDirectory, remove_tasks, tasks_kept
 from streamlog.state.rocksdb import RocksEngine
 
 
@@ -155,3 +155,21 @@ def test_each_cluster_has_state_of_its_own(env: Env, engine: RocksEngine, tmp_pa
     again = claim(env, tmp_path)
     assert again.tasks() == ["0"]
     again.release()
+
+
+def test_state_is_removed_only_where_no_worker_runs(env: Env, engine: RocksEngine, tmp_path: Path) -> None:
+    """All of it or nothing, what was set aside included; a worker finds its directory and name again."""
+    first, second = claim(env, tmp_path), claim(env, tmp_path)
+    for directory in (first, second):
+        engine.open(directory.task_path("0")).close()
+    engine.quarantine(second.task_path("0"))
+    first.release()
+    with pytest.raises(UserError, match="worker-1: stop it first"):
+        remove_tasks(env.storage, str(tmp_path), "app", CLUSTER)
+    kept = [f"{first.path}/task-0", f"{second.path}/task-0.corrupt-1"]
+    assert tasks_kept(env.storage, str(tmp_path), "app", CLUSTER) == kept
+    second.release()
+    assert remove_tasks(env.storage, str(tmp_path), "app", CLUSTER) == kept
+    assert remove_tasks(env.storage, str(tmp_path), "app", CLUSTER) == []
+    assert remove_tasks(env.storage, str(tmp_path), "never-ran", CLUSTER) == []
+    assert Path(first.path, "lock").exists()
