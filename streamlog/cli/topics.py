@@ -16,6 +16,7 @@ from streamlog.client.metadata import PartitionInfo, TopicInfo
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
+from streamlog.state.changelog import ANY_TIME
 
 EARLIEST, LATEST = -2, -1
 
@@ -142,8 +143,8 @@ def describe(invocation: Invocation, names: Sequence[str], under_replicated: boo
         if number:
             click.echo()
         click.echo(f"{topic['name']}  id {topic['topic_id']}")
-        for name, value in sorted(topic["configs"].items()):
-            click.echo(f"  {name}={value}")
+        for line in _settings_lines(topic["configs"]):
+            click.echo(f"  {line}")
         rows = topic["partitions"]
         hidden = [name for name in ("offline", "eligible") if not any(one[name] for one in rows)]
         rows = [
@@ -152,6 +153,16 @@ def describe(invocation: Invocation, names: Sequence[str], under_replicated: boo
             for one in rows
         ]
         print_rows(rows, as_json=False, empty="(no partitions)")
+
+
+def _settings_lines(configs: Mapping[str, str]) -> list[str]:
+    """Settings for people. Every topic that an app made has two numbers of 19 digits, which mean one thing."""
+    left = dict(configs)
+    any_time = all(left.get(name) == value for name, value in ANY_TIME.items())
+    if any_time:
+        left = {name: value for name, value in left.items() if name not in ANY_TIME}
+    lines = [f"{name}={value}" for name, value in sorted(left.items())]
+    return lines + (["takes records of any time (message.timestamp.*.max.ms)"] if any_time else [])
 
 
 def _behind(info: TopicInfo) -> tuple[PartitionInfo, ...]:

@@ -94,5 +94,16 @@ async def _ask_resource(asking: Asking, kind: int, resource: str, request: Reque
     if kind == BROKER_RESOURCE and resource:
         if not resource.isdigit():
             raise UserError(f"'{resource}' is not a broker id")
+        await _check_broker(asking, int(resource))
         return await asking.cluster.request(int(resource), request, response)
     return await asking.cluster.request_any(request, response)
+
+
+async def _check_broker(asking: Asking, node_id: int) -> None:
+    """Raises UserError: a broker that is down or was never there will not answer, however often it is asked."""
+    cluster = asking.cluster
+    if node_id not in cluster.metadata.brokers:
+        await cluster.refresh(timeout_ms=asking.timeout_ms)
+    if node_id not in cluster.metadata.brokers:
+        there = ", ".join(str(one) for one in sorted(cluster.metadata.brokers))
+        raise UserError(f"broker {node_id} is not part of the cluster right now; its brokers: {there}")

@@ -35,6 +35,7 @@ from streamlog.client.values import (
 )
 from streamlog.env import Env
 from streamlog.errors import StreamlogError, UserError
+from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.schema import ZERO_UUID
 
 log = logging.getLogger(__name__)
@@ -431,6 +432,11 @@ class Consumer:
         """The id of a topic that was asked about before; None while it is not known, or the brokers have no ids."""
         found = self._cluster.metadata.topic_id(topic)
         return None if found == ZERO_UUID else found
+
+    def missing(self, topics: Iterable[str]) -> list[str]:
+        """Those of the topics that do not exist, as of what brokers said last; sorted."""
+        errors = self._cluster.metadata.errors
+        return sorted(one for one in topics if errors.get(one) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 
     async def _list_offsets(
         self, timestamps: Mapping[TopicPartition, int], read_committed: bool | None = None

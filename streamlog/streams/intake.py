@@ -98,6 +98,10 @@ class Intake:
         if self._consumer is not None:
             await self._consumer.commit(offsets)
 
+    def missing_topics(self) -> list[str]:
+        """Topics that the app reads and that do not exist, as far as is known."""
+        return [] if self._consumer is None else self._consumer.missing(self._topics)
+
     # --- membership -----------------------------------------------------------------------------------------------
 
     async def _join(self) -> Consumer:
@@ -142,6 +146,13 @@ class Intake:
         self._on_joined()
 
     async def _on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        missing = [one for one in self.missing_topics() if any(one == partition.topic for partition in partitions)]
+        if missing:
+            log.warning(
+                "app=%s topic=%s does not exist any more: tasks that read it are closed until it is there again",
+                self._app_id,
+                ",".join(missing),
+            )
         await asyncio.gather(self._stop_leading(partitions), self._assignment.on_revoked(partitions))
 
     async def _on_lost(self, partitions: Sequence[TopicPartition]) -> None:

@@ -480,6 +480,10 @@ class Worker:
             ),
         )
 
+    def missing_topics(self) -> list[str]:
+        """Topics that the app reads and that somebody deleted while it ran, as far as is known."""
+        return [] if self._intake is None else self._intake.missing_topics()
+
     def query(self, table: str) -> dict[int, LocalReader]:
         """Readers of this worker's partitions of a table, by partition. Raises: UserError: there is no such table."""
         tasks = self.assignment.tasks if self.assignment is not None else {}

@@ -73,7 +73,13 @@ class Asker:
         self, table: str, partition: int, ask: Callable[[str, float], Awaitable[HttpAnswer]], timeout_s: float
     ) -> HttpAnswer:
         what = f"table {table}, partition {partition}"
-        return await self._until_answered(what, lambda: self._routes.owner(partition), ask, timeout_s)
+
+        def choose() -> str | None:
+            """When the workers have settled and nobody has it, each of them knows why."""
+            owner = self._routes.owner(partition)
+            return self._routes.any_worker() if owner is None and self._routes.state == "Stable" else owner
+
+        return await self._until_answered(what, choose, ask, timeout_s)
 
     async def _until_answered(
         self,

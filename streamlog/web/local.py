@@ -186,6 +186,12 @@ class LocalTables:
         assignment = self._worker.assignment
         task = None if assignment is None else assignment.tasks.get(partition)
         if task is None:
+            missing = self._worker.missing_topics()
+            if missing:
+                raise UserError(
+                    f"app {self._worker.program.id} reads topic {', '.join(missing)}, which does not exist any more: "
+                    f"its tables can be read again when the topic is there again"
+                )
             raise NotOwner(f"partition {partition} is not on this worker")
         if task.state not in READABLE and not (stale and task.store is not None):
             raise NotReady(self._why_not_ready(task))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -90,3 +91,21 @@ def test_changes_are_printed_as_they_are_committed(flying: Shell) -> None:
     assert watching.ends() == 0
     change = json.loads(watching.text)
     assert (change["key"], change["value"]["delay_min"]) == ("ZZ", 9.0)
+
+
+def test_tables_of_an_app_whose_topic_was_deleted_say_so_at_once(shell: Shell) -> None:
+    """Nobody has such a table's partitions, and nobody will before the topic is there again."""
+    worker = shell.worker()
+    shell.ok("topics", "delete", "flights")
+    worker.wait_for(r"topic=flights does not exist any more: tasks that read it are closed")
+    worker.wait_for(r"state=closed", count=4)
+    said = "streamlog: app flights reads topic flights, which does not exist any more: its tables can be read again "
+    for question in (("get", "flights", "delay_min", "UA"), ("scan", "flights", "delay_min")):
+        began = time.monotonic()
+        done = shell.run("tables", *question)
+        assert (done.code, done.err[: len(said)], done.out) == (1, said, "")
+        assert time.monotonic() - began < 8, "it asks for 10 seconds where a partition may be moving"
+    shell.ok("topics", "create", "flights", "-p", "4")
+    worker.wait_for(r"state=running positions", count=8)
+    shell.ok("produce", "flights", "-s", ":", "-q", stdin=flight_line("UA", 5))
+    until("read again", lambda: shell.run("tables", "get", "flights", "delay_min", "UA").out == "5.0\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+from streamlog.state.changelog import ANY_TIME
 from tests.cli.shell import Shell
 
 
@@ -36,6 +38,19 @@ def test_listings_are_columns_for_people(on_broker: Shell) -> None:
     assert ["columns", "2", "1", "2"] in [line.split() for line in lines]
 
 
+def test_topics_of_apps_are_described_without_numbers_that_mean_no_bound(on_broker: Shell) -> None:
+    """Two settings of every such topic are one line for people, and what they are for programs."""
+    settings = [f"--config={name}={value}" for name, value in ANY_TIME.items()]
+    on_broker.ok("topics", "create", "of-an-app", "-p", "1", "-c", "retention.ms=-1", *settings)
+    lines = on_broker.ok("topics", "describe", "of-an-app").splitlines()
+    assert lines[1:3] == ["  retention.ms=-1", "  takes records of any time (message.timestamp.*.max.ms)"]
+    (described,) = on_broker.run("topics", "describe", "of-an-app", "--json").json
+    assert described["configs"] == {"retention.ms": "-1", **ANY_TIME}
+    on_broker.ok("topics", "alter", "of-an-app", "--unset", "message.timestamp.before.max.ms")
+    lines = on_broker.ok("topics", "describe", "of-an-app").splitlines()
+    assert lines[1] == "  message.timestamp.after.max.ms=4611686018427387904"
+
+
 def test_what_is_wrong_is_one_sentence_and_exit_code_1(on_broker: Shell) -> None:
     """A name that is taken, a name that is not there, a setting that nobody knows."""
     on_broker.ok("topics", "create", "taken")
@@ -52,6 +67,14 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_1(on_broker: Shell) -> None
         1,
         "streamlog: 'retention.ms' is not NAME=VALUE; for example: --config retention.ms=86400000\n",
     )
+
+
+def test_a_broker_that_is_not_part_of_the_cluster_is_said_at_once(on_broker: Shell) -> None:
+    """Nobody can answer for it, however long one asks."""
+    for arguments in (("describe", "9"), ("alter", "9", "-c", "log.cleaner.threads=2")):
+        done = on_broker.run("configs", *arguments)
+        assert done.code == 1
+        assert re.fullmatch(r"streamlog: broker 9 is not part of the cluster right now; its brokers: \d+\n", done.err)
 
 
 def test_a_wrong_command_line_is_exit_code_2(on_broker: Shell) -> None:
