@@ -25,6 +25,9 @@ from streamlog.env import Env, Scope
 from streamlog.errors import UserError
 from streamlog.wire.internal.metadata import FeatureLevelRecord
 
+PLAINTEXT_PROTOCOL: Final = 0
+"""SecurityProtocol's number in registrations."""
+
 PROBE_MS_MAX: Final = 1_000
 """A machine that is there refuses at once; one that is not may be cut off, and its broker alive."""
 

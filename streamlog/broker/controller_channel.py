@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from ipaddress import ip_address
 from typing import Final, TypeAlias
 
@@ -35,8 +36,9 @@ CONNECT_MS_MAX: Final = 2_000
 RETRY_MS: Final = 20
 """Pause before the leader is looked for again."""
 
-CONNECTIONS_MAX: Final = 8
-"""Connections of one channel at a time. What is beyond that waits for one to be free."""
+FORWARDED_MAX: Final = 8
+"""Clients' requests that are under way at a time; more of them wait. What the broker asks itself never waits behind
+them: a heartbeat that is late costs it its leaderships."""
 
 ANONYMOUS: Final = b"\x00\x00\x05User\x0aANONYMOUS\x00\x00"
 """Kafka's DefaultPrincipalData, version 0, of a client that did not say who it is."""
@@ -54,7 +56,7 @@ class ControllerChannel:
         self._home = home
         self._idle: list[PeerConnection] = []
         self._open: dict[PeerConnection, tuple[str, int]] = {}  # idle and busy, with whom they lead to
-        self._free = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._forwarding = asyncio.Semaphore(FORWARDED_MAX)
         self._is_closed = False
         quorum.on_leader_moved.append(self._drop_others)
 
@@ -71,7 +73,7 @@ class ControllerChannel:
             is_elsewhere = isinstance(response, TellsErrors) and response.error_code == ErrorCode.NOT_CONTROLLER
             return None if is_elsewhere else response
 
-        return await self._until_answered(message, api.stable_max_version, ask, timeout_ms)
+        return await self._until_answered(message, api.stable_max_version, ask, nullcontext(), timeout_ms)
 
     async def forward(
         self, message: Request, version: int, client_host: str = "", timeout_ms: int = REQUEST_MS_MAX
@@ -96,7 +98,7 @@ class ControllerChannel:
                 raise KafkaError(ErrorCode.of(wrapped.error_code or ErrorCode.UNKNOWN_SERVER_ERROR))
             return decode_response(API_TABLE[message.api_key].response, version, wrapped.response_data)[1]
 
-        return await self._until_answered(message, version, ask, timeout_ms)
+        return await self._until_answered(message, version, ask, self._forwarding, timeout_ms)
 
     def close(self) -> None:
         """Requests under way fail."""
@@ -108,11 +110,13 @@ class ControllerChannel:
 
     # -- one attempt after the other --------------------------------------------------------------------------
 
-    async def _until_answered(self, message: Request, version: int, ask: _Ask, timeout_ms: int) -> Response:
+    async def _until_answered(
+        self, message: Request, version: int, ask: _Ask, turn: AbstractAsyncContextManager[None], timeout_ms: int
+    ) -> Response:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
-                    response = await self._try_once(message, version, ask)
+                    response = await self._try_once(message, version, ask, turn)
                     if response is not None:
                         return response
                     if self._is_closed:
@@ -121,15 +125,15 @@ class ControllerChannel:
         except TimeoutError:
             raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, "no controller answers") from None
 
-    async def _try_once(self, message: Request, version: int, ask: _Ask) -> Response | None:
+    async def _try_once(
+        self, message: Request, version: int, ask: _Ask, turn: AbstractAsyncContextManager[None]
+    ) -> Response | None:
         """None: whoever leads has to be found, and asked again."""
         if self._quorum.leader_id == self._node_id:
             return await self._ask_here(message, version)
-        address = self._quorum.leader_address
-        if address is None or self._is_closed:
-            return None
-        async with self._free:
-            return await self._ask_there(address, ask)
+        async with turn:
+            address = self._quorum.leader_address
+            return None if address is None or self._is_closed else await self._ask_there(address, ask)
 
     async def _ask_here(self, message: Request, version: int) -> Response | None:
         assert self._home is not None, "who leads the quorum is a controller"

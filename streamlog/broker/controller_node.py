@@ -16,7 +16,9 @@ from streamlog.broker.assembly import (
     refuse_unformatted,
 )
 from streamlog.broker.config import BrokerConfig, Listener
+from streamlog.broker.controller_channel import ControllerChannel
 from streamlog.broker.controller_listeners import ControllerListeners
+from streamlog.broker.controller_registration import keep_registered
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.metadata.controller import Controller
@@ -35,6 +37,8 @@ class ControllerNode:
     server: Server
     quorum: Quorum
     controller: Controller
+    channel: ControllerChannel
+    """To whichever controller is active."""
     scope: Scope
     listening: list[Listener]
     """Where it listens; ports as they turned out."""
@@ -42,6 +46,7 @@ class ControllerNode:
     async def close(self) -> None:
         """Hand over, and stop so that the next start has nothing to recover."""
         await self.quorum.stop()
+        self.channel.close()
         await self.server.close()
         self.quorum.close()
         await self.scope.close()
@@ -49,6 +54,7 @@ class ControllerNode:
 
     async def abandon(self) -> None:
         """Stop as a crash would."""
+        self.channel.close()
         self.quorum.close()
         await self.server.close()
         await self.scope.close()
@@ -79,8 +85,11 @@ async def start_controller(
         controller = Controller(env, quorum, config.integer("metadata.log.max.record.bytes.between.snapshots"))
         controller.load()
         home = new_home(env, config, logs, scope, controller)
+        channel = ControllerChannel(env, quorum, config.node_id, home)
         await listeners.start(home)
         await quorum.start()
+        registered = keep_registered(env, config, listeners.listening, controller, channel)
+        scope.spawn("register this controller", registered)
     except BaseException:
         if quorum is not None:
             quorum.close()
@@ -89,4 +98,6 @@ async def start_controller(
         await scope.close()
         logs.abandon()
         raise
-    return ControllerNode(env, config.node_id, logs, listeners.server, quorum, controller, scope, listeners.listening)
+    return ControllerNode(
+        env, config.node_id, logs, listeners.server, quorum, controller, channel, scope, listeners.listening
+    )

@@ -20,6 +20,7 @@ from typing import Final
 from streamlog.broker.api.api_versions import advertise
 from streamlog.broker.api.serve import SERVED, ApiDispatcher
 from streamlog.broker.assembly import (
+    PLAINTEXT_PROTOCOL,
     advertise_listener,
     listen,
     new_home,
@@ -53,9 +54,6 @@ from streamlog.wire.messages.broker_registration import BrokerRegistrationReques
 from streamlog.wire.messages.broker_registration import Listener as RegisteredListener
 
 log = logging.getLogger(__name__)
-
-PLAINTEXT_PROTOCOL: Final = 0
-"""SecurityProtocol's number in registrations."""
 
 NEVER_STOPPED: Final = -1
 """What a registration says when the broker did not stop cleanly, or has never run."""
@@ -132,6 +130,8 @@ async def start_node(
         if config.controller_listeners:
             controllers = await ControllerListeners.open(env, config)
         broker = await _start_broker(env, config, logs, scope, controllers)
+        if controllers is not None:
+            scope.spawn("register this controller", _keep_registered(broker, controllers))
         server = new_server(env, config, ApiDispatcher(broker))
         listening = [await listen(server, listener) for listener in config.listeners]
         broker.served_apis = advertise(ApiKey(key) for key in SERVED)
@@ -198,6 +198,13 @@ async def _start_broker(
         quorum.close()
         raise
     return broker
+
+
+async def _keep_registered(broker: Broker, controllers: ControllerListeners) -> None:
+    # Not at the top: a quorum of one tells nobody about its controller.
+    from streamlog.broker.controller_registration import keep_registered
+
+    await keep_registered(broker.env, broker.config, controllers.listening, broker.controller, broker.channel)
 
 
 async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener]) -> LifecycleDriver:

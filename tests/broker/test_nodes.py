@@ -212,3 +212,19 @@ async def test_a_process_that_lost_its_number_ends(tmp_path: Path) -> None:
         await found.until(lambda: bool(failures))
         assert "unregistered" in str(failures[0])
         assert 3 not in found.brokers[1].broker.image.brokers
+
+
+async def test_controllers_say_where_they_listen(tmp_path: Path) -> None:
+    """Every one of them, as a new incarnation with each start (KIP-919)."""
+    async with nodes(tmp_path, SEPARATE) as found:
+        await found.start()
+        image = found.brokers[11].broker.image
+
+        def known() -> dict[int, int]:
+            return {number: record.end_points[0].port for number, record in image.controllers.items()}
+
+        await found.until(lambda: known() == found.controller_ports)
+        before = image.controllers[2].incarnation_id
+        await found.stop(2)
+        await found.start(2)
+        await found.until(lambda: image.controllers[2].incarnation_id != before)

@@ -14,6 +14,7 @@ from streamlog.broker.api import (
     alter_partition_reassignments,
     api_versions,
     assign_replicas_to_dirs,
+    controller_registration,
     describe_quorum,
     elect_leaders,
     list_partition_reassignments,
@@ -38,6 +39,7 @@ from streamlog.wire.messages import (
     ApiVersionsRequest,
     AssignReplicasToDirsRequest,
     BeginQuorumEpochRequest,
+    ControllerRegistrationRequest,
     DescribeClusterRequest,
     DescribeQuorumRequest,
     ElectLeadersRequest,
@@ -153,6 +155,7 @@ _QUORUM_ROWS = (
     service(ApiKey.ADD_RAFT_VOTER, AddRaftVoterRequest, _ask_quorum, only_active=False, is_forwarded=True),
     service(ApiKey.REMOVE_RAFT_VOTER, RemoveRaftVoterRequest, _ask_quorum, only_active=False, is_forwarded=True),
     service(ApiKey.UPDATE_RAFT_VOTER, UpdateRaftVoterRequest, _ask_quorum, only_active=False),
+    service(ApiKey.CONTROLLER_REGISTRATION, ControllerRegistrationRequest, controller_registration.handle),
 )
 
 _METADATA_ROWS = (
