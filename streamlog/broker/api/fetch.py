@@ -173,7 +173,7 @@ class _Fetch:
                 and state.high_watermark == log.high_watermark
                 and state.log_start_offset == log.log_start_offset
                 and state.current_leader_epoch in (-1, partition.leader_epoch)
-                and (state.last_fetched_epoch < 0 or self._is_idle_follower(state, partition))
+                and (self._is_idle_follower(state, partition) if self._is_follower else state.last_fetched_epoch < 0)
             ):
                 continue  # nothing new for this one: the most frequent case by far
             self._read_one(state, partition, end_offset)
@@ -181,10 +181,8 @@ class _Fetch:
             self.is_complete = True
 
     def _is_idle_follower(self, state: FetchState, partition: Partition) -> bool:
-        """Whether this is a follower that stands where it stood, at the end of the same past; and note that it does."""
-        if not self._is_follower or state.last_fetched_epoch != partition.log.epochs.latest_with_records(
-            partition.log.log_end_offset
-        ):
+        """Whether a follower stands where it stood, at the end of the same past; and note that it does."""
+        if state.last_fetched_epoch != partition.log.epochs.latest_with_records(partition.log.log_end_offset):
             return False
         return self._note_follower(state, partition) is ErrorCode.NONE
 
