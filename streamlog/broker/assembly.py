@@ -106,6 +106,7 @@ def new_home(
         session_timeout_ms=config.integer("broker.session.timeout.ms"),
         own_broker_id=config.node_id if config.is_broker else None,
         probe=None if config.is_alone else partial(is_certainly_dead, env),
+        balance_ms=_balance_ms(config),
     )
     overseer.start()
     return ControllerHome(
@@ -119,6 +120,12 @@ def new_home(
         overseer=overseer,
         listener=config.controller_listener_name,
     )
+
+
+def _balance_ms(config: BrokerConfig) -> int | None:
+    if config.is_alone or not config.boolean("auto.leader.rebalance.enable"):
+        return None
+    return config.integer("leader.imbalance.check.interval.seconds") * 1000
 
 
 async def is_certainly_dead(env: Env, broker: BrokerRegistration) -> bool:

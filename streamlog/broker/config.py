@@ -62,6 +62,7 @@ _B, _S, _H, _I, _L = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.SHORT, Co
 _ROWS = (
     BrokerSetting("advertised.listeners", ConfigType.LIST, "", "Addresses given to clients; default: the listeners."),
     BrokerSetting("auto.create.topics.enable", _B, "true", "Create a topic when a client asks for its metadata."),
+    BrokerSetting("auto.leader.rebalance.enable", _B, "true", "Preferred replicas get their leaderships back."),
     BrokerSetting("broker.heartbeat.interval.ms", _I, "500", "How often a broker tells the controller it lives.", 1),
     BrokerSetting("broker.rack", _S, "", "Where the broker stands, for rack-aware assignment."),
     BrokerSetting("broker.session.timeout.ms", _I, "3000", "Silence after which a broker is taken for dead.", 1),
@@ -83,6 +84,7 @@ _ROWS = (
     BrokerSetting("group.min.session.timeout.ms", _I, "6000", "Shortest session timeout of a member.", 1),
     BrokerSetting("inter.broker.listener.name", _S, "", "By which of their listeners brokers reach each other."),
     BrokerSetting("listeners", ConfigType.LIST, f"PLAINTEXT://{DEFAULT_LISTEN}", "Addresses the broker listens on."),
+    BrokerSetting("leader.imbalance.check.interval.seconds", _I, "300", "How often leaderships are given back.", 1),
     BrokerSetting("log.cleaner.backoff.ms", _L, "15000", "Pause of the cleaner when nothing is to be cleaned.", 0),
     BrokerSetting("log.cleaner.enable", _B, "true", "Whether compacted topics are compacted."),
     BrokerSetting("log.dirs", ConfigType.LIST, "", "The data directory; exactly one."),
@@ -120,12 +122,10 @@ BROKER_CONFIGS: Final[Mapping[str, BrokerSetting]] = {row.name: row for row in _
 ACCEPTED_CONFIGS: Final = frozenset(
     {
         "alter.log.dirs.replication.quota.window.num",
-        "auto.leader.rebalance.enable",
         "background.threads",
         "controlled.shutdown.enable",
         "controller.listener.names",
         "controller.socket.timeout.ms",
-        "leader.imbalance.check.interval.seconds",
         "listener.security.protocol.map",
         "log.cleaner.dedupe.buffer.size",
         "log.cleaner.io.buffer.load.factor",

@@ -195,7 +195,7 @@ async def test_a_broker_that_is_stopped_leads_nothing_any_more(tmp_path: Path, r
                 assert partition.leader in others
                 assert first not in partition.isr
         await found.start(first)
-        assert not found.brokers[others[0]].broker.image.brokers[first].fenced
+        await found.until(lambda: not found.brokers[others[0]].broker.image.brokers[first].fenced)
 
 
 async def test_a_process_that_lost_its_number_ends(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ async def handle(
     home: ControllerHome, request: AlterConfigsRequest, context: ControllerContext
 ) -> AlterConfigsResponse:
     """Cancelling (the client has left) does not stop the change."""
-    return await home.controller.write(lambda image: alter_configs(image, request))
+    return await home.controller.write(lambda image: alter_configs(image, home.settings, request))
 
 
 def refuse(request: AlterConfigsRequest, error: KafkaError, version: int) -> AlterConfigsResponse:

@@ -16,7 +16,7 @@ async def handle(
     home: ControllerHome, request: IncrementalAlterConfigsRequest, context: ControllerContext
 ) -> IncrementalAlterConfigsResponse:
     """Cancelling (the client has left) does not stop the change."""
-    return await home.controller.write(lambda image: incremental_alter_configs(image, request))
+    return await home.controller.write(lambda image: incremental_alter_configs(image, home.settings, request))
 
 
 def refuse(request: IncrementalAlterConfigsRequest, error: KafkaError, version: int) -> IncrementalAlterConfigsResponse:

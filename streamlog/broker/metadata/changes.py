@@ -6,7 +6,7 @@ ones before it, not on the image alone, and the records tell one story.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from streamlog.broker.metadata.image import (
     RESOURCE_BROKER,
     RESOURCE_TOPIC,
     BrokerRegistration,
+    ConfigKey,
     KnownRecord,
     MetadataImage,
     PartitionRegistration,
@@ -38,15 +39,6 @@ MIN_ISR: Final = "min.insync.replicas"
 UNCLEAN: Final = "unclean.leader.election.enable"
 
 
-def topic_config(image: MetadataImage, settings: ControllerSettings, topic: str, name: str) -> str:
-    """A topic config as the cluster sees it: the topic's own, else the default of all brokers, else this node's."""
-    layers = [
-        (ConfigSource.DYNAMIC_DEFAULT_BROKER, image.config(RESOURCE_BROKER, "")),
-        (ConfigSource.STATIC_BROKER, settings.topic_defaults),
-    ]
-    return find_value(TOPIC_CONFIGS[name], image.config(RESOURCE_TOPIC, topic), layers)[0].value
-
-
 def has_online_directory(broker: BrokerRegistration, directory: UUID) -> bool:
     if directory in (DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED) or not broker.directories:
         return True
@@ -63,6 +55,10 @@ def default_directory(image: MetadataImage, broker_id: int) -> UUID:
     return broker.directories[0] if len(broker.directories) == 1 else DIRECTORY_UNASSIGNED
 
 
+def has_elr(image: MetadataImage) -> bool:
+    return image.features.get(ELIGIBLE_LEADER_REPLICAS, 0) > 0
+
+
 @dataclass(slots=True)
 class PartitionChanges:
     """What a decision has changed so far. `image` stays as it is."""
@@ -76,6 +72,8 @@ class PartitionChanges:
     """A broker that does not count as active any more."""
     offline: frozenset[UUID] = frozenset()
     """Directories that have failed, although the image does not know it yet."""
+    configs: Mapping[ConfigKey, Mapping[str, str]] = field(default_factory=dict)
+    """Configs of resources that the same decision changes, as they are then."""
     _changed: dict[tuple[UUID, int], PartitionRegistration] = field(default_factory=dict)
     _rules: dict[str, tuple[int, bool]] = field(default_factory=dict)
     """By topic: min ISR, and whether unclean elections are wanted."""
@@ -114,14 +112,10 @@ class PartitionChanges:
 
         return Terms(
             min_isr=self.min_isr(topic.name),
-            has_elr=self.has_elr,
+            has_elr=has_elr(self.image),
             may_lead=may_lead,
             directory=lambda broker_id: default_directory(self.image, broker_id),
         )
-
-    @property
-    def has_elr(self) -> bool:
-        return self.image.features.get(ELIGIBLE_LEADER_REPLICAS, 0) > 0
 
     def min_isr(self, topic: str) -> int:
         return self._rules_of(topic)[0]
@@ -133,10 +127,32 @@ class PartitionChanges:
     def _rules_of(self, topic: str) -> tuple[int, bool]:
         found = self._rules.get(topic)
         if found is None:
-            min_isr = int(topic_config(self.image, self.settings, topic, MIN_ISR))
-            unclean = topic_config(self.image, self.settings, topic, UNCLEAN).strip().lower() == "true"
-            found = self._rules[topic] = (min_isr, unclean)
+            unclean = self._topic_config(topic, UNCLEAN).strip().lower() == "true"
+            found = self._rules[topic] = (int(self._topic_config(topic, MIN_ISR)), unclean)
         return found
+
+    def _topic_config(self, topic: str, name: str) -> str:
+        """As the cluster sees it: the topic's own, else the default of all brokers, else this node's."""
+        layers = [
+            (ConfigSource.DYNAMIC_DEFAULT_BROKER, self._config((RESOURCE_BROKER, ""))),
+            (ConfigSource.STATIC_BROKER, self.settings.topic_defaults),
+        ]
+        return find_value(TOPIC_CONFIGS[name], self._config((RESOURCE_TOPIC, topic)), layers)[0].value
+
+    def _config(self, key: ConfigKey) -> Mapping[str, str]:
+        changed = self.configs.get(key)
+        return self.image.config(*key) if changed is None else changed
+
+    # -- what a config does ---------------------------------------------------------------------------------------
+
+    def apply_configs(self, topics: Iterable[TopicImage]) -> None:
+        """Min ISR or unclean elections are other than they were: of these topics, make the partitions follow.
+
+        Where the ISR is not below min ISR any more, the high watermark moves without those who were eligible.
+        """
+        for topic in topics:
+            for index in topic.partitions:
+                self.change(topic, index, Wanted(election=self.election(topic.name)))
 
     # -- what a broker's coming and going does --------------------------------------------------------------------
 

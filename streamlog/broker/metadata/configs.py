@@ -10,13 +10,14 @@ Sources: KIP-133, KIP-226 (dynamic broker configs), KIP-339 (incremental).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
 from streamlog.broker.config import validate_topic_default
-from streamlog.broker.metadata.decision import Decision, refuse
-from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC, KnownRecord, MetadataImage
+from streamlog.broker.metadata.changes import MIN_ISR, UNCLEAN, PartitionChanges, has_elr
+from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
+from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC, ConfigKey, KnownRecord, MetadataImage
 from streamlog.broker.topic_configs import (
     LONG_MAX,
     TOPIC_CONFIGS,
@@ -62,7 +63,9 @@ class Operation(IntEnum):
     SUBTRACT = 3
 
 
-def alter_configs(image: MetadataImage, request: AlterConfigsRequest) -> Decision[AlterConfigsResponse]:
+def alter_configs(
+    image: MetadataImage, settings: ControllerSettings, request: AlterConfigsRequest
+) -> Decision[AlterConfigsResponse]:
     """Decide the older AlterConfigs: what a resource's configs are afterwards is exactly what is named."""
     counts = Counter((r.resource_type, r.resource_name) for r in request.resources)
     records: list[KnownRecord] = []
@@ -78,6 +81,7 @@ def alter_configs(image: MetadataImage, request: AlterConfigsRequest) -> Decisio
         except KafkaError as error:
             result.error_code, result.error_message = error.code, error.message
         results.append(result)
+    records += _consequences(image, settings, records)
     return Decision(() if request.validate_only else tuple(records), AlterConfigsResponse(responses=results))
 
 
@@ -93,7 +97,7 @@ def _named_values(resource: AlterConfigsResource) -> dict[str, str]:
 
 
 def incremental_alter_configs(
-    image: MetadataImage, request: IncrementalAlterConfigsRequest
+    image: MetadataImage, settings: ControllerSettings, request: IncrementalAlterConfigsRequest
 ) -> Decision[IncrementalAlterConfigsResponse]:
     """Decide IncrementalAlterConfigs: what is not named stays as it is."""
     counts = Counter((r.resource_type, r.resource_name) for r in request.resources)
@@ -111,7 +115,32 @@ def incremental_alter_configs(
         except KafkaError as error:
             result.error_code, result.error_message = error.code, error.message
         results.append(result)
+    records += _consequences(image, settings, records)
     return Decision(() if request.validate_only else tuple(records), IncrementalAlterConfigsResponse(responses=results))
+
+
+def _consequences(
+    image: MetadataImage, settings: ControllerSettings, records: Sequence[KnownRecord]
+) -> list[KnownRecord]:
+    """What the same batch has to do to partitions (KIP-966, and Kafka's unclean elections after a config change)."""
+    after: dict[ConfigKey, dict[str, str]] = {}
+    touched: dict[str, None] = {}
+    for record in records:
+        if not isinstance(record, ConfigRecord) or record.name not in (MIN_ISR, UNCLEAN):
+            continue
+        key = (record.resource_type, record.resource_name)
+        values = after.setdefault(key, dict(image.config(*key)))
+        if record.value is None:
+            values.pop(record.name, None)
+        else:
+            values[record.name] = record.value
+        if key == (RESOURCE_BROKER, ""):
+            touched.update(dict.fromkeys(image.topics))
+        elif record.resource_type == RESOURCE_TOPIC:
+            touched[record.resource_name] = None
+    changes = PartitionChanges(image, settings, configs=after)
+    changes.apply_configs(image.topics[name] for name in touched)
+    return changes.records
 
 
 def _operate(before: Mapping[str, str], resource: IncrementalResource) -> dict[str, str]:
@@ -183,6 +212,9 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
         raise refuse(ErrorCode.INVALID_REQUEST, f"{name!r} is no broker's number")
     if name and int(name) not in image.brokers:
         raise refuse(ErrorCode.INVALID_REQUEST, f"there is no broker {name}")
+    if name and MIN_ISR in after and has_elr(image):
+        # Leaders on that broker would move the high watermark by another number than the controller counts with.
+        raise refuse(ErrorCode.INVALID_CONFIG, f"{MIN_ISR} is set for a topic or for all brokers, not for one")
     for key, value in after.items():
         if key in REPLICATION_RATES:
             _check_rate(key, value)

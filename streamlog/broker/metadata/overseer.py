@@ -15,6 +15,7 @@ from typing import Final
 
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.decision import ControllerSettings, Decision
+from streamlog.broker.metadata.elections import balance_leaders
 from streamlog.broker.metadata.heartbeats import Heartbeat, broker_heartbeat, fence_broker
 from streamlog.broker.metadata.image import BrokerRegistration, MetadataImage
 from streamlog.broker.metadata.liveness import Liveness
@@ -53,8 +54,11 @@ class Overseer:
         session_timeout_ms: int,
         own_broker_id: int | None = None,
         probe: Probe | None = None,
+        balance_ms: int | None = None,
     ) -> None:
-        """`own_broker_id`: the broker that shares this process; it lives as long as this does."""
+        """`own_broker_id`: the broker that shares this process; it lives as long as this does. `balance_ms`: pause
+        between looks for leaderships that can go back to preferred replicas; None: they stay where they are.
+        """
         self._env = env
         self._controller = controller
         self._settings = settings
@@ -62,6 +66,7 @@ class Overseer:
         self._own_broker_id = own_broker_id
         self._probe = probe
         self.liveness = Liveness(session_timeout_ms, own_broker_id)
+        self._balance_ms = balance_ms
         self._woken = asyncio.Event()
         self._probing: set[int] = set()  # asked for membership only
 
@@ -70,6 +75,8 @@ class Overseer:
         if self._controller.is_active:
             self._on_active()
         self._scope.spawn("oversee brokers", self._run())
+        if self._balance_ms is not None:
+            self._scope.spawn("balance leaders", self._balance_forever(self._balance_ms))
 
     def _on_active(self) -> None:
         image = self._controller.state
@@ -194,6 +201,23 @@ class Overseer:
             self.liveness.on_gone(broker_id)
             log.warning("broker=%d epoch=%d fenced: %s", broker_id, epoch, reason)
         return True
+
+    # -- leaders --------------------------------------------------------------------------------------------------
+
+    async def _balance_forever(self, pause_ms: int) -> None:
+        while True:
+            await asyncio.sleep(pause_ms / 1000)
+            await self.balance()
+
+    async def balance(self) -> None:
+        """Give leaderships back to preferred replicas, some at a time."""
+        has_more = self._controller.is_active
+        while has_more:
+            try:
+                has_more = await self._controller.write(lambda image: balance_leaders(image, self._settings))
+            except KafkaError as error:
+                log.warning("leaders could not be balanced: %s", error)
+                return
 
 
 async def is_dead_by_now(probe: Probe, broker: BrokerRegistration, is_lost: Callable[[], bool]) -> bool:

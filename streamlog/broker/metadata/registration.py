@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamlog.broker.features import KRAFT_VERSION, METADATA_VERSION
-from streamlog.broker.metadata.changes import DIRECTORY_LOST, PartitionChanges
+from streamlog.broker.metadata.changes import DIRECTORY_LOST, PartitionChanges, has_elr
 from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
 from streamlog.broker.metadata.heartbeats import check_broker_epoch
 from streamlog.broker.metadata.image import (
@@ -91,7 +91,7 @@ def register_broker(
         stopped_cleanly = existing is not None and existing.epoch == request.previous_broker_epoch
         if stopped_cleanly:
             changes.restart_broker(broker.id)
-        elif changes.has_elr:
+        elif has_elr(image):
             changes.lose_data_of(broker.id)
         else:
             changes.remove_broker(broker.id)

@@ -29,7 +29,7 @@ def alter(
     rows = [incremental.AlterableConfig(name=n, config_operation=o, value=v) for n, o, v in changes]
     resource = incremental.AlterConfigsResource(resource_type=kind, resource_name=name, configs=rows)
     request = incremental.IncrementalAlterConfigsRequest(resources=[resource], validate_only=validate_only)
-    response = cluster.take(lambda image: incremental_alter_configs(image, request))
+    response = cluster.take(lambda image: incremental_alter_configs(image, cluster.settings, request))
     return ErrorCode.of(response.responses[0].error_code)
 
 
@@ -94,7 +94,7 @@ def test_the_older_request_replaces_everything(cluster: Cluster) -> None:
     alter(cluster, ("segment.ms", Operation.SET, "6"))
     rows = [full.AlterableConfig(name="retention.ms", value="5")]
     resource = full.AlterConfigsResource(resource_type=RESOURCE_TOPIC, resource_name="t", configs=rows)
-    cluster.take(lambda image: alter_configs(image, full.AlterConfigsRequest(resources=[resource])))
+    cluster.take(lambda image: alter_configs(image, cluster.settings, full.AlterConfigsRequest(resources=[resource])))
     assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {"retention.ms": "5"}
 
 
@@ -102,7 +102,7 @@ def test_a_resource_named_twice_is_refused(cluster: Cluster) -> None:
     """In both requests."""
     resource = full.AlterConfigsResource(resource_type=RESOURCE_TOPIC, resource_name="t")
     response = cluster.take(
-        lambda image: alter_configs(image, full.AlterConfigsRequest(resources=[resource, resource]))
+        lambda image: alter_configs(image, cluster.settings, full.AlterConfigsRequest(resources=[resource, resource]))
     )
     assert {result.error_code for result in response.responses} == {E.INVALID_REQUEST}
 
@@ -113,3 +113,45 @@ def test_configs_leave_with_their_topic(cluster: Cluster) -> None:
     cluster.image.apply(RemoveTopicRecord(topic_id=cluster.image.topics["t"].id), cluster.next_offset)
     cluster.create(topic("t"))
     assert dict(cluster.image.config(RESOURCE_TOPIC, "t")) == {}
+
+
+def test_a_smaller_min_isr_empties_the_elr_of_those_who_have_enough_now() -> None:
+    """KIP-966: from then on the high watermark moves without who is eligible."""
+    cluster = Cluster(brokers=3)
+    cluster.place("t", 1, 2, 3, min_insync_replicas="2")
+    cluster.place("u", 1, 2, 3, min_insync_replicas="2")
+    for name in ("t", "u"):
+        cluster.set_isr(name, 1)
+        assert cluster.partition(name).eligible_leader_replicas == (2, 3)
+    alter(cluster, ("min.insync.replicas", Operation.SET, "1"))
+    assert cluster.partition("t").eligible_leader_replicas == ()
+    assert cluster.partition("u").eligible_leader_replicas == (2, 3)
+
+
+def test_who_is_eligible_for_a_partition_without_a_leader_stays_so() -> None:
+    """Nothing can have been written meanwhile."""
+    cluster = Cluster(brokers=3)
+    cluster.place("t", 1, 2, 3, min_insync_replicas="2")
+    cluster.fence(1, 2, 3)
+    alter(cluster, ("min.insync.replicas", Operation.SET, "1"))
+    assert cluster.partition().eligible_leader_replicas == (2, 3)
+
+
+def test_a_topic_that_allows_unclean_elections_gets_its_leader_at_once() -> None:
+    """Whoever allows them is waiting for one."""
+    cluster = Cluster(brokers=2)
+    cluster.place("t", 1, 2)
+    cluster.set_isr("t", 1)
+    cluster.fence(1)
+    assert cluster.partition().leader == -1
+    alter(cluster, ("unclean.leader.election.enable", Operation.SET, "true"))
+    assert (cluster.partition().leader, cluster.partition().leader_recovery_state) == (2, 1)
+
+
+def test_one_broker_alone_cannot_have_another_min_isr() -> None:
+    """Its leaders would move the high watermark by another number than the controller counts with."""
+    cluster = Cluster(brokers=1)
+    assert (
+        alter(cluster, ("min.insync.replicas", Operation.SET, "2"), name="1", kind=RESOURCE_BROKER) == E.INVALID_CONFIG
+    )
+    assert alter(cluster, ("min.insync.replicas", Operation.SET, "2"), name="", kind=RESOURCE_BROKER) == E.NONE

@@ -52,7 +52,7 @@ def perform(cluster: Cluster, action: tuple[str, str, int, int]) -> None:
         row = AlterableConfig(name="retention.ms", config_operation=Operation.SET, value=str(number))
         resource = AlterConfigsResource(resource_type=RESOURCE_TOPIC, resource_name=name, configs=[row])
         altered = IncrementalAlterConfigsRequest(resources=[resource])
-        cluster.take(lambda image: incremental_alter_configs(image, altered))
+        cluster.take(lambda image: incremental_alter_configs(image, cluster.settings, altered))
     elif kind == "ids":
         allocate(cluster)
     elif kind == "fence":
