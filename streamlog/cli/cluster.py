@@ -76,7 +76,7 @@ def cluster() -> None:
     logging.basicConfig(level=logging.CRITICAL, format="streamlog: %(message)s")
 
 
-@cluster.command()
+@cluster.command(short_help="Make a cluster, or start the nodes of one that do not run.")
 @click.argument("count", metavar="[N]", type=click.IntRange(1, 100), required=False)
 @click.option("--brokers", type=click.IntRange(1, 100), metavar="N", help="Nodes that are only brokers...")
 @click.option("--controllers", type=click.IntRange(1, 9), metavar="N", help="...and nodes that are only controllers.")

@@ -123,7 +123,7 @@ async def _described(admin: Admin, group: GroupDescription) -> dict[str, Any]:
     }
 
 
-@groups.command()
+@groups.command(short_help="Delete groups without members and their offsets.")
 @click.argument("names", metavar="GROUP...", nargs=-1, required=True)
 @broker_option
 @click.pass_obj

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,10 @@ import click
 
 READER_POLL_S: Final = 0.5
 """How soon it is noticed that nobody reads."""
+
+
+GAP: Final = "  "
+"""Between two columns."""
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, empty: str) -> None:
@@ -33,22 +38,39 @@ def print_json(value: Any) -> None:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as aligned columns with a heading; numbers to the right. All rows have the keys of the first."""
+    """Rows as aligned columns with a heading; numbers to the right. All rows have the keys of the first.
+
+    On a terminal that is too narrow for them: a line for each cell, and an empty line between rows.
+    """
     names = list(rows[0])
     cells = [[_cell(row[name]) for name in names] for row in rows]
     headings = [name.replace("_", " ").upper() for name in names]
     right = [all(_is_number(row[name]) for row in rows) for name in names]
     widths = [max(len(heading), *(len(line[index]) for line in cells)) for index, heading in enumerate(headings)]
 
+    if sys.stdout.isatty() and sum(widths) + len(GAP) * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        return _vertical(headings, cells)
+
     def render(line: Sequence[str]) -> str:
         parts = [
             text.rjust(width) if to_right else text.ljust(width)
             for text, width, to_right in zip(line, widths, right, strict=True)
         ]
-        return "  ".join(parts).rstrip()
+        return GAP.join(parts).rstrip()
 
     heading = render(headings)
     return [styled(heading, dim=True), *(render(line) for line in cells)]
+
+
+def _vertical(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    width = max(map(len, headings))
+    lines: list[str] = []
+    for row in cells:
+        lines += [""] if lines else []
+        lines += [
+            f"{styled(heading.ljust(width), dim=True)}{GAP}{text}" for heading, text in zip(headings, row, strict=True)
+        ]
+    return lines
 
 
 def styled(text: str, *, dim: bool | None = None, color: str | None = None) -> str:

@@ -29,7 +29,7 @@ def quorum() -> None:
     """
 
 
-@quorum.command()
+@quorum.command(short_help="Show leader, voters and observers, and how far each is.")
 @json_option
 @broker_option
 @click.pass_obj

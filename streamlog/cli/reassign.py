@@ -57,7 +57,7 @@ def reassign() -> None:
     """
 
 
-@reassign.command()
+@reassign.command(short_help="Print where replicas should be, moving as few as can be.")
 @click.option("--topic", "topics", metavar="TOPIC", multiple=True, help="Which topic; may be repeated.")
 @click.option("--topics-file", type=click.Path(path_type=Path), metavar="FILE", help="Topics, as Kafka writes them.")
 @click.option("--all", "everything", is_flag=True, help="All topics, internal ones too.")
@@ -162,7 +162,7 @@ def execute(
     _show(run(work()), as_json)
 
 
-@reassign.command()
+@reassign.command(short_help="Say which partitions of a file are where they should be.")
 @file_option
 @click.option("--preserve-throttles", is_flag=True, help="Leave throttles as they are.")
 @json_option
@@ -182,7 +182,7 @@ def verify(invocation: Invocation, path: Path, preserve_throttles: bool, as_json
     _show(run(work()), as_json)
 
 
-@reassign.command()
+@reassign.command(short_help="Go back to the replicas of before.")
 @click.option("--file", "path", type=click.Path(path_type=Path), metavar="FILE", help="Those of this file...")
 @click.option("--all", "everything", is_flag=True, help="...or all there are.")
 @json_option

@@ -129,7 +129,7 @@ def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: in
     run(work())
 
 
-@tables.command()
+@tables.command(short_help="Print the changes of a table as they are committed.")
 @click.argument("app_id", metavar="APP")
 @click.argument("table")
 @click.argument("key", required=False)

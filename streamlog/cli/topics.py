@@ -106,7 +106,7 @@ def create(
         click.echo(f"Created {name} with {plural(len(info.partitions), 'partition')}.")
 
 
-@topics.command()
+@topics.command(short_help="Show partitions, replicas, offsets and settings.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option(
     "--under-replicated", is_flag=True, help="Only partitions that have lost a replica or lag; of all topics."
