@@ -15,6 +15,7 @@ from streamlog.client.admin import Admin, GroupDescription
 from streamlog.client.values import OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 from streamlog.errors import UserError
 from streamlog.streams.assignor import NAME as TASK_ASSIGNOR
+from streamlog.streams.progress import Progress, decode_progress, encode_progress
 
 
 @click.group()
@@ -206,7 +207,10 @@ def reset_offsets(
                     target = times[one].offset if times[one].offset >= 0 else end
                 wanted[one] = min(max(target, first), end)
             if not dry_run:
-                await admin.alter_group_offsets(group, {one: OffsetAndMetadata(at) for one, at in wanted.items()})
+                await admin.alter_group_offsets(
+                    group,
+                    {one: OffsetAndMetadata(at, metadata=_said(committed.get(one), at)) for one, at in wanted.items()},
+                )
         return [
             {
                 "topic": one.topic,
@@ -220,6 +224,15 @@ def reset_offsets(
     print_rows(run(work()), as_json=as_json, empty="Nothing to reset.")
     if dry_run and not as_json:
         click.echo("Nothing was changed (--dry-run).", err=True)
+
+
+def _said(before: OffsetAndMetadata | None, offset: int) -> str:
+    """What goes beside the new offset. Agents of an app that were further than that still are."""
+    if before is None or offset < before.offset:
+        return ""
+    said = decode_progress(before.metadata)
+    ahead = {lane: at for lane, at in said.ahead.items() if at > offset}
+    return encode_progress(Progress(topic=said.topic, ahead=ahead)) if ahead else ""
 
 
 async def _named(admin: Admin, topics: Sequence[str]) -> list[TopicPartition]:

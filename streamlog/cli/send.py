@@ -22,11 +22,12 @@ from streamlog.web.shown import builtins_of
 @click.argument("target", metavar="AGENT_OR_TOPIC")
 @click.argument("value")
 @click.option("-k", "--key", metavar="KEY", help="The record's key; JSON where keys are not text or numbers.")
+@click.option("--no-key", is_flag=True, help="Send without a key to an agent whose tables are kept by key.")
 @click.option("--ask", is_flag=True, help="Wait for the agent's answer and print it.")
 @app_option
 @broker_option
 @click.pass_obj
-def send(invocation: Invocation, target: str, value: str, key: str | None, ask: bool) -> None:
+def send(invocation: Invocation, target: str, value: str, key: str | None, no_key: bool, ask: bool) -> None:
     """Send VALUE to an agent or a topic of the app: JSON, or plain text where values are text."""
     app = load_app(invocation.app_target(), debug=invocation.debug)
     agent = app.agents.get(target)
@@ -36,11 +37,23 @@ def send(invocation: Invocation, target: str, value: str, key: str | None, ask: 
         raise UserError(f"app {app.id} has no agent and no topic {target!r}. Agents: {agents}. Topics: {topics}")
     if ask and agent is None:
         raise UserError(f"{target} is a topic: only agents answer")
-    answer = run(_send(app, invocation, topic, agent if ask else None, value, key))
+    if key is not None and no_key:
+        raise click.UsageError("say --key or --no-key")
+    answer = run(_send(app, invocation, topic, agent if ask else None, value, key, no_key=no_key))
     if ask:
         click.echo(msgspec.json.encode(builtins_of(answer)).decode())
     else:
         click.echo(f"Sent to {topic.name}.")
+
+
+def _check_key(app: App, topic: Topic[Any, Any]) -> None:
+    """Refuse what would stop a partition: rows are kept where the record's key belongs."""
+    for lane in app.topology().lanes:
+        if topic.name in lane.sources and lane.tables:
+            raise click.UsageError(
+                f"agent {lane.name} keeps rows by the keys of topic {topic.name} (table {lane.tables[0]}): give the "
+                "value's key with --key, or say --no-key if it needs none"
+            )
 
 
 async def _send(
@@ -50,9 +63,13 @@ async def _send(
     agent: Agent[Any, Any, Any] | None,
     value: str,
     key: str | None,
+    *,
+    no_key: bool,
 ) -> Any:
     decoded = parse_value(topic.value_serde, value, f"values of topic {topic.name}")
     decoded_key = None if key is None else parse_value(topic.key_serde, key, f"keys of topic {topic.name}")
+    if key is None and not no_key:
+        _check_key(app, topic)
     async with sending(app, invocation):
         if agent is not None:
             return await agent.ask(decoded, key=decoded_key)

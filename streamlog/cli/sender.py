@@ -16,22 +16,33 @@ from streamlog.errors import UserError
 from streamlog.streams.app import App
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.replies import Replies
+from streamlog.wire.error_codes import ErrorCode, KafkaError
 
 
 class SenderRuntime:
     """The `Runtime` (streams/context.py) of a program that only sends and asks."""
 
-    def __init__(self, env: Env, outbox: ProducerOutbox, replies: Replies) -> None:
+    def __init__(self, app_id: str, broker: str, env: Env, outbox: ProducerOutbox, replies: Replies) -> None:
         self.outbox = outbox
+        self._app_id, self._broker = app_id, broker
         self._env, self._replies = env, replies
 
     def wall_ms(self) -> int:
         return self._env.clock.wall_ms()
 
     async def know_topic(self, topic: str) -> None:
-        await self.outbox.know_topic(topic)
+        try:
+            await self.outbox.know_topic(topic)
+        except KafkaError as error:
+            if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise
+            raise UserError(
+                f"topic {topic} does not exist at {self._broker}: no worker of app {self._app_id} has run there yet. "
+                f"Start one (streamlog -A ... worker), or name another log with --broker or --data-dir"
+            ) from error
 
     async def ask(self, agent: str, topic: str, key: bytes | None, value: bytes, timeout_s: float) -> bytes:
+        await self.know_topic(topic)
         return await self._replies.ask(agent, topic, key, value, timeout_s)
 
     def global_state(self, table: str) -> Any:
@@ -64,7 +75,7 @@ async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
         outbox = ProducerOutbox(lambda: producer, env.clock.wall_ms, admin.describe_configs)
         replies = Replies(app.id, bootstrap, env, admin, outbox, connection)
         before = app.cell.runtime
-        app.cell.runtime = SenderRuntime(env, outbox, replies)
+        app.cell.runtime = SenderRuntime(app.id, bootstrap, env, outbox, replies)
         try:
             yield
         finally:

@@ -20,6 +20,8 @@ class LaneFailure:
     what: str
     """Exception and place in the user's code."""
     at_ms: int
+    at_event: bool = True
+    """Whether the event at `offset` is to blame. False: the body failed between events."""
 
     def __str__(self) -> str:
         return f"agent={self.agent} partition={self.topic}-{self.partition} offset={self.offset}: {self.what}"

@@ -357,7 +357,8 @@ class Lane:
         now_ms = self._clock.wall_ms()
         place = None if cursor is None else place_of(cursor)
         topic, offset = place or (self.feeds[0].source.topic, self.feeds[0].tracker.position)
-        return LaneFailure(self.plan.name, topic, self.partition, offset, what, now_ms)
+        at_event = cursor is not None and (cursor.busy or bool(cursor.held))
+        return LaneFailure(self.plan.name, topic, self.partition, offset, what, now_ms, at_event)
 
     async def _pause(self, seconds: float) -> None:
         assert self._closed_event is not None, "a body runs, so the lane was started"

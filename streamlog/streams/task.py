@@ -438,7 +438,7 @@ class Task:
 
     def _on_lane_failure(self, lane: Lane, failure: LaneFailure, policy: Policy) -> None:
         if isinstance(policy, Stop):
-            self.failures.append(failure)
+            named = [one for one in self.failures if (one.agent, one.topic) == (failure.agent, failure.topic)]
             source = self.sources[failure.topic]
             source.stopped = True  # for every reader: their progress counts for nothing while the offset is held
             for other in self.lanes:
@@ -447,6 +447,9 @@ class Task:
                 if other is lane:
                     for feed in other.feeds:
                         feed.clear()
+            if named and named[0].offset <= failure.offset:
+                return  # a body beside the one that stopped the partition
+            self.failures = [one for one in self.failures if one not in named] + [failure]
         self._on_failure(self, failure, policy)
 
 

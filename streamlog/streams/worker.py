@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -423,11 +424,25 @@ class Worker:
     def _on_lane_failure(self, task: Task, failure: LaneFailure, policy: Policy) -> None:
         match policy:
             case Stop():
-                log.error("%s. The partition stands still; fix the cause and restart the worker", failure)
+                log.error("%s. The partition stands still. %s", failure, self._remedies(failure))
             case Retry():
                 log.warning("%s. Trying again", failure)
             case _:
                 log.error("%s. Passed over (%s)", failure, type(policy).__name__)
+
+    def _remedies(self, failure: LaneFailure) -> str:
+        """What an operator can do about a partition that stands still, as it can be typed."""
+        if not failure.at_event:
+            return "Fix the cause and restart the worker"
+        where = f"--data-dir {shlex.quote(self._data_dir)}" if self._embedded else f"--broker {self.broker}"
+        place = f"--topic {failure.topic}:{failure.partition} --to-offset {failure.offset + 1}"
+        readers = sum(failure.topic in lane.sources for lane in self.topology.lanes)
+        return (
+            "Fix the cause and restart the worker. Or pass over the record: stop the workers of the app, run "
+            f"`streamlog groups reset-offsets {self.program.id} {place} {where}`"
+            f"{' (other agents that read the topic begin there too, if they are not further)' if readers > 1 else ''}, "
+            'and start them. Or have the agent pass over such records: on_error="skip", or DeadLetter(topic)'
+        )
 
     # --- Runtime: the worker as declarations see it ---------------------------------------------------------------
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
+from streamlog.client.admin import Admin
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.env import real_env
 from streamlog.state.changelog import ANY_TIME
+from streamlog.streams.progress import Progress, decode_progress, encode_progress
 from tests.cli.shell import Shell
+
+PLACE = TopicPartition("ahead", 0)
 
 
 def test_a_topic_is_created_listed_described_altered_and_deleted(on_broker: Shell) -> None:
@@ -150,3 +157,25 @@ def test_partitions_without_a_committed_offset_are_listed(on_broker: Shell) -> N
     ]
     shown = on_broker.ok("groups", "describe", "growers").splitlines()
     assert shown[0] == "growers: Empty, 0 members, lag 0, and 1 partition without a committed offset"
+
+
+def test_passing_over_a_record_leaves_agents_that_were_further_where_they_were(on_broker: Shell) -> None:
+    """Only the agent that stood still moves; going back takes all of them back."""
+    on_broker.ok("topics", "create", "ahead", "-p", "1")
+    on_broker.ok("produce", "ahead", "-q", stdin="".join(f"{number}\n" for number in range(10)))
+
+    async def commit() -> None:
+        said = encode_progress(Progress(by="life", ahead={"slow": 4, "quick": 9}))
+        async with Admin(on_broker.env["STREAMLOG_BROKER"], env=real_env()) as admin:
+            await admin.alter_group_offsets("two-agents", {PLACE: OffsetAndMetadata(3, metadata=said)})
+
+    async def committed() -> tuple[int, Progress]:
+        async with Admin(on_broker.env["STREAMLOG_BROKER"], env=real_env()) as admin:
+            found = (await admin.list_group_offsets("two-agents"))[PLACE]
+            return found.offset, decode_progress(found.metadata)
+
+    asyncio.run(commit())
+    on_broker.ok("groups", "reset-offsets", "two-agents", "--topic", "ahead:0", "--to-offset", "4")
+    assert asyncio.run(committed()) == (4, Progress(ahead={"quick": 9}))
+    on_broker.ok("groups", "reset-offsets", "two-agents", "--topic", "ahead:0", "--to-offset", "0")
+    assert asyncio.run(committed()) == (0, Progress())

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 
@@ -291,3 +292,28 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_the_command_that_passes_over_a_bad_record_works_as_it_is_printed(shell: Shell) -> None:
+    """A worker that stands still names it; after the worker has stopped, the next goes on behind the record."""
+    worker = shell.worker()
+    shell.ok("produce", "flights", "-k", "UA", stdin="this is no flight\n")
+    command = worker.wait_for(r"run `streamlog (groups reset-offsets flights --topic flights:\d --to-offset 1 [^`]*)`")[
+        1
+    ]
+    assert 'on_error="skip"' in worker.text
+    assert worker.stop() == 0
+    shell.ok(*shlex.split(command))
+    worker = shell.worker()
+    shell.ok("produce", "flights", "-s", ":", stdin=flight_line("UA", 3))
+    until("processed", lambda: _delay(shell, "UA") == 3.0)
+    assert worker.stop() == 0
+
+
+def test_what_needs_a_key_or_a_worker_says_so(shell: Shell) -> None:
+    """A value without a key would stop the agent's partition; an app that never ran has no topics to ask through."""
+    done = shell.run("-A", "flights_app", "send", "by_carrier", flight_line("UA").partition(":")[2])
+    assert (done.code, "give the value's key with --key" in done.err) == (2, True)
+    done = shell.run("-A", "flights_app", "greet")
+    assert done.code == 1
+    assert "no worker of app flights has run there yet" in done.err

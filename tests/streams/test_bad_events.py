@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator
@@ -277,3 +278,26 @@ async def test_an_event_before_1970_or_of_tomorrow_does_not_stop_the_others(brok
 
 def rows_of(worker: Worker, table: str) -> dict[object, object]:
     return {key: value for reader in worker.query(table).values() for key, value in reader.scan().rows}
+
+
+async def test_several_bodies_that_fail_name_the_lowest_offset() -> None:
+    """Once for the partition; again only to correct it, when a body fails at an earlier event after another has."""
+    app = streamlog.App("together")
+    first, second, third = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    gates = {0: second, 1: first, 2: third}
+
+    @app.agent(app.topic("numbers", key=str, value=int), concurrency=3)
+    async def fail(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            await gates[number].wait()
+            raise ValueError(number)
+
+    async with running(app, {"numbers": 1}) as harness:
+        harness.feed("numbers", [("k", str(number), 5) for number in range(3)])
+        await harness.settle()
+        for gate, offsets in ((first, [1]), (second, [1, 0]), (third, [1, 0])):
+            gate.set()
+            await harness.settle()
+            assert [one.failure.offset for one in harness.failures] == offsets
+        assert [one.offset for one in harness.task.failures] == [0]
+        assert harness.task.committable()["numbers"] == 0
