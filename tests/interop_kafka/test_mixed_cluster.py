@@ -54,7 +54,7 @@ def kafka_broker(libs: Path, path: Path, found: Nodes) -> Iterator[KafkaMember]:
 
 
 async def test_a_broker_of_apache_kafka_works_with_our_controllers(kafka_libs: Path, tmp_path: Path) -> None:
-    """It registers, is unfenced, follows, forwards what clients ask, serves its partitions, and shuts down in order."""
+    """It registers, is unfenced, forwards what clients ask, replicates from us and to us, and shuts down in order."""
     roles = {1: CONTROLLER, 2: CONTROLLER, 3: CONTROLLER, 11: BROKER}
     async with nodes(tmp_path, roles) as found:
         await found.start()
@@ -63,7 +63,17 @@ async def test_a_broker_of_apache_kafka_works_with_our_controllers(kafka_libs: P
         with kafka_broker(kafka_libs, tmp_path / "kafka", found) as theirs:
             await asyncio.to_thread(theirs.start)
             await ours.broker.controller.until(lambda image: not image.brokers[KAFKAS_ID].fenced, 10_000)
-            arguments = ["--bootstrap-server", theirs.address, "--create", "--topic", "mixed", "--partitions", "4"]
+            arguments = [
+                "--bootstrap-server",
+                theirs.address,
+                "--create",
+                "--topic",
+                "mixed",
+                "--partitions",
+                "4",
+                "--replication-factor",
+                "2",
+            ]
             await asyncio.to_thread(run_java, kafka_libs, f"{TOOLS}.TopicCommand", arguments)
             await ours.broker.controller.until(lambda image: "mixed" in image.topics, 10_000)
             leaders = {one.leader for one in ours.broker.image.topics["mixed"].partitions.values()}
@@ -74,19 +84,29 @@ async def test_a_broker_of_apache_kafka_works_with_our_controllers(kafka_libs: P
             await asyncio.to_thread(
                 run_java, kafka_libs, f"{TOOLS}.ConsoleProducer", arguments, stdin=lines, timeout_s=60
             )
+            led = ours.broker.image.topics["mixed"].partitions
+            assert all(sorted(one.isr) == [11, KAFKAS_ID] for one in led.values()), "each follows the other"
             mine = [ours.broker.partitions.find("mixed", index) for index in range(4)]
-            stored = sum(one.log.log_end_offset for one in mine if one is not None)
-            assert 0 < stored < 100, "keys are spread over both brokers"
+            ends = [0 if one is None else one.log.log_end_offset for one in mine]
+            assert sum(ends) == 100, "ours has every record, whoever led"
+            assert 0 < sum(end for index, end in enumerate(ends) if led[index].leader == KAFKAS_ID) < 100
             arguments = ["--bootstrap-server", address, "--topic", "mixed", "--time", "-1"]
             text = await asyncio.to_thread(run_java, kafka_libs, f"{TOOLS}.GetOffsetShell", arguments)
             assert sum(int(end) for end in re.findall(r"^mixed:\d+:(\d+)$", text, re.MULTILINE)) == 100
 
             await asyncio.to_thread(theirs.stop)
             await ours.broker.controller.until(lambda image: image.brokers[KAFKAS_ID].fenced, 10_000)
+            led = ours.broker.image.topics["mixed"].partitions
+            assert {one.leader for one in led.values()} == {11}
+            arguments = ["--bootstrap-server", address, "--topic", "mixed", "--from-beginning", "--max-messages", "100"]
+            text = await asyncio.to_thread(
+                run_java, kafka_libs, f"{TOOLS}.consumer.ConsoleConsumer", arguments, timeout_s=60
+            )
+            assert sorted(map(int, text.split())) == list(range(100))
 
 
 async def test_a_broker_of_ours_works_with_apache_kafkas_controller(kafka_libs: Path, tmp_path: Path) -> None:
-    """Where the cluster's features are ones it has: it registers, is unfenced, creates topics, and leads partitions."""
+    """Where the cluster's features are ones it has: it registers, creates topics, leads and follows partitions."""
     env = real_env()
     format_directory(env, str(tmp_path / "ours"), cluster_id=KAFKAS_CLUSTER_ID, node_id=31)
     with KafkaNode(kafka_libs, features=OLD_PROTOCOLS) as theirs:
@@ -102,7 +122,7 @@ async def test_a_broker_of_ours_works_with_apache_kafkas_controller(kafka_libs: 
         try:
             assert not node.broker.image.brokers[31].fenced
             async with Admin(f"127.0.0.1:{node.listening[0].port}", env=env) as admin:
-                await admin.create_topics([NewTopic("mixed", 4, 1)])
+                await admin.create_topics([NewTopic("mixed", 4, 2)])
             leaders = {one.leader for one in node.broker.image.topics["mixed"].partitions.values()}
             assert leaders == {1, 31}
             arguments = ["--bootstrap-server", theirs.bootstrap, "--topic", "mixed", "--property", "parse.key=true"]
@@ -110,8 +130,10 @@ async def test_a_broker_of_ours_works_with_apache_kafkas_controller(kafka_libs: 
             await asyncio.to_thread(
                 run_java, kafka_libs, f"{TOOLS}.ConsoleProducer", arguments, stdin=lines, timeout_s=60
             )
+            led = node.broker.image.topics["mixed"].partitions
+            assert all(sorted(one.isr) == [1, 31] for one in led.values()), "each follows the other"
             mine = [node.broker.partitions.find("mixed", index) for index in range(4)]
-            assert 0 < sum(one.log.log_end_offset for one in mine if one is not None) < 100
+            assert sum(0 if one is None else one.log.log_end_offset for one in mine) == 100
         finally:
             await node.close()
             env.offload.close()

@@ -13,7 +13,7 @@ from streamlog.env import real_env
 from streamlog.errors import UserError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.internal.quorum_state import decode_quorum_state
-from tests.broker.raft.controllers import Controllers, controllers
+from tests.broker.raft.controllers import Controllers, controllers, free_ports
 
 
 def images(found: Controllers) -> list[object]:
@@ -109,6 +109,23 @@ async def test_a_controller_joins_by_itself_and_is_removed_again(tmp_path: Path)
         assert voter is not None
         await leader.quorum.ask(RemoveVoterRequest(voter.key))
         await found.until(lambda: all(len(node.quorum.core.voters) == 3 for node in found.nodes.values()))
+
+
+async def test_a_voter_that_listens_elsewhere_tells_the_leader(tmp_path: Path) -> None:
+    """UpdateRaftVoter: the log then says where it is, and everybody finds it there."""
+    async with controllers(tmp_path) as found:
+        await found.start()
+        leader = await found.leader()
+        moved = next(number for number in found.nodes if number != leader.node_id)
+        await found.stop(moved)
+        (found.ports[moved - 1],) = free_ports(1)
+        await found.start(moved)
+
+        def known() -> set[tuple[str, int] | None]:
+            voters = [node.quorum.core.voters.get(moved) for node in found.nodes.values()]
+            return {None if voter is None else voter.address("CONTROLLER") for voter in voters}
+
+        await found.until(lambda: known() == {("127.0.0.1", found.ports[moved - 1])})
 
 
 async def test_static_voters_of_the_settings(tmp_path: Path) -> None:
