@@ -42,4 +42,8 @@ def end_at_once(number: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # This file is imported as streamlog.__main__ too; were it run as both, the handler set here would be another than
+    # the one that cli/main.py knows and takes off.
+    from streamlog.__main__ import main as only_main
+
+    only_main()

@@ -36,6 +36,9 @@ EXIT_INTERNAL = 70
 THREADS_S_MAX = 3.0
 """What threads that are not ours get to end after the command has."""
 
+OURS = "streamlog_"
+"""How names of Env's threads begin."""
+
 SUBCOMMANDS = {
     "agents": "streamlog.cli.declared:agents",
     "broker": "streamlog.cli.broker:broker",
@@ -172,10 +175,11 @@ def end_despite_threads(ending: BaseException | None) -> None:
     code = ending.code if isinstance(ending, SystemExit) and isinstance(ending.code, int) else EXIT_INTERNAL
 
     def end() -> None:
-        names = ", ".join(sorted(one.name for one in others if one.is_alive()))
-        click.echo(
-            f"streamlog: ended while threads still ran: {names}. Make them daemon threads, or end them", err=True
-        )
+        names = ", ".join(sorted(one.name for one in others if one.is_alive() and not one.name.startswith(OURS)))
+        if names:  # ours waits in a call that nothing ends, such as reading what somebody types
+            click.echo(
+                f"streamlog: ended while threads still ran: {names}. Make them daemon threads, or end them", err=True
+            )
         sys.stdout.flush()
         os._exit(code)
 

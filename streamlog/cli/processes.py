@@ -123,7 +123,8 @@ class Supervisor:
         )
         self._processes[number] = process
         if self._stopping.is_set():
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                process.terminate()
         assert process.stdout is not None, "asked for with PIPE"
         try:
             await self._copy(process.stdout, number)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.cli.shell import Shell, until
+from tests.cli.terminal import CTRL_C, Terminal
 
 
 @pytest.mark.parametrize("module", ["click", "croniter", "flights_app"])
@@ -20,6 +21,36 @@ def test_ctrl_c_during_imports_ends_quietly(shell: Shell, module: str) -> None:
     worker.send_signal(signal.SIGINT)
     assert worker.ends() == 130
     assert worker.text.split() == ["importing"]
+
+
+def test_ctrl_c_ends_what_is_typed_into_produce_quietly(on_broker: Shell) -> None:
+    """What was entered is written; that a thread waits at the keyboard is nobody's concern."""
+    on_broker.ok("topics", "create", "typed", "-p", "1")
+    with Terminal(on_broker, "produce", "typed") as terminal:
+        before = terminal.modes_before
+        terminal.wait_for("Ctrl-D ends")
+        terminal.type(b"one\n")
+        until("written", lambda: on_broker.ok("consume", "typed", "--until-end") == "one\n")
+        terminal.type(b"tw" + CTRL_C)
+        assert terminal.ends() == 130
+        assert "streamlog:" not in terminal.text
+        assert "Traceback" not in terminal.text
+        assert terminal.modes() == before
+
+
+def test_ctrl_c_in_consume_leaves_the_group(on_broker: Shell) -> None:
+    """Else the next consumer waits for the end of a session that nobody has."""
+    on_broker.ok("topics", "create", "left", "-p", "1")
+
+    def members() -> str:
+        return on_broker.run("groups", "describe", "leavers").out.partition("\n")[0]
+
+    with Terminal(on_broker, "consume", "left", "--group", "leavers") as terminal:
+        until("joined", lambda: "Stable" in members())
+        terminal.type(CTRL_C)
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.text
+    assert members() == "leavers: Empty, 0 members, lag 0"
 
 
 def test_ctrl_c_while_nobody_answers_ends_at_once(shell: Shell) -> None:
