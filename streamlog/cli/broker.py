@@ -51,7 +51,10 @@ def broker(
     try:
         values = _read_settings(config_path, settings)
         if listen is not None:
-            host, port = parse_address(listen, "--listen")
+            try:
+                host, port = parse_address(listen, "--listen")
+            except UserError as error:
+                raise click.UsageError(str(error)) from None
             values["listeners"] = f"PLAINTEXT://{f'[{host}]' if ':' in host else host}:{port}"
             values.pop("advertised.listeners", None)
         data_dir = data_dir or os.environ.get("STREAMLOG_DATA_DIR") or values.get("log.dirs") or values.get("log.dir")

@@ -48,6 +48,7 @@ class CursorLane(Protocol):
     """What a cursor, and whoever walks with it, asks of its lane. `Lane` says more about each."""
 
     plan: LanePlan
+    partition: int
     outbox: Outbox
     exclusive: bool
     closing: bool

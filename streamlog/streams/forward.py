@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,11 +12,14 @@ from streamlog.streams.planning import Target
 from streamlog.streams.stream import Step
 from streamlog.streams.walk import DROP, compile_steps
 
+log = logging.getLogger(__name__)
+
 
 def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], Coroutine[Any, Any, None]]:
     """Send each event to the target's topic, under its new key if it gets one, with its time and its headers.
 
-    The bytes of values that no step changed are sent as they came. Events whose new key is None are dropped.
+    The bytes of values that no step changed are sent as they came. Events whose new key is None are dropped; the first
+    of a partition is logged.
     """
     name = target.topic.name
     encode_key, encode_value = target.topic.key_serde.encode, target.topic.value_serde.encode
@@ -25,6 +29,7 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
         lane = cursor.lane
         lane.begin(cursor)
         append, asked = lane.outbox.sender(name), lane.plan.answers_for
+        has_dropped = False
         apply = compile_steps(steps, cursor)
         while True:
             chunk = lane.pull(cursor)
@@ -44,6 +49,15 @@ def forward_body(steps: tuple[Step, ...], target: Target) -> Callable[[Cursor], 
                 else:
                     selected = select(value)
                     if selected is None:
+                        if not has_dropped:
+                            has_dropped = True
+                            log.warning(
+                                "agent=%s partition=%d: group_by() found no key (None) in the event at offset %d; such "
+                                "events are dropped, further ones without a word",
+                                lane.plan.name,
+                                lane.partition,
+                                cursor.offset,
+                            )
                         if asked is not None:
                             answer_failure(cursor, asked, "group_by() found no key in the question")
                         continue

@@ -225,7 +225,12 @@ class Stream(Generic[K, V]):
 
     @overload
     def group_by(
-        self, by: Callable[[V], K2], *, name: str | None = ..., key: type[K2] | None = ..., partitions: int | None = ...
+        self,
+        by: Callable[[V], K2 | None],
+        *,
+        name: str | None = ...,
+        key: type[K2] | None = ...,
+        partitions: int | None = ...,
     ) -> Stream[K2, V]: ...
     @overload
     def group_by(

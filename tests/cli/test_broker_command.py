@@ -87,7 +87,7 @@ def test_a_taken_port_is_a_system_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--listen", "nowhere"], 1, "HOST:PORT"),
+        (["--listen", "nowhere"], 2, "HOST:PORT"),
         (["num.partitions=0"], 1, "num.partitions"),
         (["--config", "/no/such/file"], 1, "/no/such/file"),
         (["ssl.keystore.location=/x"], 1, "TLS"),

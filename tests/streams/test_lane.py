@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 import streamlog
 from tests.streams.harness import running
 
@@ -78,6 +80,31 @@ async def test_group_by_inside_the_body_goes_through_a_repartition_topic() -> No
         harness.feed(topic, [(key, value, timestamp_ms) for key, value, timestamp_ms, _ in sent])
         await harness.settle()
         assert harness.table("by_amount") == {1: 2, 2: 1}
+
+
+async def test_events_without_a_new_key_are_dropped_and_the_first_of_them_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They have no partition to go to; whoever wonders where they are finds a line in the log."""
+    app = streamlog.App("shop")
+    orders = app.topic("orders", key=str, value=Order)
+    by_size = app.Table("by_size", key=str, value=int, default=int)
+
+    def size(one: Order) -> str | None:
+        return "big" if one.amount > 1 else None
+
+    @app.agent(orders.stream().group_by(size, key=str))
+    async def regroup(stream: streamlog.Stream[str, Order]) -> None:
+        async for _ in stream:
+            by_size["big"] += 1
+
+    async with running(app, {"orders": 1}) as harness:
+        harness.feed("orders", [order("a", 2), order("b", 1), order("a", 1)])
+        await harness.settle()
+        assert len(harness.outbox.logs["shop-regroup-size-repartition", 0]) == 1
+        assert harness.commit().offsets == {"orders": 3}
+    (said,) = caplog.messages
+    assert "agent=regroup-1 partition=0: group_by() found no key (None) in the event at offset 1" in said
 
 
 async def test_an_offset_in_the_hands_of_a_waiting_body_is_held() -> None:
