@@ -9,11 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import confluent_kafka as ck
-import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -21,9 +18,10 @@ from confluent_kafka.cimpl import NewTopic
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from tests.broker.killing import read_values
 from tests.broker.running import BrokerProcess, RawClient
-from tests.crash.disks import Disk, Rack, why_not
+from tests.crash.disks import Disk, Rack
 from tests.crash.load import Load, TopicChurn, commit
-from tests.kafka_node import REPOSITORY, free_port
+from tests.crash.power import MOUNTS, log_bytes, of, read_quorum, write_figures
+from tests.kafka_node import free_port
 
 pytestmark = [pytest.mark.power, pytest.mark.timeout(600)]
 
@@ -35,18 +33,7 @@ AGAIN = 0.2
 START_SECONDS = 0.4
 READY_SECONDS_MAX = 1.0
 
-MOUNTS = ("data=ordered", "data=writeback", "commit=1", "nodelalloc")
-"""ext4 keeps most when a file was renamed or the journal was just written, and least in writeback mode."""
-
 SETTINGS = ("offsets.topic.num.partitions=2", "group.initial.rebalance.delay.ms=0")
-FIGURES = REPOSITORY / "target" / "power.json"
-
-
-class QuorumState(msgspec.Struct, rename="camel"):
-    """What a voter may not forget."""
-
-    leader_epoch: int
-    voted_id: int
 
 
 class PoweredNode:
@@ -71,39 +58,25 @@ class PoweredNode:
         process = BrokerProcess(self._data, *SETTINGS, *self._settings, listen=self.address)
         self.ready_seconds.append(process.ready_seconds)
         self.own_seconds.append(process.ready_seconds - process.queued_seconds)
-        self.epochs.append(self._quorum().leader_epoch)
+        self.epochs.append(read_quorum(self._data).leader_epoch)
         return process
-
-    def _quorum(self) -> QuorumState:
-        return msgspec.json.decode(
-            (self._data / "__cluster_metadata-0" / "quorum-state").read_bytes(), type=QuorumState
-        )
-
-    def _log_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self._data.glob("*/*.log"))
 
     def cut(self, mount: str) -> None:
         """The power goes, now, and comes back: the node does not run, and its disk is what it was."""
-        known = self._quorum()
+        known = read_quorum(self._data)
         written = self._cut(self.process.process, mount)
         self.process.__exit__()
-        self.lost_bytes.append(written - self._log_bytes())
-        self._check_quorum(known)
-
-    def _check_quorum(self, known: QuorumState) -> None:
-        """A vote that the node told of is still given."""
-        found = self._quorum()
-        assert found.leader_epoch >= known.leader_epoch
-        assert found.leader_epoch > known.leader_epoch or found.voted_id == known.voted_id
+        self.lost_bytes.append(written - log_bytes(self._data))
+        known.check_kept(self._data)
 
     def cut_again(self, mount: str, after_seconds: float) -> None:
         """Once more, somewhere in the recovery from the cut before."""
-        known = self._quorum()
+        known = read_quorum(self._data)
         command = [sys.executable, "-m", "streamlog", "broker", "--data-dir", str(self._data), "--listen", self.address]
         starting = subprocess.Popen([*command, *SETTINGS, *self._settings], stdout=subprocess.DEVNULL)
         time.sleep(after_seconds)
         self._cut(starting, mount)
-        self._check_quorum(known)
+        known.check_kept(self._data)
 
     def _cut(self, process: subprocess.Popen[str] | subprocess.Popen[bytes], mount: str) -> int:
         """Whatever the node told anybody before it is dead, it synced before the disks stood still.
@@ -115,7 +88,7 @@ class PoweredNode:
             os.kill(process.pid, signal.SIGKILL)
             copy = self._disk.copy()
         process.communicate(timeout=20)
-        written = self._log_bytes()
+        written = log_bytes(self._data)
         self._disk.replace(copy, mount)
         return written
 
@@ -136,34 +109,6 @@ class PoweredNode:
             "bytes_of_logs_written_and_not_on_the_disk": sum(self.lost_bytes),
             "epochs": [self.epochs[0], self.epochs[-1]],
         }
-
-
-def of(seconds: list[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    places = {"min": 0, "median": len(ordered) // 2, "p90": len(ordered) * 9 // 10, "max": -1}
-    return {name: round(ordered[place], 3) for name, place in places.items()}
-
-
-@pytest.fixture(scope="module")
-def can_cut(tmp_path_factory: pytest.TempPathFactory) -> None:
-    reason = why_not(tmp_path_factory.mktemp("probe"))
-    if reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def rack(tmp_path: Path, can_cut: None) -> Iterator[Rack]:
-    with Rack(tmp_path) as rack:
-        yield rack
-
-
-def write_figures(name: str, figures: dict[str, object]) -> None:
-    """Into target/power.json, beside those of other tests."""
-    FIGURES.parent.mkdir(exist_ok=True)
-    known: dict[str, object] = msgspec.json.decode(FIGURES.read_bytes()) if FIGURES.exists() else {}
-    known[name] = figures
-    FIGURES.write_bytes(msgspec.json.format(msgspec.json.encode(known)) + b"\n")
-    print(f"\n{name}: {figures}")
 
 
 def make_topic(address: str, partitions: int, configs: dict[str, str] | None = None) -> None:
