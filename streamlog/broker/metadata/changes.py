@@ -99,15 +99,13 @@ class PartitionChanges:
         return after
 
     def terms(self, topic: TopicImage, before: PartitionRegistration, wanted: Wanted) -> Terms:
-        directories = dict(zip(before.replicas, before.directories, strict=False)) | dict(wanted.directories)
-
         def may_lead(replica: int) -> bool:
             if replica == self.going:
                 return False
             broker = self.image.brokers.get(replica)
             if broker is None or not (broker.is_active or replica == self.coming):
                 return False
-            directory = directories.get(replica, DIRECTORY_UNASSIGNED)
+            directory = wanted.directories.get(replica) or before.directory(replica) or DIRECTORY_UNASSIGNED
             return directory not in self.offline and has_online_directory(broker, directory)
 
         return Terms(

@@ -28,7 +28,7 @@ from enum import Enum
 from typing import Final
 from uuid import UUID
 
-from streamlog.broker.metadata.image import NO_LEADER, UNCHANGED_LEADER, PartitionRegistration
+from streamlog.broker.metadata.image import NO_LEADER, PartitionRegistration
 from streamlog.wire.internal.metadata import PartitionChangeRecord
 
 RECOVERED: Final = 0
@@ -184,14 +184,15 @@ def _difference(
     topic_id: UUID, index: int, before: PartitionRegistration, target: _Target, wanted: Wanted, terms: Terms
 ) -> PartitionChangeRecord | None:
     record = PartitionChangeRecord(partition_id=index, topic_id=topic_id)
-    # A replica that is taken away must not go on fetching as one: a new epoch makes it hear of it.
-    is_reduced = not set(before.replicas) <= set(target.replicas)
-    if target.leader != before.leader or is_reduced:
+    if target.leader != before.leader:
         record.leader = target.leader
     if target.isr != before.isr:
         record.isr = list(target.isr)
     if target.replicas != before.replicas:
         record.replicas = list(target.replicas)
+        if not set(before.replicas) <= set(target.replicas):
+            # A replica that is taken away must not go on fetching as one: a new epoch makes it hear of it.
+            record.leader = target.leader
     if target.removing != before.removing_replicas:
         record.removing_replicas = list(target.removing)
     if target.adding != before.adding_replicas:
@@ -202,9 +203,9 @@ def _difference(
         record.last_known_elr = list(target.last_known_elr)
     if target.recovery_state != before.leader_recovery_state:
         record.leader_recovery_state = target.recovery_state
-    known = dict(zip(before.replicas, before.directories, strict=False)) | dict(wanted.directories)
-    directories = tuple(known[r] if r in known else terms.directory(r) for r in target.replicas)
-    if directories != before.directories:
-        record.directories = list(directories)
-    is_same = record == PartitionChangeRecord(partition_id=index, topic_id=topic_id)
-    return None if is_same and record.leader == UNCHANGED_LEADER else record
+    if wanted.directories or record.replicas is not None or len(before.directories) != len(before.replicas):
+        known = dict(zip(before.replicas, before.directories, strict=False)) | dict(wanted.directories)
+        directories = tuple(known[r] if r in known else terms.directory(r) for r in target.replicas)
+        if directories != before.directories:
+            record.directories = list(directories)
+    return None if record == PartitionChangeRecord(partition_id=index, topic_id=topic_id) else record
