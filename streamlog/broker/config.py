@@ -103,7 +103,7 @@ _ROWS = (
     BrokerSetting("offsets.retention.check.interval.ms", _L, "600000", "How often offsets are expired.", 1),
     BrokerSetting("offsets.retention.minutes", _I, "10080", "How long an empty group's offsets are kept.", 1),
     BrokerSetting("offsets.topic.num.partitions", _I, "50", "Partitions of __consumer_offsets.", 1),
-    BrokerSetting("offsets.topic.replication.factor", _H, "3", "Replicas of __consumer_offsets, if there are as many."),
+    BrokerSetting("offsets.topic.replication.factor", _H, "3", "Replicas of __consumer_offsets. [at most 3]"),
     BrokerSetting("offsets.topic.segment.bytes", _I, "104857600", "Segment size of __consumer_offsets.", 1048576),
     BrokerSetting("producer.id.expiration.ms", _I, "86400000", "When an idle producer's state is forgotten.", 1),
     BrokerSetting("replica.fetch.backoff.ms", _I, "1000", "Longest pause of a follower that cannot fetch.", 1),
@@ -189,6 +189,18 @@ class BrokerConfig:
     """controller.quorum.voters: number, host, port. Empty where the quorum's own log says who votes."""
     quorum_bootstrap: tuple[tuple[str, int], ...] = ()
     """controller.quorum.bootstrap.servers."""
+
+    def offsets_replicas(self, active: int) -> int:
+        """How many replicas __consumer_offsets gets while so many brokers are alive.
+
+        As many as the setting says, if it is set: a cluster that has just begun to start must not make do with fewer
+        for good, and who asks for a group meanwhile asks again. By default as many as there can be, at most three:
+        Kafka's default of three leaves small clusters without groups.
+        """
+        wanted = self.integer("offsets.topic.replication.factor")
+        if "offsets.topic.replication.factor" in self.values and not self.is_alone:
+            return wanted
+        return max(1, min(wanted, active))
 
     @property
     def is_alone(self) -> bool:

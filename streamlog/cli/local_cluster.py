@@ -318,6 +318,7 @@ def properties(plan: Plan, node: Node, data: Path, settings: Mapping[str, str]) 
             "inter.broker.listener.name": CLIENTS,
             "default.replication.factor": str(replicas),
             "min.insync.replicas": str(max(1, replicas - 1)),
+            "offsets.topic.replication.factor": str(replicas),
             "group.initial.rebalance.delay.ms": "100",
         }
     lines = [f"{name}={value}" for name, value in (values | dict(settings)).items()]

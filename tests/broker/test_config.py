@@ -169,3 +169,18 @@ def test_a_broker_alone_looks_for_controllers_elsewhere() -> None:
     assert config.controller_listener_name == "CTL"
     with pytest.raises(UserError, match="where its controllers are"):
         load_config(values)
+
+
+def test_the_offsets_topic_gets_what_is_set_or_what_there_can_be() -> None:
+    """A cluster that starts does not make do with fewer replicas for good; one node takes any file of Kafka's."""
+    several = {
+        "process.roles": "broker",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.bootstrap.servers": "127.0.0.1:9093",
+    }
+    by_default, _ = load_config(several)
+    assert [by_default.offsets_replicas(active) for active in (0, 1, 2, 5)] == [1, 1, 2, 3]
+    set_to_two, _ = load_config(several | {"offsets.topic.replication.factor": "2"})
+    assert [set_to_two.offsets_replicas(active) for active in (1, 5)] == [2, 2]
+    alone, _ = load_config({"offsets.topic.replication.factor": "3"})
+    assert alone.offsets_replicas(1) == 1

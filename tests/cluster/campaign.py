@@ -177,7 +177,7 @@ def run_campaign(
             committed = committer.committed_again_s(began_s, COMMIT_S_MAX)
             time.sleep(dice.random() * HOLD_S_MAX)
         report.felt.append(Felt(kind, target, node, [round(one, 3) for one in written], committed))
-        told = "no commit" if committed is None else f"committed after {committed:6.2f} s"
+        told = f"no commit ({committer.problems[-1:]})" if committed is None else f"committed after {committed:6.2f} s"
         print(
             f"{number:4d}  {kind:26s} {target:12s} node {node}  written again after {max(written):6.2f} s, {told}",
             flush=True,

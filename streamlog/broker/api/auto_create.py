@@ -39,8 +39,6 @@ def _topic(broker: Broker, name: str) -> CreatableTopic:
     return CreatableTopic(
         name=name,
         num_partitions=config.integer("offsets.topic.num.partitions"),
-        # Kafka refuses until there are as many brokers as offsets.topic.replication.factor says (3), so that every
-        # one-node installation has to set it to 1. As many replicas as there can be is what those want.
-        replication_factor=max(1, min(active, config.integer("offsets.topic.replication.factor"))),
+        replication_factor=config.offsets_replicas(active),
         configs=[CreatableTopicConfig(name=key, value=value) for key, value in configs.items()],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 from streamlog.broker.config import BrokerConfig
@@ -81,14 +81,14 @@ class OffsetsTopic:
         partitions: Partitions,
         *,
         partition_count: int,
-        replication_factor: int,
+        replicas: Callable[[int], int],
         segment_bytes: int,
     ) -> None:
         self._controller = controller
         self._channel = channel
         self._partitions = partitions
         self._count = partition_count
-        self._replication_factor = replication_factor
+        self._replicas = replicas  # how many, given how many brokers are alive
         self._segment_bytes = segment_bytes
 
     def partition_count(self) -> int | None:
@@ -102,8 +102,7 @@ class OffsetsTopic:
                 CreatableTopic(
                     name=TOPIC,
                     num_partitions=self._count,
-                    # Kafka waits until there are as many brokers. A small cluster could never form a group then.
-                    replication_factor=max(1, min(self._replication_factor, active)),
+                    replication_factor=self._replicas(active),
                     configs=[
                         CreatableTopicConfig(name="cleanup.policy", value="compact"),
                         CreatableTopicConfig(name="compression.type", value="producer"),
@@ -151,7 +150,7 @@ def open_groups(
         channel,
         partitions,
         partition_count=config.integer("offsets.topic.num.partitions"),
-        replication_factor=config.integer("offsets.topic.replication.factor"),
+        replicas=config.offsets_replicas,
         segment_bytes=config.integer("offsets.topic.segment.bytes"),
     )
     return GroupCoordinator(env, limits, topic, scope)
