@@ -19,8 +19,8 @@ PUBLIC = [
     *["WindowedTable", "connect", "connect_async"],
 ]
 
-OPENS_FILES = ("env.py", "cli/", "testing/")
-"""The door, and what is outside the house: commands that read what the user names."""
+OPENS_FILES = ("env.py", "__main__.py", "cli/", "testing/")
+"""The door, and what is outside the house: a process's streams, commands that read what the user names."""
 
 
 TASKS_WITHOUT_SCOPE = {

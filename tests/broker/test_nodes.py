@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from streamlog.broker.lifecycle import BrokerState
 from streamlog.broker.metadata.image import MetadataImage
 from streamlog.broker.node import Node
 from streamlog.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
@@ -228,3 +229,35 @@ async def test_controllers_say_where_they_listen(tmp_path: Path) -> None:
         await found.stop(2)
         await found.start(2)
         await found.until(lambda: image.controllers[2].incarnation_id != before)
+
+
+async def test_a_broker_that_falls_silent_is_fenced_when_its_session_ends(tmp_path: Path) -> None:
+    """Its listener still accepts, so that nobody can say it is dead; heard of again, it is unfenced."""
+    async with nodes(tmp_path, combined(), broker_session_timeout_ms="700") as found:
+        await found.start()
+        active = await found.active()
+        silent = next(number for number in found.brokers if number != active)
+        overseen = found.brokers[active].broker.image.brokers
+        lifecycle = found.brokers[silent].lifecycle.core
+        lifecycle.heartbeat_ms = 3_000
+        await found.until(lambda: overseen[silent].fenced)
+        await found.until(lambda: not overseen[silent].fenced)
+        assert lifecycle.state is BrokerState.RUNNING
+
+
+async def test_leaderships_go_back_to_preferred_replicas(tmp_path: Path) -> None:
+    """Some time after a broker is back and in sync, it leads what it led."""
+    async with nodes(tmp_path, combined(), leader_imbalance_check_interval_seconds="1") as found:
+        await found.start()
+        async with client_of(found.brokers[1]) as client:
+            request = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=6, replication_factor=3)])
+            await client.ask(request, 7, CreateTopicsResponse)
+
+        def led_by_others() -> bool:
+            partitions = found.brokers[1].broker.image.topics["t"].partitions.values()
+            return any(partition.leader != partition.replicas[0] for partition in partitions)
+
+        await found.stop(3)
+        await found.until(led_by_others)
+        await found.start(3)
+        await found.until(lambda: not led_by_others())
