@@ -12,7 +12,9 @@ from streamlog.client.admin_values import (
 )
 from streamlog.client.asking import Asking, check, error_of
 from streamlog.client.group_offsets import commit_offsets, fetch_offsets
-from streamlog.client.membership import NO_GENERATION
+from streamlog.client.member_effects import (
+    NO_GENERATION,
+)
 from streamlog.client.subscription import PROTOCOL_TYPE, decode_assignment, decode_subscription
 from streamlog.client.values import (
     GroupMetadata,

@@ -16,7 +16,11 @@ from uuid import UUID
 from streamlog.client.cluster import Cluster
 from streamlog.client.failures import one_line
 from streamlog.client.group_offsets import commit_offsets, fetch_offsets
-from streamlog.client.membership import LOST_GENERATION, NO_GENERATION, Membership
+from streamlog.client.member_effects import (
+    LOST_GENERATION,
+    NO_GENERATION,
+)
+from streamlog.client.membership import Membership
 from streamlog.client.positions import Positions
 from streamlog.client.values import GroupMetadata, OffsetAndMetadata, TopicPartition
 from streamlog.errors import StreamlogError

@@ -21,7 +21,10 @@ from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel
 from streamlog.client.fetcher import Fetcher
 from streamlog.client.group import Group, PartitionsCallback
 from streamlog.client.in_hand import InHand
-from streamlog.client.membership import Membership, MembershipSettings
+from streamlog.client.member_effects import (
+    MembershipSettings,
+)
+from streamlog.client.membership import Membership
 from streamlog.client.offsets import OffsetAnswer, end_of_epochs, list_offsets
 from streamlog.client.positions import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from streamlog.client.values import (

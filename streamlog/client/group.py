@@ -22,18 +22,18 @@ from streamlog.client.committing import Committer
 from streamlog.client.failures import one_line
 from streamlog.client.fetcher import Fetcher
 from streamlog.client.links import Lane
-from streamlog.client.membership import (
+from streamlog.client.member_effects import (
     NO_GENERATION,
     Adopt,
     Effect,
     Fail,
     ForgetCoordinator,
     LoadTopics,
-    Membership,
     Phase,
     Release,
     Send,
 )
+from streamlog.client.membership import Membership
 from streamlog.client.values import GroupMetadata, TopicPartition
 from streamlog.errors import StreamlogError
 from streamlog.wire.apis import ApiKey

@@ -31,12 +31,25 @@ KIP-814.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import TypeAlias
 
 from streamlog.client.assignors import Assignor, TopicSizes
 from streamlog.client.failures import LOST_COORDINATOR
+from streamlog.client.member_effects import (
+    FATAL,
+    HEARTBEATING,
+    LOST_GENERATION,
+    NO_GENERATION,
+    Adopt,
+    Effect,
+    Fail,
+    ForgetCoordinator,
+    GroupRequest,
+    LoadTopics,
+    MembershipSettings,
+    Phase,
+    Release,
+    Send,
+)
 from streamlog.client.subscription import (
     PROTOCOL_TYPE,
     Assignment,
@@ -61,97 +74,6 @@ from streamlog.wire.messages import (
 from streamlog.wire.messages.join_group import JoinGroupRequestProtocol
 from streamlog.wire.messages.leave_group import MemberIdentity
 from streamlog.wire.messages.sync_group import SyncGroupRequestAssignment
-
-NO_GENERATION = -1
-
-
-class Phase(Enum):
-    OUT = "out"
-    RELEASING = "releasing"
-    JOINING = "joining"
-    LOADING = "loading"
-    SYNCING = "syncing"
-    ADOPTING = "adopting"
-    STABLE = "stable"
-    FAILED = "failed"
-
-
-GroupRequest: TypeAlias = JoinGroupRequest | SyncGroupRequest | HeartbeatRequest | LeaveGroupRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send to the coordinator; the answer comes back as an input."""
-
-    request: GroupRequest
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetCoordinator:
-    """The broker we asked does not coordinate the group (any more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadTopics:
-    """Have the metadata of these topics, then call `on_topics_loaded`."""
-
-    topics: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Have the application finish with partitions, then call `on_released`. `lost`: they belong to others already."""
-
-    partitions: tuple[TopicPartition, ...]
-    lost: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Hand partitions to the application, then call `on_adopted`."""
-
-    partitions: tuple[TopicPartition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """The group refused us for good; the application has to know."""
-
-    error: KafkaError
-
-
-Effect: TypeAlias = Send | ForgetCoordinator | LoadTopics | Release | Adopt | Fail
-
-FATAL = frozenset(
-    {
-        ErrorCode.FENCED_INSTANCE_ID,
-        ErrorCode.GROUP_MAX_SIZE_REACHED,
-        ErrorCode.INCONSISTENT_GROUP_PROTOCOL,
-        ErrorCode.INVALID_SESSION_TIMEOUT,
-        ErrorCode.INVALID_GROUP_ID,
-        ErrorCode.GROUP_AUTHORIZATION_FAILED,
-        ErrorCode.UNSUPPORTED_VERSION,
-        ErrorCode.INVALID_REQUEST,
-    }
-)
-
-LOST_GENERATION = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
-
-HEARTBEATING = frozenset({Phase.RELEASING, Phase.LOADING, Phase.SYNCING, Phase.ADOPTING, Phase.STABLE})
-"""Phases in which the broker expects to hear from us. While JoinGroup waits it knows that we are there."""
-
-
-@dataclass(frozen=True, slots=True)
-class MembershipSettings:
-    group_id: str
-    group_instance_id: str | None
-    session_timeout_ms: int
-    rebalance_timeout_ms: int
-    heartbeat_interval_ms: int
-    retry_backoff_ms: int
-    rack_id: str | None
-    leaves_when_static: bool = False
-    """Whether a member with an instance id leaves when it is closed (KIP-1092). Java's stay, for a quick restart."""
 
 
 class Membership:

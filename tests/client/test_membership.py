@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamlog.client.assignors import Assignor, CooperativeStickyAssignor, RangeAssignor
-from streamlog.client.membership import (
+from streamlog.client.member_effects import (
     Adopt,
     Effect,
     Fail,
     ForgetCoordinator,
     LoadTopics,
-    Membership,
     MembershipSettings,
     Phase,
     Release,
     Send,
 )
+from streamlog.client.membership import Membership
 from streamlog.client.subscription import (
     Assignment,
     Subscription,
