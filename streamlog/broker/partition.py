@@ -108,6 +108,7 @@ class Partition:
         "_is_overdue",
         "_isr_changes",
         "_scope",
+        "_told_high_watermark",
         "_unflushed_since_ms",
         "_unseen_bytes",
         "_waiting_for_disk",
@@ -169,6 +170,7 @@ class Partition:
         self._flush_task_runs = False
         self._is_overdue = False  # flush.ms has passed since something was appended
         self._unflushed_since_ms: int | None = None  # monotonic time of the tick that saw it first; None: nothing is
+        self._told_high_watermark = -1  # the leader's, as it told us last; ours follows as far as our disk has come
         self._unseen_bytes = 0  # appended above the high watermark, and not told to growth_waits yet
 
     def __repr__(self) -> str:
@@ -209,6 +211,7 @@ class Partition:
         """Follow from now on; `state`: None while nobody leads."""
         self.role, self.leader = Role.FOLLOWER, None
         self.leader_epoch, self.follower = leader_epoch, state
+        self._told_high_watermark = -1
         self._set_replica_count(replica_count)
         # An epoch in which nothing was written is none that the leader has to know.
         self.log.epochs.truncate_from_end(self.log.log_end_offset)
@@ -456,10 +459,16 @@ class Partition:
 
     def _follow_high_watermark(self, high_watermark: int) -> None:
         """Never back: a new leader that has not heard from its followers yet knows less than we do."""
+        self._told_high_watermark = high_watermark
         log = self.log
         known = min(high_watermark, log.durability.flushed_offset if self.flush_before_ack else log.log_end_offset)
         if known > log.high_watermark:
             self._advance(known)
+
+    def on_follower_flushed(self) -> None:
+        """What the leader told beyond our disk counts now: it does not tell the same twice."""
+        if self.follower is not None:
+            self._follow_high_watermark(self._told_high_watermark)
 
     def truncate(self, offset: int, now_ms: int) -> None:
         """Cut what the leader does not have. Blocks until the cut is on disk. Raises PartitionOffline."""

@@ -349,6 +349,7 @@ class Fetcher:
             if partition.flush_before_ack and partition.follower is not None:
                 try:
                     await self._flusher.flushed(partition.log, partition.log.log_end_offset)
+                    partition.on_follower_flushed()
                 except PartitionOffline as error:
                     log.error("partition=%r not flushed: %s", partition, error.message)
 
