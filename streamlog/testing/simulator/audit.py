@@ -40,8 +40,6 @@ LEADER_EPOCH_AT, CHECKSUM_AT = 12, 16
 
 DERIVED = (".index", ".timeindex", ".txnindex", ".snapshot", LEADER_EPOCH_FILE)
 
-NODE_ID = 1
-
 
 class _Nobody:
     """Reads a disk that belongs to no machine any more: nothing takes time, nothing fails."""
@@ -68,17 +66,19 @@ class _Nobody:
         return None
 
 
-def audit(disk: SimDisk, data_dir: str, setup: Setup, everything: Everything) -> list[Violation]:
+def audit(disk: SimDisk, data_dir: str, node_id: int, setup: Setup, everything: Everything) -> list[Violation]:
     """Look at the data directory of a broker that has stopped. Returns what is wrong with it."""
     violations: list[Violation] = []
     random = Random(f"{setup.seed}/flips")
     for one, log in everything.logs.items():
         is_table = one.topic == TABLE
+        if disk.find(f"{data_dir}/{one}") is None:
+            continue  # it has no replica there
         try:
             _check_batches(disk, f"{data_dir}/{one}", log, has_gaps=is_table)
-            _check_flip(_copy(disk), data_dir, one, log, random)
-            kept = _state(_copy(disk), data_dir, one, is_table)
-            derived = _state(_without_derived(disk, f"{data_dir}/{one}"), data_dir, one, is_table)
+            _check_flip(_copy(disk), data_dir, node_id, one, log, random)
+            kept = _state(_copy(disk), data_dir, node_id, one, is_table)
+            derived = _state(_without_derived(disk, f"{data_dir}/{one}"), data_dir, node_id, one, is_table)
         except Violation as violation:
             violations.append(violation)
             continue
@@ -136,7 +136,7 @@ def _check_batches(disk: SimDisk, directory: str, read: list[tuple[int, bytes]],
 
 
 def _check_flip(
-    disk: SimDisk, data_dir: str, one: TopicPartition, log: list[tuple[int, bytes]], random: Random
+    disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, log: list[tuple[int, bytes]], random: Random
 ) -> None:
     """Turn one bit over: what is served then is what was written, or nothing. Raises Violation.
 
@@ -157,15 +157,17 @@ def _check_flip(
         disk.remove(f"{data_dir}/{CLEAN_SHUTDOWN_FILE}")
     written = dict(log)
     try:
-        for offset, value in _served(disk, data_dir, one, random):
+        for offset, value in _served(disk, data_dir, node_id, one, random):
             if offset >= (log[0][0] if log else 0) and written.get(offset) != value:
                 raise Violation(19, f"{one}: byte {at} flipped, and {value[:40]!r} is served at {offset}")
     except (PartitionOffline, CorruptBatch):
         return
 
 
-def _served(disk: SimDisk, data_dir: str, one: TopicPartition, random: Random) -> Iterator[tuple[int, bytes]]:
-    with _opened(disk, data_dir, one, one.topic == TABLE) as log:
+def _served(
+    disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, random: Random
+) -> Iterator[tuple[int, bytes]]:
+    with _opened(disk, data_dir, node_id, one, one.topic == TABLE) as log:
         offset = log.log_start_offset
         while offset < log.log_end_offset:
             data, next_offset = log.read(offset, 1 + random.randrange(5_000), end_offset=log.log_end_offset)
@@ -179,18 +181,18 @@ def _served(disk: SimDisk, data_dir: str, one: TopicPartition, random: Random) -
             offset = next_offset
 
 
-def _state(disk: SimDisk, data_dir: str, one: TopicPartition, is_table: bool) -> dict[str, object]:
+def _state(disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, is_table: bool) -> dict[str, object]:
     """What the partition says of itself when it is opened from this disk."""
-    with _opened(disk, data_dir, one, is_table) as log:
+    with _opened(disk, data_dir, node_id, one, is_table) as log:
         return _describe(log)
 
 
 @contextmanager
-def _opened(disk: SimDisk, data_dir: str, one: TopicPartition, is_table: bool) -> Iterator[PartitionLog]:
+def _opened(disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, is_table: bool) -> Iterator[PartitionLog]:
     nobody = _Nobody()
     storage = SimStorage(disk, nobody, DiskFaults(), DiskKnobs(), Random(0))
     env = Env(nobody, SimEntropy(Random(0)), storage, nobody, NoHooks(), process_id=0)
-    logs = LogDirectory.open(env, data_dir, node_id=NODE_ID, now_ms=0)
+    logs = LogDirectory.open(env, data_dir, node_id=node_id, now_ms=0)
     topic_id = _topic_id(storage, f"{data_dir}/{one}")
     try:
         yield logs.open_partition(one.topic, one.partition, topic_id, LogConfig(compact=is_table), 0)

@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
-from streamlog.broker.config import load_config
+from streamlog.broker.config import BrokerConfig, load_config
 from streamlog.broker.node import Node
+from streamlog.broker.partition import Partition
 from streamlog.broker.run import RunOptions, run_broker
 from streamlog.client.producer import Producer
 from streamlog.client.values import TopicPartition
@@ -22,18 +23,18 @@ from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
 from streamlog.testing.simulator import workload
 from streamlog.testing.simulator.audit import audit
+from streamlog.testing.simulator.cluster_watch import ClusterWatch
 from streamlog.testing.simulator.history import History, Send
 from streamlog.testing.simulator.invariants import Violation, Watch
 from streamlog.testing.simulator.machine import Machine
+from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
+from streamlog.testing.simulator.quorum_watch import QuorumWatch
 from streamlog.testing.simulator.setup import BROKER, Setup
 from streamlog.testing.simulator.stage import Outcome, Stage
 from streamlog.testing.simulator.workload import GROUP, TABLE, TOPIC, Everything, Work
 from streamlog.wire.error_codes import KafkaError
 
 T = TypeVar("T")
-
-PORT: Final = 9092
-DATA_DIR: Final = "/data"
 
 WRITERS: Final = ("producer", "churn", "trimmer")
 
@@ -55,9 +56,15 @@ class BrokerRun:
         self.history.on_stored = self._on_stored
         self.nodes: dict[str, Node] = {}
         """Running brokers, by machine."""
-        self.watch = Watch(forgets=setup.forgets)
-        self.broker_machine = self.world.machine(BROKER, names=setup.names)
-        self.work = Work(self.world, setup, f"{self.broker_machine.host}:{PORT}", self.history)
+        self.members = Members.of(self.world, setup) if setup.shape == "cluster" else None
+        self.watch = Watch(forgets=setup.forgets) if self.members is None else ClusterWatch(setup.forgets)
+        self.quorum = None if self.members is None else QuorumWatch.of(self.members.machines)
+        self.machines = (
+            {1: self.world.machine(BROKER, names=setup.names)} if self.members is None else self.members.machines
+        )
+        """Of brokers, by node id."""
+        bootstrap = [f"{machine.host}:{CLIENT_PORT}" for machine in self.machines.values()]
+        self.work = Work(self.world, setup, ",".join(bootstrap), self.history)
 
     def go(self) -> Outcome:
         outcome = self.stage.perform(self._scenario(), self._check)
@@ -66,6 +73,8 @@ class BrokerRun:
 
     def _check(self) -> None:
         self.watch.check((self.services[name].machine, node) for name, node in self._up())
+        if self.quorum is not None:
+            self.quorum.check((node.broker.node_id, node.quorum, node.broker.logs) for _, node in self._up())
 
     def _up(self) -> Iterator[tuple[str, Node]]:
         """Nodes whose process runs: one that has just been started again is not there yet."""
@@ -74,13 +83,13 @@ class BrokerRun:
             if process is not None and process.env is node.env:
                 yield name, node
 
-    def _running(self, before_ns: int) -> list[Node]:
+    def _running(self, before_ns: int) -> list[tuple[Machine, Node]]:
         """Brokers that are up, and were started before a time."""
         found = []
         for name, node in self._up():
-            process = self.services[name].machine.process
-            if process is not None and process.started_ns < before_ns:
-                found.append(node)
+            machine = self.services[name].machine
+            if machine.process is not None and machine.process.started_ns < before_ns:
+                found.append((machine, node))
         return found
 
     def _on_stored(self, send: Send) -> None:
@@ -97,9 +106,14 @@ class BrokerRun:
 
     # -- programs ---------------------------------------------------------------------------------------------
 
-    def _serve(self, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, object]]:
-        values = {"listeners": f"PLAINTEXT://{machine.host}:{PORT}", **self.setup.broker}
-        config, _ = load_config(values)
+    def _config(self, number: int, machine: Machine) -> BrokerConfig:
+        if self.members is not None:
+            return self.members.config(number)
+        config, _ = load_config({"listeners": f"PLAINTEXT://{machine.host}:{CLIENT_PORT}", **self.setup.broker})
+        return config
+
+    def _serve(self, number: int, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, object]]:
+        config = self._config(number, machine)
 
         def started(node: Node) -> None:
             self.nodes[machine.name] = node
@@ -107,6 +121,8 @@ class BrokerRun:
 
         async def main(env: Env) -> None:
             self.nodes.pop(machine.name, None)
+            if self.members is not None:
+                self.members.format(env, number)
             try:
                 await run_broker(env, config, RunOptions(DATA_DIR), lambda line: None, started)
             except EnvironmentFailure:
@@ -134,7 +150,10 @@ class BrokerRun:
     # -- phases -----------------------------------------------------------------------------------------------
 
     async def _scenario(self) -> None:
-        self.stage.add(BROKER, self.broker_machine, self._serve(self.broker_machine))
+        for number, machine in self.machines.items():
+            self.stage.add(machine.name, machine, self._serve(number, machine))
+        while len(self.nodes) < len(self.machines):  # a topic wants them all
+            await asyncio.sleep(0.01)
         await self.stage.once("maker", lambda env: workload.make_topics(self.work, env), START_S_MAX)
         self._add_clients()
         await self.stage.until_healed()
@@ -164,8 +183,29 @@ class BrokerRun:
         work.log_ends = {one: end for one, end in ends.items() if one.topic == TOPIC}
         self._waiting_for = "consumers to read everything"
         await self._ended([name for name in self.services if name.startswith(("consumer", "reader"))])
+        self._waiting_for = "all replicas to have everything"
+        async with asyncio.timeout(LIVENESS_S_MAX):
+            while not self._is_replicated():
+                await asyncio.sleep(0.1)
         self._waiting_for = "the last reading"
         return await self.stage.once("auditor", lambda env: workload.read_everything(work, env), LIVENESS_S_MAX)
+
+    def _is_replicated(self) -> bool:
+        """Whether every replica that should be there is, and is in sync, and knows it."""
+        if self.members is None:
+            return True
+        nodes = [node for _, node in self._up()]
+        if len(nodes) < len(self.machines):
+            return False
+        replicas: dict[tuple[str, int], list[Partition]] = {}
+        for node in nodes:
+            for partition in node.broker.partitions:
+                replicas.setdefault((partition.topic, partition.index), []).append(partition)
+        for found in replicas.values():
+            ends = {end for one in found for end in (one.log.log_end_offset, one.log.high_watermark)}
+            if len(found) < found[0].replica_count or len(ends) > 1:
+                return False
+        return True
 
     async def _probe(self, env: Env) -> None:
         """A new producer gets a record in."""
@@ -222,14 +262,16 @@ class BrokerRun:
                 history.violate(40, f"{topic} was created and is not there")
 
     async def _stop_and_audit(self, everything: Everything) -> None:
-        try:
-            process = await self.services[BROKER].stop()
-        except TimeoutError:
-            self.history.violate(80, "the broker does not stop")
-            return
-        if process is not None and process.error is not None:
-            self.history.violate(80, f"the broker stopped with {process.error!r}")
-            return
-        self.broker_machine.cut_power()  # a clean stop has nothing to lose
-        for violation in audit(self.broker_machine.disk, DATA_DIR, self.setup, everything):
-            self.history.violations.append(violation)
+        for machine in self.machines.values():
+            try:
+                process = await self.services[machine.name].stop()
+            except TimeoutError:
+                self.history.violate(80, f"{machine.name} does not stop")
+                return
+            if process is not None and process.error is not None:
+                self.history.violate(80, f"{machine.name} stopped with {process.error!r}")
+                return
+        for number, machine in self.machines.items():
+            machine.cut_power()  # a clean stop has nothing to lose
+            for violation in audit(machine.disk, DATA_DIR, number, self.setup, everything):
+                self.history.violations.append(violation)

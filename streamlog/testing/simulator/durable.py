@@ -29,6 +29,8 @@ class Promises:
         state = (log.flushed_offset, log.recovery_point, log.generation)
         if log.failure is not None or self._seen.get(log) == state:
             return ""
+        if log not in self._seen or state[2] != self._seen[log][2]:
+            self._proved.clear()  # something may have been cut, and written anew
         self._seen[log] = state
         directory, nameless = self._directory(log.directory)
         if directory is None:

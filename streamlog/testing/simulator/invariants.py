@@ -31,12 +31,15 @@ INVARIANTS: Final = {
     for one in (
         Invariant(1, "durability", "history", "an acknowledged record outlives kills and power cuts"),
         Invariant(2, "ack-is-stored", "online", "what is acknowledged lies below the high watermark, and is on disk"),
+        Invariant(4, "committed-prefix", "online", "what two replicas know to be committed is the same"),
+        Invariant(5, "new-leaders-are-complete", "online", "a partition's new leader has all that was committed"),
         Invariant(
             7, "leader-epochs-rise", "online", "a partition's leader epoch never goes back, and rises after a crash"
         ),
         Invariant(8, "high-watermark-rises", "online", "what was visible stays visible, across restarts too"),
         Invariant(9, "offsets-in-order", "online", "log start <= last stable <= high watermark <= log end"),
         Invariant(10, "one-record-per-offset", "history", "an offset has one record for ever, in rising order"),
+        Invariant(12, "deposed-leaders-are-mute", "online", "only in the newest leader epoch anything is committed"),
         Invariant(13, "linearizable-appends", "history", "acked before another was sent: at a lower offset"),
         Invariant(
             14, "offsets-are-found", "history", "ends are never below what was read; times lead to the first record"
@@ -159,9 +162,9 @@ class Watch:
             seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
             seen.process, seen.has_failed = process, False
 
-    def check_answer(self, nodes: Iterable[Node], topic: str, index: int, offset: int) -> None:
+    def check_answer(self, running: Iterable[tuple[Machine, Node]], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record, sent to these incarnations, is stored. Raises Violation."""
-        for node in nodes:
+        for _, node in running:
             partition = node.broker.partitions.find(topic, index)
             if partition is None or partition.closed or not partition.flush_before_ack:
                 continue

@@ -13,35 +13,25 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any, Final
-from uuid import UUID
 
-from streamlog.broker.config import load_config
 from streamlog.broker.controller_node import ControllerNode
-from streamlog.broker.format import format_directory
-from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.metadata.image import image_records
 from streamlog.broker.metadata.records import encode_record
-from streamlog.broker.raft.messages import Endpoint, ReplicaKey
-from streamlog.broker.raft.quorum import DIRECTORY_NAME, Quorum
-from streamlog.broker.raft.voters import VoterNode, VoterSet
+from streamlog.broker.raft.quorum import Quorum
 from streamlog.broker.run import RunOptions, run_controller
 from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
 from streamlog.testing.simulator.invariants import Violation
-from streamlog.testing.simulator.log_view import Entry, LogView
+from streamlog.testing.simulator.log_view import Entry
 from streamlog.testing.simulator.machine import Machine
+from streamlog.testing.simulator.members import DATA_DIR, METADATA_DIR, Members
 from streamlog.testing.simulator.quorum_watch import QuorumWatch, Replica
 from streamlog.testing.simulator.setup import Setup
 from streamlog.testing.simulator.stage import Outcome, Stage
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.internal.metadata import ConfigRecord
-
-PORT: Final = 9093
-DATA_DIR: Final = "/data"
-METADATA_DIR: Final = f"{DATA_DIR}/{DIRECTORY_NAME}"
-CLUSTER_ID: Final = "AAAAAAAAAAAAAAAAAAAAAQ"
 
 BROKER_CONFIG: Final = 4
 """Resource type of the records that are written; who reads them does not matter here."""
@@ -57,14 +47,11 @@ class QuorumRun:
         self.setup = setup
         self.stage = Stage(setup, tell)
         self.world, self.services = self.stage.world, self.stage.services
-        self.machines = {
-            number: self.world.machine(f"node{number}", names=setup.names) for number in range(1, setup.nodes + 1)
-        }
+        self.members = Members.of(self.world, setup)
+        self.machines = self.members.machines
         self.nodes: dict[int, ControllerNode] = {}
         """Running controllers, by id."""
-        self.watch = QuorumWatch(
-            {number: Replica(machine, LogView(machine.disk, METADATA_DIR)) for number, machine in self.machines.items()}
-        )
+        self.watch = QuorumWatch.of(self.machines)
         self.sent: dict[str, None] = {}
         self.acked: dict[str, None] = {}
         """Names of config records, each written once."""
@@ -89,41 +76,12 @@ class QuorumRun:
 
     # -- programs ---------------------------------------------------------------------------------------------
 
-    def _values(self, number: int) -> dict[str, str]:
-        hosts = {other: machine.host for other, machine in self.machines.items()}
-        values = {
-            "process.roles": "controller",
-            "node.id": str(number),
-            "controller.listener.names": "CONTROLLER",
-            "listeners": f"CONTROLLER://{hosts[number]}:{PORT}",
-        }
-        if self.setup.static_voters:
-            voters = ",".join(f"{other}@{host}:{PORT}" for other, host in hosts.items())
-            values["controller.quorum.voters"] = voters
-        else:
-            values["controller.quorum.bootstrap.servers"] = ",".join(f"{host}:{PORT}" for host in hosts.values())
-        return values | dict(self.setup.broker)
-
-    def _format(self, env: Env, number: int) -> None:
-        """As an operator does before the first start; again when the power went meanwhile."""
-        if env.storage.exists(f"{DATA_DIR}/{META_PROPERTIES_FILE}"):
-            return
-        if env.storage.is_directory(DATA_DIR):
-            env.storage.remove_tree(DATA_DIR)
-        voters = None
-        if not self.setup.static_voters:
-            voters = VoterSet(
-                VoterNode(ReplicaKey(other, UUID(int=100 + other)), (Endpoint("CONTROLLER", machine.host, PORT),))
-                for other, machine in self.machines.items()
-            )
-        format_directory(env, DATA_DIR, cluster_id=CLUSTER_ID, node_id=number, voters=voters)
-
     def _serve(self, number: int, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, object]]:
-        config, _ = load_config(self._values(number))
+        config = self.members.config(number)
 
         async def main(env: Env) -> None:
             self.nodes.pop(number, None)
-            self._format(env, number)
+            self.members.format(env, number)
 
             def started(node: ControllerNode) -> None:
                 self.nodes[number] = node

@@ -15,6 +15,7 @@ from streamlog.broker.raft.quorum import Quorum
 from streamlog.testing.simulator.invariants import DiskPromises, Violation
 from streamlog.testing.simulator.log_view import NO_EPOCH, Entry, LogView
 from streamlog.testing.simulator.machine import Machine, Process
+from streamlog.testing.simulator.members import METADATA_DIR
 
 
 @dataclass(slots=True)
@@ -48,6 +49,10 @@ class QuorumWatch:
     """By base offset."""
     committed_in: dict[int, int] = field(default_factory=dict)
     """Base offset -> an epoch in which it was known to be committed."""
+
+    @classmethod
+    def of(cls, machines: Mapping[int, Machine]) -> QuorumWatch:
+        return cls({number: Replica(one, LogView(one.disk, METADATA_DIR)) for number, one in machines.items()})
 
     def check(self, running: Iterable[tuple[int, Quorum, LogDirectory]]) -> None:
         nodes = list(running)

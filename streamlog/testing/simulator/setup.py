@@ -6,7 +6,7 @@ and knobs far from what anybody would configure, because a run with a bit of eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, Literal, TypeAlias
@@ -17,7 +17,7 @@ from streamlog.testing.simulator.network import NetworkKnobs
 
 Turns: TypeAlias = Literal["in turn", "random", "priorities"]
 
-Shape: TypeAlias = Literal["broker", "quorum"]
+Shape: TypeAlias = Literal["broker", "quorum", "cluster"]
 
 BROKER: Final = "broker"
 
@@ -33,7 +33,7 @@ class Setup:
 
     seed: int
     shape: Shape = "broker"
-    """What runs: one broker with clients, or the controllers of a quorum."""
+    """What runs: one broker with clients, the controllers of a quorum, or nodes that are both, with clients."""
     nodes: int = 1
     static_voters: bool = False
     """Whether settings name the voters of the quorum; else its log does."""
@@ -76,22 +76,36 @@ class Setup:
         return "retention.ms" in self.topic
 
     @property
+    def replicas(self) -> int:
+        """Of each partition."""
+        return min(self.nodes, 3)
+
+    @property
     def forgets(self) -> bool:
-        """Whether acknowledged records may be lost: nobody promised to sync them, and the power goes."""
+        """Whether acknowledged records may be lost: nobody promised to sync them, and the power goes.
+
+        With several replicas: the disks of one node may lose what they like, if the other nodes are not killed; what
+        is acknowledged only when it is synced is lost only when disks fail.
+        """
+        if self.shape == "cluster":
+            losing = DISK_ERRORS if self.topic.get("streamlog.flush") == "before-ack" else (*POWER, *DISK_ERRORS)
+            victims = {name for fault in self.faults if fault.kind in losing for name in fault.on.split("+")}
+            killed = {name for fault in self.faults if fault.kind in KILLS for name in fault.on.split("+")}
+            return bool(victims) and (len(victims) > 1 or not killed <= victims)
         return self.topic.get("streamlog.flush") == "os" and any(
             fault.kind.startswith("power") or fault.kind in ("stop_dark", "sync_fails", "write_fails")
             for fault in self.faults
         )
 
 
-SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum")
+SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum", "broker", "cluster")
 """In turn."""
 
 
 def draw(seed: int, shape: Shape | None = None) -> Setup:
     """The run of a seed; `shape`: the one that this seed would give if it were of that shape."""
     shape = shape or SHAPES[seed % len(SHAPES)]
-    return _draw_broker_run(seed) if shape == "broker" else draw_quorum_run(seed)
+    return _DRAW[shape](seed)
 
 
 def _draw_broker_run(seed: int) -> Setup:
@@ -123,7 +137,7 @@ def _draw_broker_run(seed: int) -> Setup:
     return replace(setup, faults=_draw_faults(random, setup))
 
 
-def draw_quorum_run(seed: int) -> Setup:
+def _draw_quorum_run(seed: int) -> Setup:
     random = Random(f"{seed}/setup")
     election_ms = random.choice((300, 500, 1_000))
     setup = Setup(
@@ -218,6 +232,11 @@ DISK_ERRORS: Final = ("sync_fails", "write_fails")
 
 CRASH_POINTS: Final = ("kill_in", "power_in", "power_at_sync")
 
+POWER: Final = ("power", "power_in", "power_at_sync", "stop_dark")
+
+KILLS: Final = ("kill", "kill_in", "spoil", *POWER)
+"""After these a broker has not stopped cleanly."""
+
 QUORUM_FAULTS_MAX: Final = 24
 
 QUORUM_MENU: Final = (
@@ -277,3 +296,60 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
     elif kind == "pause":
         for_ms = random.choice((100, 1_000, 8_000, 15_000))
     return Fault(at_ms, kind, on, for_ms, amount)
+
+
+def _draw_cluster_run(seed: int) -> Setup:
+    random = Random(f"{seed}/setup")
+    election_ms = random.choice((300, 1_000))
+    topic = _draw_topic(random)
+    topic["min.insync.replicas"] = "2"
+    topic["streamlog.flush"] = random.choice(("os", "before-ack"))
+    topic.pop("retention.ms", None)
+    setup = Setup(
+        seed,
+        shape="cluster",
+        nodes=random.choice((3, 3, 3, 4)),
+        watchful=random.random() < 0.02,
+        safety_ms=random.choice((6_000, 10_000, 15_000)),
+        turns=random.choice(("in turn", "random", "priorities")),
+        names=random.choice((Names.JOURNAL, Names.PREFIX)),
+        network=_draw_network(random),
+        broker=_draw_broker(random)
+        | {
+            "controller.quorum.election.timeout.ms": str(election_ms),
+            "controller.quorum.fetch.timeout.ms": str(election_ms * 2),
+            "offsets.topic.replication.factor": "3",
+            "replica.lag.time.max.ms": str(random.choice((1_000, 3_000, 30_000))),
+            "broker.session.timeout.ms": str(random.choice((1_000, 3_000))),
+            "broker.heartbeat.interval.ms": "300",
+        },
+        topic=topic,
+        partitions=random.choice((1, 2)),
+        producers=random.choice((1, 2)),
+        consumers=random.choice((0, 1, 2)),
+        readers=random.choice((0, 1)),
+        linger_ms=random.choice((0, 5)),
+        batch_size_bytes=random.choice((100, 1_000, 16_384)),
+        sends=random.choice((20, 60)),
+        delivery_timeout_ms=random.choice((5_000, 30_000)),
+        request_timeout_ms=random.choice((1_000, 3_000)),
+    )
+    return replace(setup, faults=_draw_cluster_faults(random, setup))
+
+
+def _draw_cluster_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
+    """As for a quorum; but mostly the disks of one node only lose something."""
+    faults = _draw_quorum_faults(random, setup)
+    victim = f"node{1 + random.randrange(setup.nodes)}"
+    if random.random() < 0.8:
+        faults = tuple(replace(one, on=victim) if one.kind in (*POWER, *DISK_ERRORS) else one for one in faults)
+        if any(one.kind in (*POWER, *DISK_ERRORS) for one in faults):
+            faults = tuple(replace(one, on=victim) if one.kind in KILLS else one for one in faults)
+    return faults
+
+
+_DRAW: Final[dict[Shape, Callable[[int], Setup]]] = {
+    "broker": _draw_broker_run,
+    "quorum": _draw_quorum_run,
+    "cluster": _draw_cluster_run,
+}

@@ -253,7 +253,9 @@ def churn(work: Work, name: str) -> Main:
             while not work.stopping:
                 topic = f"churn-{env.process_id}-{number}"
                 number += 1
-                if await _tried(work, admin.create_topics([NewTopic(topic, 1 + random.randrange(3), 1)])):
+                if await _tried(
+                    work, admin.create_topics([NewTopic(topic, 1 + random.randrange(3), work.setup.replicas)])
+                ):
                     if random.random() < 0.5:
                         work.history.topics[topic] = None
                     else:
@@ -301,10 +303,10 @@ async def _tried(work: Work, attempt: Coroutine[Any, Any, None]) -> bool:
 
 async def make_topics(work: Work, env: Env) -> None:
     setup = work.setup
-    topics = [NewTopic(TOPIC, setup.partitions, 1, dict(setup.topic))]
+    topics = [NewTopic(TOPIC, setup.partitions, setup.replicas, dict(setup.topic))]
     if setup.compacted:
         configs = {"cleanup.policy": "compact", "segment.ms": "300", "min.cleanable.dirty.ratio": "0.01"}
-        topics.append(NewTopic(TABLE, 1, 1, configs))
+        topics.append(NewTopic(TABLE, 1, setup.replicas, configs))
     async with Admin(work.bootstrap, env=env, connection=work.settings("maker")) as admin:
         await admin.create_topics(topics)
 

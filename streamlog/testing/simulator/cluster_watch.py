@@ -1,0 +1,144 @@
+"""The invariants of replicated partitions, looked at in running nodes and on their disks.
+
+A leader's high watermark says what is committed. From then on every replica that has a batch there has that one, and
+whoever leads later has it too. (Not so where records may be forgotten: see `Setup.forgets`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+from streamlog.broker.node import Node
+from streamlog.broker.partition import Partition
+from streamlog.testing.simulator.invariants import DiskPromises, Violation
+from streamlog.testing.simulator.log_view import Entry, LogView
+from streamlog.testing.simulator.machine import Machine, Process
+
+PartitionId: TypeAlias = tuple[UUID, int]
+
+
+@dataclass(slots=True)
+class _Replica:
+    """One partition on one machine."""
+
+    view: LogView
+    process: Process | None = None
+    """Of the following."""
+    leader_epoch: int = -1
+    high_watermark: int = 0
+    led: int = -1
+    """The last epoch in which it was seen to lead."""
+    checked_end: int = 0
+    """Up to where its batches were compared with the committed ones."""
+    generation: int = -1
+
+
+@dataclass(slots=True)
+class _Committed:
+    """What is known to be committed of one partition."""
+
+    entries: dict[int, Entry] = field(default_factory=dict)
+    """By base offset."""
+    end_offset: int = 0
+    """The highest high watermark of any leader."""
+
+
+@dataclass(slots=True)
+class ClusterWatch:
+    """Looks into running nodes between two callbacks. Raises Violation."""
+
+    forgets: bool
+    promises: DiskPromises = field(default_factory=DiskPromises)
+    _replicas: dict[tuple[str, PartitionId], _Replica] = field(default_factory=dict)
+    _leaders: dict[tuple[PartitionId, int], str] = field(default_factory=dict)
+    """By leader epoch: the machine."""
+    _committed: dict[PartitionId, _Committed] = field(default_factory=dict)
+
+    def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
+        for machine, node in running:
+            self.promises.check(machine, node.broker.logs)
+            for partition in node.broker.partitions:
+                if partition.log.failure is None and not partition.closed:
+                    self._check_replica(machine, partition)
+
+    def _check_replica(self, machine: Machine, partition: Partition) -> None:
+        key = (partition.topic_id, partition.index)
+        log = partition.log
+        replica = self._replicas.get((machine.name, key))
+        if replica is None:
+            replica = self._replicas[machine.name, key] = _Replica(LogView(machine.disk, log.directory))
+        start, stable, high, end = log.log_start_offset, log.last_stable_offset, log.high_watermark, log.log_end_offset
+        name = f"{machine.name} {partition!r}"
+        if not (start <= high <= end and stable <= high):
+            raise Violation(9, f"{name}: log start {start}, last stable {stable}, high watermark {high}, end {end}")
+        if replica.process is not machine.process:
+            replica.process, replica.high_watermark, replica.led, replica.checked_end = machine.process, 0, -1, 0
+            replica.leader_epoch = -1
+        if partition.leader_epoch < replica.leader_epoch:
+            raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {replica.leader_epoch}")
+        replica.leader_epoch = partition.leader_epoch
+        if high < replica.high_watermark and not self.forgets:
+            raise Violation(8, f"{name}: high watermark {high} after {replica.high_watermark}")
+        replica.high_watermark = high
+        if log.config.compact:
+            return
+        replica.view.look(machine.process, log)
+        if log.generation != replica.generation:
+            replica.generation, replica.checked_end = log.generation, 0
+        if partition.is_leader and partition.replica_count > 1:
+            self._check_leader(machine, key, replica, partition)
+        if not self.forgets:
+            self._check_prefix(name, key, replica, high)
+
+    def _check_leader(self, machine: Machine, key: PartitionId, replica: _Replica, partition: Partition) -> None:
+        committed = self._committed.setdefault(key, _Committed())
+        epoch, log = partition.leader_epoch, partition.log
+        name = f"{machine.name} {partition!r}"
+        if replica.led != epoch:
+            replica.led = epoch
+            before = self._leaders.setdefault((key, epoch), machine.name)
+            if before != machine.name:
+                raise Violation(7, f"{partition!r}: epoch {epoch} is led by {before} and {machine.name}")
+            if log.log_end_offset < committed.end_offset and not self.forgets and self._is_newest(key, epoch):
+                raise Violation(
+                    5, f"{name} leads epoch {epoch} and ends at {log.log_end_offset}; committed: {committed.end_offset}"
+                )
+        high = log.high_watermark
+        if high > committed.end_offset:
+            if not self._is_newest(key, epoch):
+                raise Violation(12, f"{name} commits up to {high} in epoch {epoch}, which is over")
+            for base_offset, entry in replica.view.entries.items():
+                if committed.end_offset <= base_offset < high:
+                    committed.entries[base_offset] = entry
+            committed.end_offset = high
+
+    def _is_newest(self, key: PartitionId, epoch: int) -> bool:
+        return not any(other == key and later > epoch for other, later in self._leaders)
+
+    def _check_prefix(self, name: str, key: PartitionId, replica: _Replica, high: int) -> None:
+        """What a replica knows to be committed is what is committed."""
+        committed = self._committed.get(key)
+        if committed is None or replica.checked_end >= high:
+            return
+        for base_offset, entry in replica.view.entries.items():
+            if replica.checked_end <= base_offset < min(high, committed.end_offset):
+                known = committed.entries.get(base_offset, entry)
+                if known != entry:
+                    raise Violation(4, f"{name} has {entry}, and committed was {known}")
+        replica.checked_end = min(high, committed.end_offset)
+
+    def check_answer(self, running: Iterable[tuple[Machine, Node]], topic: str, index: int, offset: int) -> None:
+        """A client was just told that this record is stored by all in-sync replicas. Raises Violation."""
+        nodes = list(running)
+        found = [(machine, node.broker.partitions.find(topic, index)) for machine, node in nodes]
+        replicas = [(machine, partition) for machine, partition in found if partition is not None]
+        if not replicas or self.forgets:
+            return
+        wanted = replicas[0][1].log.config.min_insync_replicas
+        away = max(partition.replica_count for _, partition in replicas) - len(replicas)
+        holders = [machine.name for machine, partition in replicas if partition.log.log_end_offset > offset]
+        if len(holders) + away < wanted:
+            raise Violation(2, f"{topic}-{index}@{offset} was acknowledged, and only {holders} have it")
