@@ -1,8 +1,8 @@
 """Keeps a consumer's buffers filled: positions found, leaders checked, one fetch under way per broker.
 
-`positions.py` knows the states, `fetch_session.py` what a broker was told, `fetch_chunk.py` what came back; this driver
-carries requests and answers between them. A partition is fetched again as soon as its answer has arrived, before the
-application took it, up to a bound: so the broker works while we decode.
+`positions.py` knows the states, `fetch_session.py` what a broker was told, `fetch_chunk.py` what came back and
+`fetch_answers.py` what it means; this driver carries requests and answers between them. A partition is fetched again as
+soon as its answer has arrived, before the application took it, up to a bound: so the broker works while we decode.
 
 Fetches live in callbacks of the connection, everything rarer (committed offsets, resets, epoch checks) in one task.
 """
@@ -13,15 +13,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from streamlog.client.cluster import Cluster, topic_error
-from streamlog.client.config import Address
+from streamlog.client.cluster import Cluster
 from streamlog.client.connection import Connection
 from streamlog.client.failures import one_line
-from streamlog.client.fetch_chunk import Chunk
+from streamlog.client.fetch_answers import FetchAnswers
 from streamlog.client.fetch_session import FetchSession, FetchSpec, fetch_once
 from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel, OffsetReset
 from streamlog.client.links import Lane
-from streamlog.client.metadata import Broker
 from streamlog.client.positions import Phase, Position, Positions
 from streamlog.client.settling import Committed, Settling
 from streamlog.client.values import NO_EPOCH, OffsetAndMetadata, TopicPartition
@@ -29,7 +27,6 @@ from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import FetchRequest, FetchResponse
-from streamlog.wire.messages.fetch import PartitionData
 from streamlog.wire.schema import ZERO_UUID
 
 __all__ = ["FetchSettings", "FetchedBatch", "Fetcher", "IsolationLevel", "OffsetReset"]
@@ -38,9 +35,6 @@ log = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 4 << 20
 """Raw bytes decoded for one call of `fetch`: a millisecond or so of the event loop's time per MiB."""
-
-PREFERRED_REPLICA_MS = 300_000
-"""How long a follower that the leader named is used before the leader is asked again (Kafka's metadata age)."""
 
 VERSION_WITHOUT_TOPIC_IDS = 12
 
@@ -75,6 +69,7 @@ class Fetcher:
         self._settings = settings
         self._with_group = committed is not None
         self._settling = Settling(cluster, self.positions, settings, committed, self)
+        self._answers = FetchAnswers(cluster, self.positions, settings, self)
         self._nodes: dict[int, _Node] = {}
         self._node_of: dict[TopicPartition, int] = {}  # broker whose session wants the partition
         self._ready: dict[TopicPartition, None] = {}  # partitions with chunks, in the order of their turns
@@ -504,86 +499,14 @@ class Fetcher:
         self._fetch(node_id, node)
 
     def _take_in(self, answer: FetchResponse, asked: Callable[[TopicPartition], FetchSpec | None]) -> bool:
-        """Give the partitions of an answer what it brought. Whether there is anything new for the application."""
-        endpoints = {
-            one.node_id: Broker(one.node_id, Address(one.host, one.port), one.rack) for one in answer.node_endpoints
-        }
-        brought = False
-        touched = []
-        for topic in answer.responses:
-            name = topic.topic or self._cluster.metadata.topic_name(topic.topic_id)
-            if name is None:
-                continue
-            for data in topic.partitions:
-                partition = TopicPartition(name, data.partition_index)
-                one = self.positions.by_partition.get(partition)
-                spec = asked(partition)
-                # The same place in the same log: records of it are right, whatever happened to the position since.
-                if (
-                    one is not None
-                    and spec is not None
-                    and one.phase is Phase.FETCHING
-                    and (one.topic_id, one.fetch_offset, one.leader_epoch) == spec[:3]
-                ):
-                    brought = self._on_partition(one, data, endpoints) or brought
-                    touched.append(partition)
-        for partition in touched:
-            self.update(partition)
+        brought = self._answers.take_in(answer, asked)
         if brought:
             self._news.set()
         return brought
 
-    def _on_partition(self, one: Position, data: PartitionData, endpoints: dict[int, Broker]) -> bool:
-        """Whether there is something new for the application."""
-        if data.error_code:
-            return self._on_partition_error(one, ErrorCode.of(data.error_code), data, endpoints)
-        one.high_watermark = data.high_watermark
-        one.last_stable_offset = data.last_stable_offset
-        one.log_start_offset = data.log_start_offset
-        if data.preferred_read_replica >= 0 and data.preferred_read_replica != one.read_replica:
-            one.read_replica = data.preferred_read_replica
-            one.read_replica_until_ms = self._clock.mono_ms() + PREFERRED_REPLICA_MS
-        records = data.records
-        if not records:
-            return False
-        view = records if isinstance(records, memoryview) else memoryview(records)
-        aborted = (data.aborted_transactions or []) if self._settings.read_committed else None
-        try:
-            one.add_chunk(Chunk(view, one.fetch_offset, aborted))
-        except RemoteProtocolError as failure:
-            where = f"{one.partition} at offset {one.fetch_offset}"
-            return self.fail(one, KafkaError(ErrorCode.CORRUPT_MESSAGE, f"cannot read {where}: {failure}"))
-        self._ready[one.partition] = None
-        return True
-
-    def _on_partition_error(
-        self, one: Position, code: ErrorCode, data: PartitionData, endpoints: dict[int, Broker]
-    ) -> bool:
-        if code == ErrorCode.OFFSET_OUT_OF_RANGE:
-            return self._on_out_of_range(one)
-        if code.refresh_metadata or code in (ErrorCode.UNKNOWN_LEADER_EPOCH, ErrorCode.OFFSET_NOT_AVAILABLE):
-            one.read_replica = None
-            leader = data.current_leader
-            known = leader is not None and self._cluster.learn_leader(
-                one.partition, leader.leader_id, leader.leader_epoch, endpoints
-            )
-            if not known:
-                self._cluster.refresh_nowait()
-                self.back_off(one)
-            return False
-        if code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
-            return self.fail(one, topic_error(one.partition.topic, code))
-        return self.fail(one, KafkaError(code, f"fetching {one.partition} from offset {one.fetch_offset}"))
-
-    def _on_out_of_range(self, one: Position) -> bool:
-        if one.read_replica is not None or one.chunks:
-            # A follower may lag; and what is buffered comes first, the offset behind it may mend until then.
-            one.read_replica = None
-            self.back_off(one)
-            return False
-        log.warning("partition=%s offset=%d is out of range", one.partition, one.fetch_offset)
-        self.lose(one, f"offset {one.fetch_offset} of {one.partition} does not exist")
-        return one.error is not None
+    def line_up(self, partition: TopicPartition) -> None:
+        """There is something of this partition to hand out."""
+        self._ready[partition] = None
 
     def lose(self, one: Position, why: str) -> None:
         """There is no such position: do what the reset policy says."""
