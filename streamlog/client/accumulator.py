@@ -291,12 +291,16 @@ class Accumulator:
     def drain(self, node_id: int, now_ms: int) -> list[tuple[PartitionKey, Batch]]:
         """The batches of the next request to `node_id`, at most one per partition; they count as in flight.
 
-        A batch that cannot be built is given up; `take_unsent` tells.
+        A batch that cannot be built, or of which nobody will ever know more, is given up; `take_unsent` tells.
         """
         drained: list[tuple[PartitionKey, Batch]] = []
         size_bytes = 0
         queues = self._sendable.get(node_id, {})
         for queue in list(queues.values()):
+            for undecidable in queue.undecidable():
+                queue.give_up(undecidable)
+                code = ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+                self._unsent.append(self._resolve(Verdict(queue.key, undecidable, code, definite=False)))
             batch = queue.next_to_send(now_ms)
             if batch is None:
                 if not queue.waiting:
@@ -327,7 +331,7 @@ class Accumulator:
         return drained
 
     def take_unsent(self) -> list[Verdict]:
-        """What became of the batches that `drain` could not build, since the last call."""
+        """What became of the batches that `drain` gave up, since the last call."""
         unsent, self._unsent = self._unsent, []
         return unsent
 

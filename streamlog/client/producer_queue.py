@@ -9,11 +9,15 @@ it is first sent and keeps it through retries, which go back to their place amon
 only when nothing older is unresolved, so the broker sees the numbers in order.
 
 Sequences break when a batch that has numbers ends without being written (refused, or given up): the numbers behind it
-can then never continue. The queue is `broken` until everything that has numbers is resolved: batches that were
-written after all are acknowledged as duplicates, all others come back as OUT_OF_ORDER_SEQUENCE_NUMBER, which proves
-that they are not in the log, and lose their numbers. Only then the queue starts over from 0 under a new producer epoch
-(KIP-360). Waiting for certainty is what Java's client does not do; it may write a batch twice when a lost response
-meets a refusal.
+can then never continue. The queue is `broken` until everything that has numbers is resolved or `refused`: batches that
+were written after all are acknowledged as duplicates, all others come back as OUT_OF_ORDER_SEQUENCE_NUMBER. Only then
+those lose their numbers, and the queue starts over from 0 under a new producer epoch (KIP-360). Waiting for certainty
+is what Java's client does not do; it may write a batch twice when a lost response meets a refusal.
+
+One refusal as out of order proves nothing yet. A broker that was killed has the log, but it knows each producer from
+a snapshot again, and that has only its last batch: it refuses the ones before, which it has. They are proven to be
+missing when nothing numbered behind them is acknowledged either, because the last batch in the log is always
+recognised; where one behind them was given up without certainty, there is none about them.
 
 An acknowledgement proves that everything numbered lower is in the log as well. A batch whose own answer was lost is
 then `written`, whatever later attempts say: the broker recognises duplicates only among the last five batches.
@@ -81,6 +85,7 @@ class Batch:
         "maybe_written",
         "order",
         "record_count",
+        "refused",
         "resolved",
         "retry_at_ms",
         "sequence",
@@ -107,6 +112,7 @@ class Batch:
         self.attempts = 0
         self.retry_at_ms = 0
         self.maybe_written = False  # some attempt ended without a word whether it was written
+        self.refused = False  # as out of order: not in the log, unless a later sequence is acknowledged
         self.written = False  # a later sequence was acknowledged, which proves that this one is in the log
         self.resolved = False  # its callers have their answer, though its request may still be under way
         self.waiters: list[tuple[int, int, Waiter]] = []  # record index, its timestamp, and who waits for it
@@ -137,6 +143,11 @@ class Batch:
             self.encoded = bytearray(self.encoded)
             set_producer(self.encoded, 0, identity.producer_id, identity.producer_epoch, sequence)
         self.identity, self.sequence = identity, sequence
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether a broker has to be asked under these numbers: then it is there already, or refused."""
+        return self.sequence != NO_SEQUENCE and (self.written or not self.refused)
 
     def drop_last(self) -> None:
         """Forget the record that was appended last; nobody waits for it yet."""
@@ -180,6 +191,7 @@ class PartitionQueue:
         "acked_until",
         "batches_made",
         "broken",
+        "doubted_until",
         "idempotent",
         "identity",
         "in_flight",
@@ -205,6 +217,7 @@ class PartitionQueue:
         self.next_sequence = 0
         self.acked_until = 0  # sequence after the last acknowledged record, same identity
         self.broken = False  # numbers were given out that will never be written
+        self.doubted_until = -1.0  # order of the last batch under `identity` that was given up and may be in the log
         self.proven = False  # the broker has acknowledged something under `identity`, so it refuses gaps
 
     def close_open(self) -> Batch | None:
@@ -224,7 +237,7 @@ class PartitionQueue:
         head = self.waiting[0]
         if self.broken:
             # What has numbers goes first and alone: it is there already, or it is refused, and then all is known.
-            head = next((batch for batch in self.waiting if batch.sequence != NO_SEQUENCE), head)
+            head = next((batch for batch in self.waiting if batch.is_undecided), head)
         if head.retry_at_ms > now_ms:
             return None
         if not self.in_flight:
@@ -236,12 +249,25 @@ class PartitionQueue:
         return head
 
     def needs_new_epoch(self) -> bool:
-        """Whether everything numbered is resolved and sequences have to start over under a higher epoch."""
-        if not self.broken or self.in_flight or any(batch.sequence != NO_SEQUENCE for batch in self.waiting):
+        """Whether everything numbered is resolved and sequences have to start over under a higher epoch.
+
+        What was refused is then certainly not in the log, and has lost its numbers.
+        """
+        if not self.broken or self.in_flight or any(batch.is_undecided for batch in self.waiting):
             return False
+        for batch in self.waiting:
+            if batch.refused:
+                batch.sequence = NO_SEQUENCE
+                batch.refused = batch.maybe_written = False
         if self.acked_until == self.next_sequence:
             self.broken = False  # what was given up had been written after all
         return self.broken
+
+    def undecidable(self) -> list[Batch]:
+        """Refused batches that nothing can prove to be missing any more, nor to be there."""
+        if self.doubted_until < 0 or self.in_flight or any(batch.is_undecided for batch in self.waiting):
+            return []
+        return [one for one in self.waiting if one.refused and one.maybe_written and one.order < self.doubted_until]
 
     def start(self, batch: Batch, identity: ProducerIdentity, compression: Compression, level: int | None) -> None:
         """Number the waiting `batch` if it has no numbers, and count it as in flight.
@@ -254,6 +280,7 @@ class PartitionQueue:
             if self.identity != identity and not self.in_flight:
                 self.identity, self.next_sequence, self.acked_until = identity, 0, 0
                 self.broken = self.proven = False
+                self.doubted_until = -1.0
             assert not self.broken, "a broken queue got no new epoch"
             numbers = (self.identity, self.next_sequence)
         batch.encode(compression, level, *numbers, transactional=self.transactional)
@@ -289,16 +316,14 @@ class PartitionQueue:
         self._insert([batch])
 
     def out_of_order(self, batch: Batch, retry_at_ms: int) -> None:
-        """The broker says that numbers before the batch's are missing, hence that it does not have the batch."""
+        """The broker says that numbers before the batch's are missing, hence that it hardly has the batch."""
         if any(other.order < batch.order for other in self.in_flight) or any(
-            other.order < batch.order and other.sequence != NO_SEQUENCE for other in self.waiting
+            other.order < batch.order and other.is_undecided for other in self.waiting
         ):
             self.retry(batch, retry_at_ms)  # an older one is unresolved: it will fill the gap, or prove it
             return
         self.in_flight.remove(batch)
-        self.broken = True
-        batch.sequence = NO_SEQUENCE
-        batch.maybe_written = False
+        self.broken = batch.refused = True
         batch.retry_at_ms = 0
         self._insert([batch])
 
@@ -312,6 +337,8 @@ class PartitionQueue:
             self.waiting.remove(batch)
         if batch.sequence != NO_SEQUENCE and not batch.written:
             self.broken = True
+            if batch.maybe_written:
+                self.doubted_until = max(self.doubted_until, batch.order)
 
     def take_back(self, batch: Batch) -> None:
         """The batch in flight was never written to a connection and never will be: its numbers go to the next one."""

@@ -200,6 +200,11 @@ class ModelBroker:
         self.next_sequence = 0
         self.cached: deque[tuple[int, int, int]] = deque(maxlen=5)  # sequence, count, offset
 
+    def restart(self) -> None:
+        """After kill -9: the log is there, but producers come from a snapshot, which has one batch of each."""
+        while len(self.cached) > 1:
+            self.cached.popleft()
+
     def append(self, data: bytes) -> tuple[ErrorCode, int]:
         header = decode_batch_header(data)
         if header.record_count > self.batch_records_max:
@@ -253,6 +258,7 @@ class World:
             for batch in drained(self.accumulator, now_ms):
                 assert batch.encoded is not None
                 self.wire.append((batch, bytes(batch.encoded)))
+            self.settle(self.accumulator.take_unsent())
         event = self.random.random()
         if event < 0.35 and self.appended < 120:
             for _ in range(self.random.randint(1, 4)):
@@ -264,6 +270,9 @@ class World:
             self.break_connection()
         elif event < 0.47 and self.zombies:
             self.broker.append(self.zombies.pop(0))
+        elif event < 0.49:
+            self.break_connection()
+            self.broker.restart()
         else:
             self.answer_one()
 
@@ -316,7 +325,42 @@ class World:
                 assert batch.encoded is not None
                 code, offset = self.broker.append(bytes(batch.encoded))
                 self.tell(batch, code, offset)
+            self.settle(self.accumulator.take_unsent())
             self.settle(self.accumulator.expire(self.driver.now_ms))
+
+
+def test_batches_that_a_restarted_broker_no_longer_recognises_are_not_written_again() -> None:
+    """It refuses the older ones as out of order and knows the last: whoever is followed by that one is in the log."""
+    driver, broker = Driver(), ModelBroker(100)
+    accumulator = made(driver)
+
+    def send(number: int) -> list[Batch]:
+        add(accumulator, number)
+        accumulator.close_all()
+        return drained(accumulator, driver.now_ms)
+
+    (first,) = send(0)
+    broker.append(bytes(first.encoded or b""))
+    accumulator.on_answer(KEY, first, ErrorCode.NONE, 0, base_offset=0)
+    lost = [batch for number in range(1, 4) for batch in send(number)]
+    for batch in lost:
+        broker.append(bytes(batch.encoded or b""))
+    for batch in lost:
+        accumulator.on_answer(KEY, batch, ErrorCode.NETWORK_EXCEPTION, 0, retriable=True)
+    broker.restart()
+    verdicts: list[Verdict] = []
+    for _ in range(20):
+        driver.now_ms += 1000
+        accumulator.retries_due(driver.now_ms)
+        for batch in drained(accumulator, driver.now_ms):
+            code, offset = broker.append(bytes(batch.encoded or b""))
+            verdict = accumulator.on_answer(
+                KEY, batch, code, driver.now_ms, base_offset=offset, retriable=code.retriable
+            )
+            verdicts += [verdict] if verdict is not None else []
+    assert broker.log == [0, 1, 2, 3]
+    assert [verdict.error_code for verdict in verdicts] == [0, 0, 0]
+    assert accumulator.identity.producer_epoch == 0
 
 
 @settings(max_examples=300, deadline=None)
