@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from streamlog.broker.assembly import listen, new_server
 from streamlog.broker.config import BrokerConfig, Listener
@@ -12,12 +11,13 @@ from streamlog.broker.server import Server
 from streamlog.env import Env
 
 
-@dataclass(slots=True)
 class ControllerListeners:
-    server: Server
-    listening: list[Listener]
-    """Ports as they turned out."""
-    _serve_for: Callable[[ControllerHome], None]
+    def __init__(self, server: Server, listening: list[Listener], serve_for: Callable[[ControllerHome], None]) -> None:
+        """Made by `open`."""
+        self.server = server
+        self.listening = listening
+        """Ports as they turned out."""
+        self._serve_for = serve_for
 
     @classmethod
     async def open(cls, env: Env, config: BrokerConfig) -> ControllerListeners:

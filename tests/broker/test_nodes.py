@@ -68,6 +68,7 @@ async def test_the_controller_that_clients_are_told_is_the_active_one(tmp_path: 
     async with nodes(tmp_path, combined()) as found:
         await found.start()
         active = await found.active()
+        await agree(found)
         for node in found.brokers.values():
             assert (await metadata_of(node)).controller_id == active
             async with client_of(node) as client:

@@ -15,7 +15,6 @@ from typing import Final
 
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.decision import ControllerSettings, Decision
-from streamlog.broker.metadata.elections import balance_leaders
 from streamlog.broker.metadata.heartbeats import Heartbeat, broker_heartbeat, fence_broker
 from streamlog.broker.metadata.image import BrokerRegistration, MetadataImage
 from streamlog.broker.metadata.liveness import Liveness
@@ -211,6 +210,9 @@ class Overseer:
 
     async def balance(self) -> None:
         """Give leaderships back to preferred replicas, some at a time."""
+        # Not at the top: minutes pass before it is needed, and its messages would take their time at every start.
+        from streamlog.broker.metadata.elections import balance_leaders
+
         has_more = self._controller.is_active
         while has_more:
             try:
