@@ -105,8 +105,10 @@ class Fetcher:
         self._followed: dict[Key, Partition] = {}
         self._connection: PeerConnection | None = None
         self._session_id, self._session_epoch = NO_SESSION, NEW_SESSION
-        self._told: dict[Key, Place] = {}
-        """What the session knows; without one, what the request under way asks."""
+        self._places: dict[Key, Place] = {}
+        """What is fetched, and from where: what the leader's session knows, once it is asked."""
+        self._unsure: dict[Key, None] = {}
+        """Partitions whose place is to be looked at: something has come for them, or it is not their turn yet."""
         self._failures = 0  # connections and requests that failed in a row
         self._changed = asyncio.Event()
         """Partitions have come or gone, or are to be fetched anew."""
@@ -116,7 +118,9 @@ class Fetcher:
 
     def follow(self, partition: Partition) -> None:
         """Fetch this one too, from now on; or anew, in another leader epoch."""
-        self._followed[partition.topic_id, partition.index] = partition
+        key = partition.topic_id, partition.index
+        self._followed[key] = partition
+        self._unsure[key] = None
         self._changed.set()
         if self._is_asking and self._connection is not None and not self._was_broken_off:
             self._was_broken_off = True
@@ -127,6 +131,7 @@ class Fetcher:
     def leave(self, partition: Partition) -> None:
         if self._followed.get((partition.topic_id, partition.index)) is partition:
             del self._followed[partition.topic_id, partition.index]
+            self._unsure[partition.topic_id, partition.index] = None
             if not self._followed and self._is_asking and self._connection is not None:
                 self._was_broken_off = True
                 self._connection.close()
@@ -167,12 +172,13 @@ class Fetcher:
     async def _round(self) -> None:
         """One fetch, and everything that its answer asks for."""
         now_ms = self._env.clock.mono_ms()
-        places = self._places(now_ms)
-        if not places:
+        changed = self._look(now_ms)
+        if not self._places:
+            self._forget_session()
             await self._sleep(self._next_due_ms(now_ms))
             return
         connection = await self._connected()
-        request = self._request(places)
+        request = self._request(changed, now_ms)
         self._is_asking = True
         try:
             async with asyncio.timeout(self._settings.timeout_ms / 1000):
@@ -206,38 +212,46 @@ class Fetcher:
 
     def _forget_session(self) -> None:
         self._session_id, self._session_epoch = NO_SESSION, NEW_SESSION
-        self._told = {}
 
     # -- asking -----------------------------------------------------------------------------------------------
 
-    def _places(self, now_ms: int) -> dict[Key, Place]:
-        """Where each partition goes on, of those whose turn it is."""
-        places: dict[Key, Place] = {}
-        for key, partition in self._followed.items():
-            state, one = partition.follower, partition.log
-            if state is None or not state.is_due(now_ms) or one.failure is not None or not self._may_fetch(partition):
-                continue
-            places[key] = Place(
-                partition, state, one.log_end_offset, one.epochs.latest, one.log_start_offset, one.high_watermark
-            )
-        return places
+    def _look(self, now_ms: int) -> list[Key]:
+        """Bring `_places` up to date. Says which have changed: of a thousand partitions seldom more than a few."""
+        changed: list[Key] = []
+        for key in self._unsure:
+            partition = self._followed.get(key)
+            place = None if partition is None else self._place(partition, now_ms)
+            if place is not None:
+                if self._places.get(key) != place:
+                    self._places[key] = place
+                    changed.append(key)
+            elif self._places.pop(key, None) is not None:
+                changed.append(key)
+        self._unsure = {key: None for key in self._unsure if key in self._followed and key not in self._places}
+        return changed
+
+    def _place(self, partition: Partition, now_ms: int) -> Place | None:
+        """Where it goes on; None while it is not its turn."""
+        state, one = partition.follower, partition.log
+        if state is None or not state.is_due(now_ms) or one.failure is not None or not self._may_fetch(partition):
+            return None
+        return Place(partition, state, one.log_end_offset, one.epochs.latest, one.log_start_offset, one.high_watermark)
 
     def _next_due_ms(self, now_ms: int) -> int:
-        """How long nothing has to be fetched, unless something changes."""
-        states = (partition.follower for partition in self._followed.values())
-        due = [state.retry_at_ms - now_ms for state in states if state is not None]
-        return min((ms for ms in due if ms > 0), default=self._settings.backoff_ms)
+        """How long until it is the turn of a partition that waits for it."""
+        waiting = (self._followed[key].follower for key in self._unsure)
+        due = [state.retry_at_ms - now_ms for state in waiting if state is not None]
+        return min((ms for ms in due if ms > 0), default=self._settings.wait_ms_max)
 
-    def _request(self, places: dict[Key, Place]) -> FetchRequest:
+    def _request(self, changed: list[Key], now_ms: int) -> FetchRequest:
         if self._session_epoch == NEW_SESSION:
-            asked, forgotten = places, list[Key]()
+            changed, forgotten = list(self._places), list[Key]()
         else:
-            asked = {key: place for key, place in places.items() if self._told.get(key) != place}
-            forgotten = [key for key in self._told if key not in places]
-        self._told = places
+            forgotten = [key for key in changed if key not in self._places]
+        asked = {key: self._places[key] for key in changed if key in self._places}
         return FetchRequest(
             replica_state=ReplicaState(replica_id=self._node_id, replica_epoch=self._own_broker_epoch()),
-            max_wait_ms=self._settings.wait_ms_max,
+            max_wait_ms=min(self._settings.wait_ms_max, self._next_due_ms(now_ms)),
             min_bytes=self._settings.bytes_min,
             max_bytes=self._settings.response_bytes_max,
             session_id=self._session_id,
@@ -277,7 +291,6 @@ class Fetcher:
             ):
                 raise RemoteProtocolError(f"the leader answers {ErrorCode.of(response.error_code).name}")
             return [], []
-        told = self._told
         if response.session_id == NO_SESSION:
             self._forget_session()
         else:
@@ -287,7 +300,9 @@ class Fetcher:
         lost: list[Place] = []
         for topic in response.responses:
             for data in topic.partitions:
-                place = told.get((topic.topic_id, data.partition_index))
+                key = topic.topic_id, data.partition_index
+                self._unsure[key] = None
+                place = self._places.get(key)
                 if place is not None and place.partition.follower is place.state:
                     self._take_one(place, data, appended, lost)
         return appended, lost
