@@ -87,7 +87,7 @@ bench: setup ## measure beside Apache Kafka, Kafka Streams, Faust and Quix (JSON
 	else echo "make bench: no JDK 17 and Maven on PATH, so the rows against Apache Kafka are missing"; fi
 	@mkdir -p target/bench
 	@for name in codec state wire_messages; do $(BIN)/python -m bench.$$name || exit 1; done
-	@for name in broker streams; do $(BIN)/python -m bench.$$name --json target/bench/$$name.json || exit 1; done
+	@for name in broker cluster streams; do $(BIN)/python -m bench.$$name --json target/bench/$$name.json || exit 1; done
 
 ci: ## everything that has to pass, as .ci/run calls it
 	@.ci/run

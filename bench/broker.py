@@ -13,12 +13,12 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.load import create_topic, delete_topic
-from bench.nodes import Node, apache_kafka, cpu_s, have_kafka, resident_mb, streamlog
+from bench.nodes import Node, Served, apache_kafka, cpu_s, have_kafka, resident_mb, streamlog
 from bench.report import Report, Row, percentile, say
 
 PRODUCE_BATCH = 10_000
@@ -65,22 +65,25 @@ def fresh_topic(node: Node, configs: dict[str, dict[str, str]]) -> str:
     return topic
 
 
-def produce(node: Node, topic: str, count: int, size_bytes: int, settings: dict[str, Any] | None = None) -> None:
+def produce(
+    node: Served, topic: str, count: int, size_bytes: int, settings: dict[str, Any] | None = None, partitions: int = 1
+) -> None:
+    """Write to all partitions by turns."""
     producer = Producer({"bootstrap.servers": node.bootstrap, **PRODUCE, **(settings or {})})
     value = bytes(index % 251 for index in range(size_bytes))
-    left = count
+    left, turns = count, itertools.cycle(range(partitions))
     while left:
         messages = [{"value": value}] * min(PRODUCE_BATCH, left)
-        sent = producer.produce_batch(topic, messages, partition=0)
+        sent = producer.produce_batch(topic, messages, partition=next(turns))
         left -= sent
         if sent < len(messages):
             producer.poll(0.005)
     assert producer.flush(TIMEOUT_S) == 0, f"{node.name} did not take {count} records"
 
 
-def consume(node: Node, topic: str, count: int) -> None:
+def consume(node: Served, topic: str, count: int, partitions: int = 1) -> None:
     consumer = Consumer({"bootstrap.servers": node.bootstrap, "group.id": "bench", **CONSUME})
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
     seen = 0
     give_up_at_s = time.monotonic() + TIMEOUT_S
     while seen < count:
@@ -89,10 +92,13 @@ def consume(node: Node, topic: str, count: int) -> None:
     consumer.close()
 
 
-class Sides:
+S = TypeVar("S", bound=Served)
+
+
+class Sides(Generic[S]):
     """Alternating measurements of one piece of work on both brokers, into rows."""
 
-    def __init__(self, report: Report, nodes: Sequence[Node], rounds: int) -> None:
+    def __init__(self, report: Report, nodes: Sequence[S], rounds: int) -> None:
         self.report, self.nodes, self.rounds = report, nodes, rounds
 
     def row(self, work: str, unit: str, asked: float | None, *, smaller_is_better: bool = False) -> Row:
@@ -100,20 +106,20 @@ class Sides:
         self.report.rows.append(row)
         return row
 
-    def put(self, row: Row, node: Node, value: float) -> None:
+    def put(self, row: Row, node: Served, value: float) -> None:
         (row.ours if node.name == "streamlog" else row.theirs).append(value)
 
     def rate(
-        self, work: str, count: int, asked: float | None, asked_cpu: float | None, run: Callable[[Node], float]
+        self, work: str, count: int, asked: float | None, asked_cpu: float | None, run: Callable[[S], float]
     ) -> None:
         """`run` gives the seconds that `count` records took."""
         rates = self.row(work, "records/s", asked)
         cpus = self.row(f"{work}: broker CPU", "us/record", asked_cpu, smaller_is_better=True)
         for number in range(self.rounds + 1):
             for node in self.nodes:
-                before_s = cpu_s(node.pid)
+                before_s = node.cpu_s()
                 took_s = run(node)
-                used_s = cpu_s(node.pid) - before_s
+                used_s = node.cpu_s() - before_s
                 if number:  # the first round warms the JVM up
                     self.put(rates, node, count / took_s)
                     self.put(cpus, node, used_s / count * 1e6)
@@ -126,7 +132,7 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - started_s
 
 
-def bench_produce(sides: Sides, scale: float) -> None:
+def bench_produce(sides: Sides[Node], scale: float) -> None:
     for size_bytes, count in ((100, int(2_000_000 * scale)), (1000, int(300_000 * scale))):
 
         def run(node: Node, count: int = count, size_bytes: int = size_bytes) -> float:
@@ -138,7 +144,7 @@ def bench_produce(sides: Sides, scale: float) -> None:
         sides.rate(f"produce {size_bytes} B, batched", count, *ASKED_RATE["produce"], run)
 
 
-def bench_consume(sides: Sides, scale: float) -> None:
+def bench_consume(sides: Sides[Node], scale: float) -> None:
     for size_bytes, count in ((100, int(2_000_000 * scale)), (1000, int(500_000 * scale))):
         topics = {}
         for node in sides.nodes:
@@ -153,7 +159,7 @@ def bench_consume(sides: Sides, scale: float) -> None:
             delete_topic(node.bootstrap, topics[node.name])
 
 
-def bench_pipelined(sides: Sides, scale: float) -> None:
+def bench_pipelined(sides: Sides[Node], scale: float) -> None:
     count = int(60_000 * scale)
     settings = {
         "linger.ms": 0,
@@ -171,7 +177,7 @@ def bench_pipelined(sides: Sides, scale: float) -> None:
     sides.rate("1 record per request, pipelined", count, *ASKED_RATE["pipelined"], run)
 
 
-def latencies_us(node: Node, topic: str, count: int) -> list[float]:
+def latencies_us(node: Served, topic: str, count: int) -> list[float]:
     producer = Producer({"bootstrap.servers": node.bootstrap, "acks": "all", "linger.ms": 0})
     acked: list[object] = []
     found: list[float] = []
@@ -192,7 +198,7 @@ def latencies_us(node: Node, topic: str, count: int) -> list[float]:
     return sorted(found)
 
 
-def bench_latency(sides: Sides, scale: float) -> None:
+def bench_latency(sides: Sides[Node], scale: float) -> None:
     for name, configs, count in (
         ("os flush", OS_FLUSH, int(5_000 * scale)),
         ("flush before ack", FLUSH_FIRST, int(2_000 * scale)),
@@ -213,7 +219,7 @@ def bench_latency(sides: Sides, scale: float) -> None:
                         sides.put(rows[share], node, percentile(found, level))
 
 
-def bench_start(sides: Sides) -> None:
+def bench_start(sides: Sides[Node]) -> None:
     ready = sides.row("ready after", "s", ASKED_START, smaller_is_better=True)
     memory = sides.row("memory when idle", "MB", ASKED_START, smaller_is_better=True)
     idle = sides.row("CPU when idle", "ms/s", None, smaller_is_better=True)

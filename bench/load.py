@@ -10,10 +10,13 @@ from confluent_kafka.admin import AdminClient, NewTopic
 BASE_MS = 1_700_000_000_000
 
 
-def create_topic(bootstrap: str, topic: str, *, partitions: int = 1, configs: dict[str, str] | None = None) -> None:
+def create_topic(
+    bootstrap: str, topic: str, *, partitions: int = 1, replicas: int = 1, configs: dict[str, str] | None = None
+) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(topic, partitions, 1, config=configs or {})]).values():
-        future.result(30)
+    wanted = NewTopic(topic, partitions, replicas, config=configs or {})
+    for future in admin.create_topics([wanted], operation_timeout=60, request_timeout=60).values():
+        future.result(60)
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:

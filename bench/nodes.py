@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from tests.kafka_node import CLUSTER_ID, free_port, kafka_libs, run_java
 
@@ -47,6 +47,15 @@ Launch = Callable[[Path], Launched]
 """Starts a broker whose files are under the given directory, and waits until it serves."""
 
 
+class Served(Protocol):
+    """A side of a comparison: who it is, where clients go, and the CPU seconds of all its processes so far."""
+
+    name: str
+    bootstrap: str
+
+    def cpu_s(self) -> float: ...
+
+
 class Node:
     """A running broker inside its `with` block, stopped and its files deleted after it."""
 
@@ -63,6 +72,9 @@ class Node:
     def pid(self) -> int:
         assert self._process is not None, "runs inside its with block"
         return self._process.pid
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.pid)
 
     def __enter__(self) -> Self:
         self._process, self.bootstrap, self.ready_s = self._launch(self.path)

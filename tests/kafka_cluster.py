@@ -21,6 +21,9 @@ from tests.kafka_node import CLUSTER_ID, free_port, run_java
 START_S_MAX = 90.0
 STOP_S_MAX = 30.0
 
+SMALL = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Options of a JVM that shares a small machine with others."""
+
 READY = "Kafka Server started"
 """What a node logs when it serves: its broker is registered, caught up and unfenced."""
 
@@ -39,11 +42,12 @@ class KafkaMember:
         *,
         host: str = "127.0.0.1",
         prefix: Sequence[str] = (),
+        java: Sequence[str] = SMALL,
     ) -> None:
         """`prefix` goes before the command: what puts it into a network of its own, for example."""
         self.libs, self.path, self.node_id = libs, path, node_id
         self.host, self.port, self.controller_port = host, *ports
-        self._prefix = tuple(prefix)
+        self._prefix, self._java = tuple(prefix), tuple(java)
         self.directory_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         self.process: subprocess.Popen[bytes] | None = None
         self.config = path / "server.properties"
@@ -81,7 +85,7 @@ class KafkaMember:
         assert self.process is None, "already running"
         self.log.touch()
         seen = self.log.stat().st_size
-        command = [*self._prefix, "java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command = [*self._prefix, "java", *self._java]
         command += ["-cp", f"{self.libs}/*", "kafka.Kafka", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -123,6 +127,7 @@ class KafkaCluster:
         nodes: int = 3,
         properties: Mapping[str, str] | None = None,
         places: Mapping[int, tuple[str, Sequence[str]]] | None = None,
+        java: Sequence[str] = SMALL,
     ) -> None:
         """`places`: for each node the address to listen on, and what goes before its command."""
         self._directory = tempfile.TemporaryDirectory(prefix="streamlog-kafka-cluster-")
@@ -155,6 +160,7 @@ class KafkaCluster:
                 self._settings,
                 host=where[number][0],
                 prefix=where[number][1],
+                java=java,
             )
             for number, pair in ports.items()
         }
