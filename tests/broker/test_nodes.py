@@ -10,9 +10,15 @@ import pytest
 from streamlog.broker.lifecycle import BrokerState
 from streamlog.broker.metadata.image import MetadataImage
 from streamlog.broker.node import Node
+from streamlog.broker.peer import PeerGone, connect
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.frames import decode_response, encode_request
+from streamlog.wire.message import Request
+from streamlog.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
 from streamlog.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
 from streamlog.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
 from streamlog.wire.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
+from streamlog.wire.messages.envelope import EnvelopeRequest, EnvelopeResponse
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from streamlog.wire.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
@@ -262,3 +268,50 @@ async def test_leaderships_go_back_to_preferred_replicas(tmp_path: Path) -> None
         await found.until(led_by_others)
         await found.start(3)
         await found.until(lambda: not led_by_others())
+
+
+def enveloped(request: Request, version: int, *, claimed: int | None = None) -> EnvelopeRequest:
+    """`claimed`: the version that the header names instead."""
+    data = encode_request(request, version, 7, "client")[4:]
+    if claimed is not None:
+        data = data[:2] + claimed.to_bytes(2, "big") + data[4:]
+    return EnvelopeRequest(request_data=data, request_principal=b"", client_host_address=b"\x7f\0\0\1")
+
+
+async def test_controllers_take_out_of_envelopes_what_clients_may_ask(tmp_path: Path) -> None:
+    """The rest is refused, and followers send whoever asks to the leader."""
+    async with nodes(tmp_path, {1: CONTROLLER, 2: CONTROLLER}) as found:
+        await found.start()
+        active = await found.active()
+        wanted = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=1, replication_factor=1)])
+        refused = (
+            (active, enveloped(BrokerHeartbeatRequest(), 1), ErrorCode.INVALID_REQUEST),
+            (active, enveloped(enveloped(wanted, 7), 0), ErrorCode.INVALID_REQUEST),
+            (active, enveloped(wanted, 7, claimed=99), ErrorCode.UNSUPPORTED_VERSION),
+            (3 - active, enveloped(wanted, 7), ErrorCode.NOT_CONTROLLER),
+        )
+        for number, envelope, code in refused:
+            connection = await connect(found.env, "127.0.0.1", found.controller_ports[number], "test")
+            response = await connection.request(envelope)
+            assert isinstance(response, EnvelopeResponse)
+            assert (response.error_code, response.response_data) == (code, None)
+            connection.close()
+        connection = await connect(found.env, "127.0.0.1", found.controller_ports[active], "test")
+        response = await connection.request(enveloped(wanted, 7))
+        assert isinstance(response, EnvelopeResponse)
+        correlation_id, answer = decode_response(CreateTopicsResponse, 7, response.response_data or b"")
+        assert correlation_id == 7
+        assert [topic.error_code for topic in answer.topics] == [ErrorCode.INVALID_REPLICATION_FACTOR], "no brokers"
+        connection.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\x13\0\7\0\0\0\1\xff\xff", b"\xff" * 40])
+async def test_a_damaged_envelope_costs_its_sender_the_connection(tmp_path: Path, data: bytes) -> None:
+    """And nobody else anything."""
+    async with nodes(tmp_path, {1: CONTROLLER}) as found:
+        await found.start()
+        connection = await connect(found.env, "127.0.0.1", found.controller_ports[1], "test")
+        with pytest.raises(PeerGone):
+            await connection.request(EnvelopeRequest(request_data=data, request_principal=b"", client_host_address=b""))
+        other = await connect(found.env, "127.0.0.1", found.controller_ports[1], "test")
+        other.close()

@@ -21,7 +21,7 @@ FOLLOW_MS_MAX = 1_000
 
 async def handle(broker: Broker, context: RequestContext, request: Request) -> Response:
     """Cancelling (the client has left) does not stop what the controller does."""
-    response = await _answer(broker, request, context.version)
+    response = await _answer(broker, request, context.version, context.client_host)
     if isinstance(response, CreateTopicsResponse) and not (
         isinstance(request, CreateTopicsRequest) and request.validate_only
     ):
@@ -31,16 +31,16 @@ async def handle(broker: Broker, context: RequestContext, request: Request) -> R
 
 async def ask(broker: Broker, request: Request, expected: type[R]) -> R:
     """What this broker asks for by itself, as a client would."""
-    response = await _answer(broker, request, API_TABLE[request.api_key].stable_max_version)
+    response = await _answer(broker, request, API_TABLE[request.api_key].stable_max_version, "")
     assert isinstance(response, expected), "the answer is of the request's API"
     if isinstance(response, CreateTopicsResponse):
         await _follow(broker, response)
     return response
 
 
-async def _answer(broker: Broker, request: Request, version: int) -> Response:
+async def _answer(broker: Broker, request: Request, version: int, client_host: str) -> Response:
     try:
-        return await broker.channel.forward(request, version)
+        return await broker.channel.forward(request, version, client_host)
     except KafkaError as error:
         row = find_service(request.api_key)
         assert row is not None, "what is forwarded is served by controllers"
