@@ -29,8 +29,8 @@ STUBBORN: dict[str, Any] = {
     "topic.metadata.refresh.fast.interval.ms": 50,
     "topic.metadata.refresh.interval.ms": 1_000,
     # A node that is frozen or cut off answers nothing: a producer looks elsewhere after this long, by default 30 s.
-    "request.timeout.ms": 1_000,
-    "socket.timeout.ms": 1_500,
+    "request.timeout.ms": 750,
+    "socket.timeout.ms": 1_000,
     "socket.connection.setup.timeout.ms": 1_000,
     "log_level": 0,
 }
