@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from streamlog.testing.simulator.children import run_all
-from streamlog.testing.simulator.setup import draw
+from streamlog.testing.simulator.setup import Shape, draw
 
 LIST: Final = Path(__file__).parent / "mutants.txt"
 PAGE: Final = Path(__file__).parent.parent.parent / "docs" / "mutants.md"
@@ -42,6 +42,8 @@ class Mutant:
     old: str
     new: str
     budget: int = BUDGET_SEEDS
+    shape: Shape = "broker"
+    """Of the runs that have to catch it."""
 
 
 def read_mutants() -> list[Mutant]:
@@ -53,8 +55,9 @@ def _parse(block: str) -> Mutant:
     name, target, *rest = block.strip().splitlines()
     old = "\n".join(line[2:] for line in rest if line.startswith("- "))
     new = "\n".join(line[2:] for line in rest if line.startswith("+ "))
-    budgets = [int(line.split()[1]) for line in rest if line.startswith("budget ")]
-    return Mutant(name, target, old, new, *budgets)
+    said = dict(line.split(" ", 1) for line in rest if line.startswith(("budget ", "shape ")))
+    shape = next(one for one in get_args(Shape) if one == said.get("shape", "broker"))
+    return Mutant(name, target, old, new, int(said.get("budget", BUDGET_SEEDS)), shape)
 
 
 @contextmanager
@@ -101,7 +104,7 @@ class Kill:
 def hunt(mutant: Mutant, jobs: int) -> Kill:
     """Run seeds until one violates something."""
     with planted(mutant):
-        outcomes = run_all((draw(seed) for seed in range(mutant.budget)), jobs, seconds_max=SECONDS_MAX)
+        outcomes = run_all((draw(seed, mutant.shape) for seed in range(mutant.budget)), jobs, seconds_max=SECONDS_MAX)
         for count, outcome in enumerate(outcomes, 1):
             if outcome.violations:
                 return Kill(mutant, count, outcome.violations[0])
@@ -119,12 +122,14 @@ def page(kills: Sequence[Kill]) -> str:
         "",
         f"{caught} of {len(kills)} are caught.",
         "",
-        "| bug | caught by | after seeds | budget |",
-        "|---|---|---|---|",
+        "| bug | in runs of a | caught by | after seeds | budget |",
+        "|---|---|---|---|---|",
     ]
     for kill in kills:
         by = " ".join(kill.violation.split(":")[0].split()[:2]) or "nothing"
-        lines.append(f"| {kill.mutant.name} | {by} | {kill.seeds or '-'} | {kill.mutant.budget} |")
+        lines.append(
+            f"| {kill.mutant.name} | {kill.mutant.shape} | {by} | {kill.seeds or '-'} | {kill.mutant.budget} |"
+        )
     return "\n".join([*lines, ""])
 
 
