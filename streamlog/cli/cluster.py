@@ -192,7 +192,7 @@ def _say_ended(ended: Sequence[Node], what: str, as_json: bool) -> None:
 @json_option
 @dir_option
 def restart(ids: Sequence[int], log_level: str, timeout_s: float, as_json: bool, directory: Path) -> None:
-    """Stop and start nodes one after another, all by default.
+    """Stop and start nodes one after another, all by default; those that are down are started first.
 
     The next one is stopped when every replica is in sync again, so that clients can go on all the while.
     """
@@ -201,10 +201,14 @@ def restart(ids: Sequence[int], log_level: str, timeout_s: float, as_json: bool,
     nodes = found.nodes(ids)
 
     async def work() -> None:
-        for one in [*(one for one in nodes if not one.is_broker), *(one for one in nodes if one.is_broker)]:
+        down = [one for one in nodes if found.process(one) is None]
+        await _start(env, found, down, log_level, timeout_s)
+        left = [one for one in nodes if one not in down]
+        for one in [*(one for one in left if not one.is_broker), *(one for one in left if one.is_broker)]:
+            await _until_in_sync(env, found, timeout_s)
             await found.end([one])
             await _start(env, found, [one], log_level, timeout_s)
-            await _until_in_sync(env, found, timeout_s)
+        await _until_in_sync(env, found, timeout_s)
 
     with found.lock():
         run(work())
@@ -289,14 +293,17 @@ async def _until_in_sync(env: Env, found: LocalCluster, timeout_s: float) -> Non
 
 
 async def _out_of_sync(env: Env, found: LocalCluster) -> list[str]:
-    """Partitions some of whose replicas lag or are down."""
+    """Partitions without a leader, and those that a node which runs has not caught up with."""
+    running = {one.id for one in found.plan.brokers if found.process(one) is not None}
+    if not running:
+        return []
     async with _admin(env, found.plan.bootstrap) as admin:
         described = await admin.describe_topics(await admin.list_topics(internal=True))
     return [
         f"{name}-{one.partition}"
         for name, topic in described.items()
         for one in topic.partitions
-        if len(one.isr) < len(one.replicas) or one.leader < 0
+        if one.leader < 0 or running.intersection(one.replicas) - set(one.isr)
     ]
 
 

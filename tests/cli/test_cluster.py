@@ -140,6 +140,34 @@ def test_configurations_are_ones_that_nodes_accept(tmp_path: Path) -> None:
     env.offload.close()
 
 
+def test_three_nodes_keep_a_topic_through_a_kill_and_a_rolling_restart(clusters: Clusters) -> None:
+    """And the commands that show and change who leads and where replicas are work on them."""
+    shell = clusters.shell
+    started = clusters("start", "3")
+    assert states(started) == {1: "up", 2: "up", 3: "up"}
+    shell.env["STREAMLOG_BROKER"] = started["bootstrap"]
+    shell.ok("topics", "create", "kept", "-p", "3")
+    shell.ok("produce", "kept", "-q", stdin="a\nb\nc\n")
+    assert clusters("kill", "2") == [2]
+    shell.ok("produce", "kept", "-q", stdin="d\n")
+    behind = shell.run("topics", "describe", "--under-replicated", "--json").json
+    assert [len(one["isr"]) for topic in behind if topic["name"] == "kept" for one in topic["partitions"]] == [2] * 3
+    assert states(clusters("restart")) == {1: "up", 2: "up", 3: "up"}, "what did not run is started too"
+    until("in sync", lambda: shell.run("topics", "describe", "--under-replicated", "--json").json == [])
+    assert sorted(shell.ok("consume", "kept", "--from-beginning", "-n", "4").split()) == ["a", "b", "c", "d"]
+    shell.ok("elect", "--type", "preferred", "--all")
+    (topic,) = shell.run("topics", "describe", "kept", "--json").json
+    assert {one["leader"] for one in topic["partitions"]} == {1, 2, 3}
+    (shell.path / "move.json").write_text(
+        shell.ok("reassign", "generate", "--topic", "kept", "--brokers", "1,3", "-r", "2")
+    )
+    moved = shell.run("reassign", "execute", "--file", "move.json", "--wait", "--json").json
+    assert [one["state"] for one in moved] == ["done"] * 3
+    quorum = shell.run("quorum", "describe", "--json").json
+    assert sorted(one["node"] for one in quorum["replicas"]) == [1, 2, 3]
+    assert clusters("stop") == [1, 2, 3]
+
+
 def test_a_process_is_known_by_its_number_and_its_beginning(tmp_path: Path) -> None:
     """This one lives; one with its number and another beginning does not."""
     path = tmp_path / "process.json"
