@@ -173,7 +173,8 @@ def run_campaign(
         with fault(cluster, kind, node):
             if kind not in LOCAL:
                 began_s = time.monotonic()  # the last link has just been cut
-            written = load.written_again_s(began_s)
+            # A stop takes its time, and what is handed over at its beginning is written as ever.
+            written = load.slowest_s(began_s) if kind == STOP else load.written_again_s(began_s)
             committed = committer.committed_again_s(began_s, COMMIT_S_MAX)
             time.sleep(dice.random() * HOLD_S_MAX)
         report.felt.append(Felt(kind, target, node, [round(one, 3) for one in written], committed))

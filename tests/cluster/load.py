@@ -108,6 +108,19 @@ class Load:
             found.append(sent.acknowledged[first][0] - since_s)
         return found
 
+    def slowest_s(self, since_s: float) -> list[float]:
+        """For each partition, how long the slowest message took that was handed over between an instant and now."""
+        until_s = time.monotonic()
+        self.written_again_s(until_s)
+        return [
+            max(
+                sent.acknowledged[number][0] - at
+                for number, at in enumerate(sent.handed_over_s)
+                if since_s <= at <= until_s and number in sent.acknowledged
+            )
+            for sent in self.sent
+        ]
+
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join(PATIENCE_S)
