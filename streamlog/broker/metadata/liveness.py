@@ -17,11 +17,16 @@ Sources: KIP-631 (sessions), KIP-500; `docs/decisions/0041-a-dead-broker-is-noti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from streamlog.broker.metadata.image import BrokerRegistration, MetadataImage
 
-NOT_SHUTTING_DOWN = -1
+NOT_SHUTTING_DOWN: Final = -1
+
+NOTHING_HEARD: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -47,9 +52,16 @@ class Liveness:
         self.own_broker_id = own_broker_id
         self.sessions: dict[int, Session] = {}
 
-    def begin(self, image: MetadataImage, now_ms: int) -> None:
-        """This controller has become active: everybody is as if heard of just now."""
-        self.sessions = {broker.id: Session(broker.epoch, now_ms, is_lost=True) for broker in image.brokers.values()}
+    def begin(self, image: MetadataImage, now_ms: int, heard_ms: Mapping[int, int] = NOTHING_HEARD) -> None:
+        """This controller has become active: everybody is as if heard of just now.
+
+        But who led before, and is a broker too, was last heard of when this node last heard its controller: a process
+        that is frozen is so as a whole. `heard_ms`: those times, by broker.
+        """
+        self.sessions = {
+            broker.id: Session(broker.epoch, min(now_ms, heard_ms.get(broker.id, now_ms)), is_lost=True)
+            for broker in image.brokers.values()
+        }
 
     def on_registered(self, broker_id: int, epoch: int, now_ms: int) -> None:
         """A broker has registered; as the same incarnation, its session goes on."""

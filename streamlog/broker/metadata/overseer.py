@@ -79,7 +79,8 @@ class Overseer:
 
     def _on_active(self) -> None:
         image = self._controller.state
-        self.liveness.begin(image, self._env.clock.mono_ms())
+        followed = self._controller.quorum.last_followed
+        self.liveness.begin(image, self._env.clock.mono_ms(), {} if followed is None else dict([followed]))
         for broker in image.brokers.values():
             self._ask_after(broker)
         self._woken.set()
@@ -115,7 +116,9 @@ class Overseer:
             if decision.response.is_gone:
                 self.liveness.on_gone(broker_id)
             if decision.records:
-                log.info("broker=%d epoch=%d %s", broker_id, epoch, decision.response)
+                told = decision.response.response
+                state = "leaving" if decision.response.begins_shutdown else "fenced" if told.is_fenced else "unfenced"
+                log.info("broker=%d epoch=%d state=%s records=%d", broker_id, epoch, state, len(decision.records))
             return decision
 
         return (await self._controller.write(decide)).response

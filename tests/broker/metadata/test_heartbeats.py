@@ -181,6 +181,19 @@ def test_a_new_active_controller_gives_everybody_a_fresh_session() -> None:
     assert cluster.liveness.expired(cluster.image, cluster.now_ms + SESSION_MS + 1) == 2
 
 
+def test_who_led_the_quorum_before_is_as_silent_as_its_controller_was() -> None:
+    """A process that is frozen is so as a whole: its broker gets no fresh session."""
+    cluster = three()
+    cluster.now_ms += 10 * SESSION_MS
+    cluster.liveness.begin(cluster.image, cluster.now_ms, {2: cluster.now_ms - 1200, 77: 0})
+    deadline_ms = cluster.now_ms - 1200 + SESSION_MS + 1
+    assert cluster.liveness.deadline_ms(cluster.image) == deadline_ms
+    assert cluster.liveness.expired(cluster.image, deadline_ms) == 2
+    cluster.now_ms += 100
+    cluster.beat(2)
+    assert cluster.liveness.expired(cluster.image, deadline_ms) is None
+
+
 def test_a_controller_that_stood_still_blames_nobody_for_silence() -> None:
     """The heartbeats of that time lie unread."""
     cluster = three()
