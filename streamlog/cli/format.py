@@ -14,7 +14,7 @@ from streamlog.broker.config import parse_address
 from streamlog.broker.format import format_directory
 from streamlog.broker.raft.messages import Endpoint, ReplicaKey
 from streamlog.broker.raft.voters import VoterNode, VoterSet
-from streamlog.env import real_env
+from streamlog.env import Env, real_env
 from streamlog.errors import UserError
 from streamlog.wire.uuids import uuid_from_text, uuid_to_text
 
@@ -32,12 +32,20 @@ from streamlog.wire.uuids import uuid_from_text, uuid_to_text
 def format_(data_dir: str, node_id: int, cluster_id: str | None, voters: str | None, listener: str) -> None:
     """Make the data directory of a node of a new cluster."""
     env = real_env()
-    cluster_id = cluster_id or uuid_to_text(env.entropy.uuid4())
+    cluster_id = cluster_id or new_cluster_id(env)
     first = None if voters is None else parse_voters(voters, listener)
     directory_id = format_directory(
         env, os.path.abspath(data_dir), cluster_id=cluster_id, node_id=node_id, voters=first
     )
     click.echo(f"{data_dir}: cluster {cluster_id}, node {node_id}, directory {uuid_to_text(directory_id)}")
+
+
+def new_cluster_id(env: Env) -> str:
+    """One that no command line takes for an option."""
+    while True:
+        text = uuid_to_text(env.entropy.uuid4())
+        if not text.startswith("-"):
+            return text
 
 
 def parse_voters(text: str, listener: str) -> VoterSet:
