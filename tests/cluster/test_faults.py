@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.campaign import (
-    FAULTS,
     KILL,
     OFFSETS,
     PARTITIONS,
@@ -31,7 +31,7 @@ KAFKA_FAULT_COUNT = 14
 
 WRITTEN_AGAIN_S_AFTER_KILL = 2.0
 WRITTEN_AGAIN_S_MAX = 5.0
-"""Apache Kafka, with its default of nine seconds for a session: 9 to 12."""
+"""Medians. Apache Kafka, with its default of nine seconds for a session: 9 to 12."""
 
 DEFAULTS = {
     "linger.ms": 2,
@@ -58,10 +58,10 @@ def test_faults_lose_repeat_and_reorder_nothing(tmp_path: Path) -> None:
     with cluster_under_test("streamlog", tmp_path) as cluster:
         report = run_campaign(cluster, FAULT_COUNT, SEED)
     finish(report)
-    summary = report.summary()
-    assert summary[KILL]["written_again_s_median"] < WRITTEN_AGAIN_S_AFTER_KILL, summary[KILL]
-    for kind in set(FAULTS) & summary.keys():
-        assert summary[kind]["written_again_s_median"] < WRITTEN_AGAIN_S_MAX, (kind, summary[kind])
+    killed = [max(one.written_again_s) for one in report.felt if one.fault == KILL]
+    others = [max(one.written_again_s) for one in report.felt if one.fault != KILL]
+    assert statistics.median(killed) < WRITTEN_AGAIN_S_AFTER_KILL
+    assert statistics.median(others) < WRITTEN_AGAIN_S_MAX
 
 
 def test_apache_kafka_goes_through_the_same(tmp_path: Path) -> None:
