@@ -88,11 +88,13 @@ def _work(setup: Setup, perform: Callable[[Setup], Outcome], pipe: int) -> None:
         outcome = perform(setup)
     except BaseException:
         outcome = Outcome(setup, [f"0 crash: {traceback.format_exc()}"])
-    view = memoryview(pickle.dumps(outcome))
-    while view:
-        view = view[os.write(pipe, view) :]
-    sys.stdout.flush()
-    os._exit(0)
+    try:
+        view = memoryview(pickle.dumps(outcome))
+        while view:
+            view = view[os.write(pipe, view) :]
+        sys.stdout.flush()
+    finally:
+        os._exit(0)  # also when the parent is gone: what it cleans up is not ours
 
 
 def _bury(child: _Child) -> int:
