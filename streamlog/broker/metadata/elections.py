@@ -1,15 +1,14 @@
 """Elections that are asked for, and those the controller holds by itself. Decides; changes nothing.
 
-A leader that fails is replaced at once, with the broker's fencing (`changes.py`). Here is the rest: ElectLeaders of an
-operator; leaderships that go back to their preferred replicas when those are well again; unclean elections of
-partitions that were without a leader when their topic began to allow them.
+A leader that fails is replaced with the decision that fences its broker, a partition without one gets one with the
+decision that unfences a broker or allows unclean elections (`changes.py`): nothing has to be looked for by the clock.
+Here is the rest: ElectLeaders of an operator, and leaderships that go back to preferred replicas that are well again.
 
 Sources: KIP-183, KIP-460 (ElectLeaders), Kafka's auto.leader.rebalance.enable, and its controller for which error wins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -101,23 +100,4 @@ def balance_leaders(image: MetadataImage, settings: ControllerSettings) -> Decis
         preferred = partition.replicas[0]
         if partition.leader not in (preferred, NO_LEADER) and preferred in partition.isr:
             changes.change(topic, index, Wanted(election=Election.PREFERRED))
-    return Decision(tuple(changes.records), len(changes.records) >= ELECTIONS_AT_ONCE)
-
-
-def elect_unclean_leaders(
-    image: MetadataImage, settings: ControllerSettings, topics: Iterable[str] | None = None
-) -> Decision[bool]:
-    """Elect leaders for partitions that have none, where their topic allows to lose records for it.
-
-    `topics`: only of these. Answers whether there may be more to do.
-    """
-    names = None if topics is None else set(topics)
-    changes = PartitionChanges(image, settings)
-    for topic, index, partition in changes.partitions():
-        if len(changes.records) >= ELECTIONS_AT_ONCE:
-            break
-        if partition.leader != NO_LEADER or (names is not None and topic.name not in names):
-            continue
-        if changes.election(topic.name) is Election.UNCLEAN:
-            changes.change(topic, index, Wanted(election=Election.UNCLEAN))
     return Decision(tuple(changes.records), len(changes.records) >= ELECTIONS_AT_ONCE)

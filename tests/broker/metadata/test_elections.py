@@ -10,7 +10,6 @@ from streamlog.broker.metadata.elections import (
     ElectionType,
     balance_leaders,
     elect_leaders,
-    elect_unclean_leaders,
 )
 from streamlog.broker.metadata.image import NO_LEADER
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -122,15 +121,3 @@ def test_balancing_goes_by_batches() -> None:
     answers = [cluster.take(lambda image: balance_leaders(image, cluster.settings)) for _ in range(3)]
     assert answers == [True, True, False]
     assert all(partition.leader == partition.replicas[0] for partition in found.partitions.values())
-
-
-def test_unclean_elections_happen_where_topics_allow_them() -> None:
-    """Of partitions without a leader; the others wait."""
-    cluster = Cluster(brokers=2)
-    for name in ("t", "u"):
-        cluster.place(name, 1, 2)
-        cluster.set_isr(name, 1)
-    cluster.fence(1)
-    cluster.configure("t", "unclean.leader.election.enable", "true")
-    assert cluster.take(lambda image: elect_unclean_leaders(image, cluster.settings)) is False
-    assert (cluster.partition("t").leader, cluster.partition("u").leader) == (2, NO_LEADER)
