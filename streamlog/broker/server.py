@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from typing import Final
 
 from streamlog.broker import limits
 from streamlog.broker.connection import Connection, Dispatcher, Shared
@@ -16,6 +17,11 @@ from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError
 
 log = logging.getLogger(__name__)
+
+
+ACCEPT_GRACE_S: Final = 0.001
+"""After the listeners are closed, asyncio still has connections in hand that it took from them: they get their turn,
+and are refused, instead of being left open."""
 
 
 class Server:
@@ -75,8 +81,10 @@ class Server:
 
     async def close(self) -> None:
         """Stop accepting; let appends under way be acknowledged, for SHUTDOWN_GRACE_MS at most; then disconnect."""
+        self._started = False  # who is being accepted just now finds nobody
         for listener in self._listeners:
             listener.close()
+        await asyncio.sleep(ACCEPT_GRACE_S)
         await self._scope.close()
         for connection in list(self.connections.values()):
             connection.close() if connection.is_producing else connection.abandon()
@@ -101,6 +109,8 @@ class Server:
         mine = self._per_ip.get(host, 0)
         self._per_ip[host] = mine + 1
         self.connections[connection.number] = connection
+        if not self._started:
+            return "this node is being stopped"
         if len(self.connections) > self._connections_max:
             return f"max.connections is {self._connections_max}"
         if mine >= self._connections_per_ip_max:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from streamlog.broker.api import (
@@ -231,6 +231,8 @@ class ApiDispatcher:
             encoded = self._broker.scope.spawn(service.key.name, self._serve_in_turns(service, context, reply.work))
             return Waiting(encoded, lambda: _raised(encoded.result()))
         task = self._broker.scope.spawn(service.key.name, _settle(service, context, reply))
+        if isinstance(reply, Coroutine):
+            task.add_done_callback(lambda _: reply.close())  # where the task was cancelled before it began
         return Waiting(task, lambda: _encode(context, task.result()))
 
     async def _serve_large(

@@ -425,3 +425,18 @@ async def committed(cluster: Replicated) -> int | None:
     assert isinstance(answer, OffsetFetchResponse)
     found = answer.groups[0]
     return None if found.error_code else found.topics[0].partitions[0].committed_offset
+
+
+async def test_a_replica_of_an_idle_partition_comes_back_too(tmp_path: Path) -> None:
+    """Its first fetches come before the cluster trusts it again; the later ones have nothing to tell but that."""
+    async with replicated(tmp_path) as cluster:
+        await cluster.create()
+        await cluster.create("u")
+        await cluster.produce(b"one", topic="u")
+        gone = next(number for number in cluster.replicas() if number != cluster.leader())
+        await cluster.nodes.stop(gone, clean=False)
+        for topic in ("t", "u"):
+            await cluster.in_sync(*cluster.replicas(topic), topic=topic)
+        await cluster.nodes.start(gone)
+        for topic in ("t", "u"):
+            await cluster.in_sync(1, 2, 3, topic=topic)
