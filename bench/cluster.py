@@ -54,6 +54,7 @@ NO_PATIENCE = {
     "reconnect.backoff.ms": 10,
     "reconnect.backoff.max.ms": 50,
     "topic.metadata.refresh.fast.interval.ms": 20,
+    "topic.metadata.refresh.interval.ms": 50,  # else it looks for partitions without a leader once a second
     "message.timeout.ms": 120_000,
     "log_level": 0,
 }
