@@ -14,6 +14,9 @@ help: ## print the targets
 # What an installation depends on: the codec is compiled while installing, where a C compiler is.
 INSTALLED := pyproject.toml setup.py streamlog/wire/records_compiled.py
 
+# As pip does for a package that is not editable. Where Python may not write bytecode, every process would compile anew.
+COMPILE := $(BIN)/python -m compileall -q streamlog
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "streamlog needs Python 3.11 or later; say which: make PYTHON=python3.11")'
 	@$(PYTHON) -m venv $(VENV)
@@ -22,11 +25,13 @@ $(BIN)/python:
 $(STAMP): $(INSTALLED) | $(BIN)/python
 	@echo "installing streamlog and the tools of its tests into $(VENV)"
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet -e '.[test,dev,demo]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: $(INSTALLED) | $(BIN)/python
 	@echo "installing streamlog, pandas and the flights into $(VENV)"
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet -e '.[demo]'
+	@$(COMPILE)
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything the other targets need
