@@ -192,7 +192,7 @@ class Partition:
         is_first = self.leader_epoch < 0
         self.role, self.follower = Role.LEADER, None
         self.leader_epoch, self.leader = leader_epoch, state
-        self._set_replica_count(replica_count)
+        self.set_replica_count(replica_count)
         if state is not None:
             # A follower that asks about an epoch of its own, which we have never seen, needs the next one to compare.
             log.epochs.assign(leader_epoch, log.log_end_offset)
@@ -212,7 +212,7 @@ class Partition:
         self.role, self.leader = Role.FOLLOWER, None
         self.leader_epoch, self.follower = leader_epoch, state
         self._told_high_watermark = -1
-        self._set_replica_count(replica_count)
+        self.set_replica_count(replica_count)
         # An epoch in which nothing was written is none that the leader has to know.
         self.log.epochs.truncate_from_end(self.log.log_end_offset)
         self._unseen_bytes = 0
@@ -233,7 +233,8 @@ class Partition:
             if not done.done():
                 done.set_result(None)
 
-    def _set_replica_count(self, replica_count: int) -> None:
+    def set_replica_count(self, replica_count: int) -> None:
+        """How many replicas there are, and with that how the topic's configs are to be read."""
         self.replica_count = replica_count
         self.flush_before_ack = self.log.config.flushes_before_ack(replica_count)
         if self.leader is not None:
@@ -508,7 +509,7 @@ class Partition:
 
     def update_config(self, config: LogConfig) -> None:
         self.log.update_config(config)
-        self._set_replica_count(self.replica_count)
+        self.set_replica_count(self.replica_count)
         if self.leader is not None:
             self.advance()
         elif self.is_leader and not self.flush_before_ack:

@@ -142,7 +142,7 @@ class Replication:
             and not partition.is_leader
             and (following.leader_id if following is not None else NO_LEADER) == leader
         ):
-            partition.replica_count = count
+            partition.set_replica_count(count)
             return
         self._leave(partition)
         state = None
