@@ -248,12 +248,14 @@ def isr_of(cluster: Replicated) -> tuple[int, ...]:
 async def test_a_tail_that_nobody_else_had_is_cut(tmp_path: Path) -> None:
     """acks=1 while the followers are away; the others go on without it, and it follows them exactly."""
     async with replicated(tmp_path, broker_session_timeout_ms="1000") as cluster:
-        await cluster.create()
+        active = await cluster.nodes.active()
+        others = [active, next(number for number in (1, 2, 3) if number != active)]
+        alone = next(number for number in (1, 2, 3) if number not in others)
+        await cluster.create(assignment=[alone, *others])
         await cluster.produce(*(b"kept %d" % number for number in range(5)))
         await cluster.in_sync(1, 2, 3)
-        alone = cluster.leader()
-        assert alone is not None
-        for number in [number for number in cluster.replicas() if number != alone]:
+        assert cluster.leader() == alone
+        for number in others:  # the controller first: nobody is left who could commit that one alone is in sync
             await cluster.nodes.stop(number, clean=False)
         node = cluster.nodes.brokers[alone]
         for number in range(7):
