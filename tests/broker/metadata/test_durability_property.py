@@ -7,6 +7,7 @@ some of what it had; who stops in order loses nothing.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -127,7 +128,7 @@ class Model:
         self.running.add(broker)
         self.cluster.liveness.on_gone(broker)
         self.cluster.register(self.cluster.registration(broker, clean=self.was_clean[broker]))
-        self.check()
+        self.check(doubted=set() if self.was_clean[broker] else {broker})
         self.cluster.beat(broker)
 
     def on_move(self, broker: int, amount: int) -> None:
@@ -162,7 +163,8 @@ class Model:
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, doubted: AbstractSet[int] = frozenset()) -> None:
+        """`doubted`: who has just come back from a death that it may have lost records in."""
         before, now = self.seen, self.partition
         self.seen = now
         isr, elr = set(now.isr), set(now.eligible_leader_replicas)
@@ -183,7 +185,7 @@ class Model:
             assert {*now.adding_replicas, *now.removing_replicas} <= set(now.replicas)
             assert not set(now.adding_replicas) & set(now.removing_replicas)
         self.check_registered(now)
-        self.check_survival(before, now)
+        self.check_survival(before, now, doubted)
 
     def check_registered(self, now: PartitionRegistration) -> None:
         """Who leads is active, or comes back from a clean stop to what nobody else could have led."""
@@ -191,9 +193,11 @@ class Model:
             leader = self.cluster.image.brokers[now.leader]
             assert leader.is_active or (leader.fenced and len(now.isr) == 1)
 
-    def check_survival(self, before: PartitionRegistration, now: PartitionRegistration) -> None:
+    def check_survival(
+        self, before: PartitionRegistration, now: PartitionRegistration, doubted: AbstractSet[int]
+    ) -> None:
         is_elected = now.leader_epoch > before.leader_epoch and now.leader != NO_LEADER
-        if is_elected and not before.isr and not before.eligible_leader_replicas:
+        if is_elected and not {*before.isr, *before.eligible_leader_replicas} - doubted:
             # It may have lost records, and says so; from here on, what it has counts.
             assert now.leader_recovery_state == RECOVERING
             self.acknowledged = self.has[now.leader]
