@@ -41,7 +41,9 @@ def test_a_reader_that_leaves_ends_a_command_quietly(on_broker: Shell, command: 
     """With success, however far it had come, and without a word."""
     on_broker.run("topics", "create", "flights")
     on_broker.ok("produce", "flights", "-s", ":", stdin=flight_line("AA") * 100)
-    on_broker.ok("consume", "flights", "--group", "readers", "--until-end")  # so that there is one to list
+    on_broker.ok(
+        "consume", "flights", "--group", "readers", "--from-beginning", "-n", "1"
+    )  # so that there is one to list
     done = script(on_broker, f"{STREAMLOG} {command} | {reader}")
     assert (done.returncode, done.stderr) == (0, "")
 
