@@ -65,8 +65,7 @@ class Intake:
               scope: of the worker; runs the fetch loop.
               on_joined: called whenever the group has given partitions, or none.
         """
-        self.trouble: str | None = None
-        """Why nothing is read just now, if nothing is."""
+        self._failure: str | None = None  # of joining or reading, until it has passed
         self._app_id, self._broker, self._topics = app_id, broker, topics
         self._env, self._connection, self._session_timeout_ms = env, connection, session_timeout_ms
         self._state_path, self._member_data = state_path, member_data
@@ -97,6 +96,14 @@ class Intake:
         """Have the group keep these offsets; nothing happens before joining and after leaving."""
         if self._consumer is not None:
             await self._consumer.commit(offsets)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is read just now, or not all that should be."""
+        missing = self.missing_topics()
+        if self._failure is None and missing:
+            return f"topic {', '.join(missing)} does not exist any more: tasks that read it are closed until it does"
+        return self._failure
 
     def missing_topics(self) -> list[str]:
         """Topics that the app reads and that do not exist, as far as is known."""
@@ -171,7 +178,7 @@ class Intake:
                 self._consumer = await self._join()
                 return
             except StreamlogError as error:
-                self.trouble = f"joining: {error}"
+                self._failure = f"joining: {error}"
                 log.warning("app=%s cannot join: %s", self._app_id, error)
                 await asyncio.sleep(RETRY_BACKOFF_S_MAX)
 
@@ -187,7 +194,7 @@ class Intake:
             try:
                 batches = await consumer.fetch(timeout_ms=FETCH_WAIT_MS)
             except StreamlogError as error:
-                self.trouble = f"reading: {error}"
+                self._failure = f"reading: {error}"
                 log.warning("app=%s cannot read: %s", self._app_id, error)
                 await asyncio.sleep(pause_s)
                 if error is last:  # the very same error again: the consumer has given up
@@ -195,7 +202,7 @@ class Intake:
                 last, pause_s = error, min(2 * pause_s, RETRY_BACKOFF_S_MAX)
                 continue
             if last is not None:
-                last, self.trouble, pause_s = None, None, RETRY_BACKOFF_S_FIRST
+                last, self._failure, pause_s = None, None, RETRY_BACKOFF_S_FIRST
             for batch in batches:
                 await self._feed(batch)
 

@@ -105,6 +105,9 @@ def test_tables_of_an_app_whose_topic_was_deleted_say_so_at_once(shell: Shell) -
         done = shell.run("tables", *question)
         assert (done.code, done.err[: len(said)], done.out) == (1, said, "")
         assert time.monotonic() - began < 8, "it asks for 10 seconds where a partition may be moving"
+    doctor = shell.run("-A", "flights_app", "doctor")
+    assert doctor.code == 1
+    assert "0 of 0 partitions running, lag 0; topic flights does not exist any more" in " ".join(doctor.out.split())
     shell.ok("topics", "create", "flights", "-p", "4")
     worker.wait_for(r"state=running positions", count=8)
     shell.ok("produce", "flights", "-s", ":", "-q", stdin=flight_line("UA", 5))

@@ -108,6 +108,23 @@ async def set_offset(broker: str, group: str, topic: str, offset: int) -> None:
         await admin.alter_group_offsets(group, {TopicPartition(topic, 0): OffsetAndMetadata(offset)})
 
 
+async def test_a_worker_whose_topic_was_deleted_is_not_healthy(broker: str, tmp_path: Path) -> None:
+    """It says which topic is missing, as long as it is: its partitions are closed, so they have no failures to tell."""
+    counting = Counting(tmp_path / "state")
+    async with counting.running(broker) as here, Admin(broker, env=real_env()) as admin:
+        await here.send(3)
+        await here.until_seen(3)
+        assert here.worker.status().healthy
+        await admin.delete_topics([counting.topic])
+        await until(lambda: here.worker.status().tasks == ())
+        error = here.worker.status().error
+        assert error is not None
+        assert f"topic {counting.topic} does not exist any more" in error
+        assert not here.worker.status().healthy
+        await admin.create_topics([NewTopic(counting.topic, 1, 1)])
+        await until(lambda: here.worker.status().healthy and here.worker.status().tasks != ())
+
+
 async def test_a_data_directory_serves_several_clusters(broker: str, tmp_path: Path) -> None:
     """An app that moves to another cluster begins there from nothing, and finds its state again when it comes back."""
     counting = Counting(tmp_path / "state")
