@@ -114,8 +114,9 @@ def reset(
     if found is not None and not as_json:
         _show(app, found)
     if found is None or not dry_run:
-        if not yes:
-            click.confirm(f"Reset app {app.id}?", abort=True)
+        if not yes and not click.confirm(f"Reset app {app.id}?"):
+            click.echo("Nothing was changed.", err=True)
+            return
         found = run(act())
     if as_json:
         print_json(_as_json(app, found, changed=not dry_run))

@@ -383,12 +383,17 @@ class RocksStore:
             snapshot.close()
         self._handles.clear()
         families, self._families = self._families, {}
-        for family in families.values():
-            family.close()
-        db.close()
+        failure: Exception | None = None
+        for handle in (*families.values(), db):  # all of them: one that stays open keeps the lock
+            try:
+                handle.close()
+            except Exception as error:
+                failure = failure or _failure(self._path, error)
         if self._damaged:
             target = self._engine.quarantine(self._path)
             logger.warning("store=%s state=corrupt moved_to=%s", self._path, target)
+        if failure is not None:
+            raise failure
 
     # --- plumbing -------------------------------------------------------------------------------------------------
 

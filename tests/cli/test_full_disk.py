@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import resource
-import subprocess
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.shell import Shell
-
-DISK_BYTES = 2 << 20
+from tests.cli.shell import Shell, flight_line, until
+from tests.small_disk import fill, small_disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, small, and gone after the test."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only root can make a small disk")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"x" * 4096):
-                pass
-        except OSError:
-            return ballast
-    raise AssertionError("a disk ends")
+    with small_disk(tmp_path / "disk", 2 << 20) as path:
+        yield path
 
 
 def test_a_broker_on_a_full_disk_says_what_is_full_and_starts_when_there_is_room(shell: Shell, disk: Path) -> None:
@@ -89,3 +70,24 @@ def test_produce_says_that_it_waits_for_the_disk_and_that_it_goes_on(
     assert lines[1].startswith("streamlog: going on after ")
     assert lines[2] == "1,000 records written to t."
     assert shell.ok("consume", "t", "--until-end", "--broker", address) == "line\n" * (records_before + 1000)
+
+
+def test_a_worker_whose_state_has_no_room_goes_on_when_there_is_some(on_broker: Shell) -> None:
+    """It says what is full, stays, and has processed everything a moment after."""
+    with small_disk(on_broker.path / "disk", 16 << 20) as disk:
+        on_broker.ok("topics", "create", "flights", "--partitions", "4")
+        worker = on_broker.worker("--data-dir", str(disk))
+        ballast = fill(disk)
+        lines = "".join(flight_line(f"{number:05d}{'x' * 100}") for number in range(20_000))
+        on_broker.ok("produce", "flights", "-s", ":", stdin=lines)
+        worker.wait_for("No space left on device")
+        ballast.unlink()
+
+        def counted() -> bool:
+            (group,) = json.loads(on_broker.ok("groups", "describe", "flights", "--json"))
+            return all(one["lag"] == 0 for one in group["partitions"])
+
+        until("all flights are processed", counted)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.ends() == 0
+    assert "Traceback" not in worker.text

@@ -119,3 +119,10 @@ def test_what_an_agent_fills_is_not_read_twice(on_broker: Shell) -> None:
     worker = _worker(on_broker, name, 2)
     until("counted again", lambda: _counts(on_broker, name) == counted)
     assert worker.stop() == 0
+
+
+def test_a_no_changes_nothing_and_says_so(on_broker: Shell) -> None:
+    """It is an answer, not an accident."""
+    on_broker.ok("topics", "create", "flights")
+    done = on_broker.run("-A", "flights_app", "reset", stdin="n\n")
+    assert (done.code, done.err.splitlines()[-1]) == (0, "Nothing was changed.")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from streamlog.env import RealStorage
-from streamlog.errors import UserError
+from streamlog.errors import EnvironmentFailure, UserError
 from streamlog.state.rocksdb import RocksEngine, RocksStore
 from streamlog.state.store import CommitBatch, Position, StoreCorrupt
+from tests.small_disk import fill as fill_disk
+from tests.small_disk import small_disk
 
 MB = 1024 * 1024
 
@@ -48,6 +50,24 @@ def test_options_of_every_table_survive_reopening(engine: RocksEngine, tmp_path:
     assert text.count("block_size=8192") == families
     assert text.count("write_buffer_size=16777216") == families + text.count("db_write_buffer_size=16777216")
     assert text.count("compression=kLZ4Compression") == families
+
+
+def test_a_store_on_a_full_disk_lets_go_of_it_and_opens_again_when_there_is_room(
+    engine: RocksEngine, tmp_path: Path
+) -> None:
+    """RocksDB refuses to close such a store in order; whoever closes it hears of the disk, and the lock is gone."""
+    with small_disk(tmp_path / "disk", 8 * MB) as disk:
+        store = engine.open(str(disk / "task-0"))
+        store.commit(CommitBatch({"t": [(b"k", b"v")], "u": [(b"k", b"v")]}))
+        ballast = fill_disk(disk)
+        with pytest.raises(EnvironmentFailure, match="No space left"):
+            fill(store)
+        with pytest.raises(EnvironmentFailure, match="task-0"):
+            store.close()
+        ballast.unlink()
+        again = engine.open(str(disk / "task-0"))
+        assert again.get("t", b"k") == b"v"
+        again.close()
 
 
 def test_a_table_that_lost_its_options_is_noticed(engine: RocksEngine, tmp_path: Path) -> None:
