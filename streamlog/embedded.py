@@ -137,7 +137,10 @@ class EmbeddedLog:
             finally:
                 lock.release()
         except OSError as error:
-            raise UserError(f"the data directory {self.data_dir} cannot be used: {error.strerror or error}") from error
+            why = (
+                "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror or error
+            )
+            raise UserError(f"the data directory {self.data_dir} cannot be used: {why}") from error
 
     async def _join_or_start(self, deadline_ms: int) -> None:
         while self._is_served():

@@ -64,12 +64,12 @@ def cluster() -> None:
     """Start, stop, kill and describe a cluster of local nodes.
 
     \b
-      streamlog cluster start 3                        three nodes, each broker and controller
+      streamlog cluster start 3                   three nodes, each broker and controller
       streamlog cluster start --brokers 3 --controllers 3 --dir big
       streamlog cluster describe
-      streamlog cluster kill 2                         kill -9
-      streamlog cluster start                          starts what does not run
-      streamlog cluster restart                        one after another, clients go on
+      streamlog cluster kill 2                    kill -9
+      streamlog cluster start                     starts what does not run
+      streamlog cluster restart                   one after another, clients go on
       streamlog cluster stop
     """
     # That brokers are down, or not up yet, is what these commands say in their own words.

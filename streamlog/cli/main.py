@@ -224,7 +224,10 @@ _ANSWERS = frozenset({"UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"})
 """Retriable for programs; for somebody who typed a name they are the answer."""
 
 
-_HINTS = {"NON_EMPTY_GROUP": "it has members; stop them first"}
+_HINTS = {
+    "NON_EMPTY_GROUP": "it has members; stop them first",
+    "INCONSISTENT_GROUP_PROTOCOL": "its members share partitions otherwise (workers of an app?); take another group",
+}
 """What a bare code means, for codes that come without words."""
 
 

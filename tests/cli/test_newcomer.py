@@ -95,3 +95,20 @@ def test_changing_a_topic_that_is_not_there_says_so_at_once(on_broker: Shell) ->
     done = on_broker.run("topics", "alter", "nope", "--config", "retention.ms=1")
     assert done.code == 1
     assert done.err == "streamlog: topic 'nope' does not exist; create it first (UNKNOWN_TOPIC_OR_PARTITION)\n"
+
+
+def test_a_file_in_the_place_of_a_data_directory_is_called_one(shell: Shell) -> None:
+    """Not by its errno."""
+    (shell.path / "file").write_text("")
+    for command in (["broker", "--listen", "127.0.0.1:0"], ["-A", "flights_app", "worker"]):
+        refused = shell.run(*command, "--data-dir", "file")
+        assert (refused.code, "cannot be used: it is a file" in refused.err) == (1, True), refused.err
+
+
+def test_a_group_of_workers_is_not_open_to_consumers(on_broker: Shell) -> None:
+    """What to do stands beside Kafka's code."""
+    on_broker.run("topics", "create", "flights", "--partitions", "4")
+    worker = on_broker.worker(tasks=1)
+    refused = on_broker.run("consume", "flights", "--group", "flights")
+    assert (refused.code, "take another group" in refused.err) == (1, True), refused.err
+    assert worker.stop() == 0

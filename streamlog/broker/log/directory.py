@@ -108,7 +108,8 @@ class LogDirectory:
             make_durable(storage, path)
             lock = storage.lock(f"{path}/{LOCK_FILE}")
         except OSError as error:
-            raise UserError(f"The data directory {path} cannot be used: {error.strerror}.") from error
+            why = "it is a file" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+            raise UserError(f"The data directory {path} cannot be used: {why}.") from error
         if lock is None:
             raise UserError(
                 f"The data directory {path} is in use by another process. Stop that one, or choose another "
