@@ -33,6 +33,7 @@ from streamlog.streams.settings import (
     STOP_TIMEOUT_S,
     Settings,
 )
+from streamlog.streams.spelling import spelled
 from streamlog.streams.stream import Declared, Step, Stream
 from streamlog.streams.tables import GlobalTable, SetTable, Table
 from streamlog.streams.timers import BackgroundTask, Every, Timer, Work, cron
@@ -48,6 +49,7 @@ WorkT = TypeVar("WorkT", bound=Callable[[], Awaitable[Any]])
 class App:
     """A stream processing application: its topics, tables, agents and timers."""
 
+    @spelled('App("flights", broker="host:9092", data_dir="state", partitions=8)')
     def __init__(
         self,
         id: str,  # noqa: A002 - the word users know
@@ -135,6 +137,7 @@ class App:
         format: Format = ...,
         configs: Mapping[str, str] | None = ...,
     ) -> Topic[Any, Any]: ...
+    @spelled('app.topic("flights", key=str, value=Flight), one name each; an agent reads several: @app.agent([a, b])')
     def topic(
         self,
         name: str,
@@ -169,6 +172,7 @@ class App:
             )
         return topic
 
+    @spelled('app.Table("delays", key=str, value=int, default=int)')
     def Table(  # noqa: N802 - reads as the type it makes
         self,
         name: str,
@@ -199,6 +203,7 @@ class App:
         )
         return self._add_table(table)
 
+    @spelled('app.GlobalTable("airports", key=str, value=Airport)')
     def GlobalTable(  # noqa: N802
         self,
         name: str,
@@ -223,6 +228,7 @@ class App:
         table.kind = "global"
         return self._add_table(table)
 
+    @spelled('app.SetTable("routes", key=str, value=str), with the type of the members')
     def SetTable(  # noqa: N802
         self, name: str, *, key: type[K], value: type[V], partitions: int | None = None
     ) -> SetTable[K, V]:
@@ -243,6 +249,7 @@ class App:
     def channel(self, name: str, *, value: type[V], maxsize: int = ...) -> Channel[V]: ...
     @overload
     def channel(self, name: str, *, value: None = ..., maxsize: int = ...) -> Channel[Any]: ...
+    @spelled('app.channel("alerts", value=Alert)')
     def channel(self, name: str, *, value: Any = None, maxsize: int = CHANNEL_ITEMS_MAX) -> Channel[Any]:
         """A queue inside this process that agents can read: nothing of it is stored."""
         return Channel(check_name(name, "channel"), maxsize)
