@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from streamlog.errors import UserError
-from streamlog.serde import Serde
+from streamlog.serde import Serde, SerdeError
 from streamlog.state.store import Reader
 from streamlog.state.table import TableState
 from streamlog.state.windowed import FIRST_ROW, WindowedState, window_key_serde
@@ -121,7 +121,7 @@ class TableReader(Generic[K, V]):
         if self._state is not None and not committed:
             return self._state.peek(key)
         data = self._store.get(self.name, self._key.encode(key))
-        return None if data is None else self._value.decode(data)
+        return None if data is None else self._decode_row(key, data)
 
     def _page(
         self, low: bytes, high: bytes | None, cursor: bytes | None, limit: int, reverse: bool, committed: bool
@@ -141,7 +141,16 @@ class TableReader(Generic[K, V]):
             yield from self._state.scan(low, high, reverse=reverse)
             return
         for key, data in self._store.scan(self.name, low, high, reverse=reverse):
-            yield self._key.decode(key), self._value.decode(data)
+            decoded = self._key.decode(key)
+            yield decoded, self._decode_row(decoded, data)
+
+    def _decode_row(self, key: K, data: bytes) -> V:
+        try:
+            return self._value.decode(data)
+        except SerdeError as error:
+            raise SerdeError(
+                f"table {self.name}, key {key!r}: {error}. Write that key again where the table's rows come from"
+            ) from error
 
     def _staleness(self, committed: bool) -> Staleness:
         position = self._store.positions().get(self.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +53,15 @@ def test_a_live_answer_includes_what_is_not_committed_and_says_so(reader: TableR
     assert reader.get("b", committed=True).staleness == Staleness(10, 0, True)
     assert reader.get_many(["a", "c", "x"]).value == [0, None, 101]
     assert reader.get_many(["a", "c", "x"], committed=True).value == [0, 2, None]
+
+
+def test_a_row_that_cannot_be_read_is_named(store: MemoryStore) -> None:
+    """Among a million rows somebody has to find it; it came from a topic that anybody may write to."""
+    store.commit(CommitBatch({"t": [(b"good", VALUE.encode(1)), (b"x", b"hello")]}))
+    reader = TableReader("t", store, KEY, VALUE)
+    for read in (partial(reader.get, "x"), reader.scan):
+        with pytest.raises(UserError, match=r"table t, key 'x': .*hello.*\. Write that key again"):
+            read()
 
 
 def test_a_live_answer_after_a_commit_is_committed(
