@@ -207,7 +207,7 @@ async def _app(env: Env, admin: Admin, app: App) -> list[Finding]:
 async def _worker(http: HttpClient, endpoint: str | None, host: str) -> list[Finding]:
     """Why a worker's partitions do not progress, where they do not."""
     if endpoint is None:
-        return [Finding(f"worker {host}", "note", "runs without a web server (--no-web): nothing more to see")]
+        return [Finding(f"worker {host}", "note", "runs without a web server: nothing more to see")]
     about = f"worker {endpoint}"
     try:
         answer = await http.request(endpoint, "GET", "/status", timeout_s=WORKER_S)

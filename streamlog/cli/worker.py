@@ -90,7 +90,7 @@ def worker(
 
     async def one() -> None:
         async with _log_of(app, invocation, env) as (bootstrap, is_embedded):
-            server = None if no_web else WebServer(app, bootstrap, host, port, web_advertised, port_required=required)
+            server = None if no_web else WebServer(host, port, web_advertised, port_required=required)
             running = Worker(
                 app,
                 env=env,

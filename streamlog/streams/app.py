@@ -479,6 +479,8 @@ class App:
         Without any broker it uses the embedded log of the data directory, as `streamlog worker` does.
 
         Args: broker, data_dir: go before the app's own settings and the environment.
+              extensions: what lives as long as the worker. Other programs can read its tables (`streamlog.connect`) if
+                    there is a `streamlog.web.server.WebServer()` among them; `streamlog worker` has one of itself.
               session_timeout_ms: after so long without a sign of this worker, the group gives its tasks to others.
         Raises: UserError: something about the app or its topics is wrong. EnvironmentFailure: the broker does not
                 answer. Whatever made the worker fail, when the block ends.

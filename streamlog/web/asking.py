@@ -29,6 +29,11 @@ OVERLOADED = 503
 MAP_OF_TWO = b"\x82"
 """How a packed `Trouble` begins; the HTTP layer's own refusal is plain text."""
 
+NOBODY_LISTENS = (
+    "its workers run without a web server. Start them with `streamlog worker` and without --no-web, or, where a "
+    "program runs one, write app.running(extensions=[WebServer()]) with WebServer from streamlog.web.server"
+)
+
 HEADERS = (("accept", MSGPACK), ("content-type", MSGPACK), (FORWARDED, "1"))
 
 
@@ -106,6 +111,8 @@ class Asker:
                 endpoint = choose()
             pause_s = min(2 * pause_s or PAUSE_S_FIRST, PAUSE_S_MAX)
             if endpoint is None:
+                if self._routes.nobody_listens():
+                    raise NoOwner(f"{what} of app {self._app_id} cannot be read: {NOBODY_LISTENS}")
                 why = self._why_nobody()
                 continue
             try:
@@ -127,8 +134,6 @@ class Asker:
     def _why_nobody(self) -> str:
         if self._routes.state != "Stable":
             return f"its workers are rebalancing ({self._routes.state})"
-        if self._routes.workers and not self._routes.endpoints():
-            return "its workers run without a web server (--no-web)"
         return "no worker has it"
 
 

@@ -56,8 +56,9 @@ class Routes:
         """Endpoint of some worker, for what every worker knows."""
         return next((one.endpoint for one in self.workers if one.endpoint is not None), None)
 
-    def endpoints(self) -> list[str]:
-        return [one.endpoint for one in self.workers if one.endpoint is not None]
+    def nobody_listens(self) -> bool:
+        """Whether the workers have settled, and none of them has an HTTP server: asking again would not help."""
+        return self.state == "Stable" and bool(self.workers) and self.any_worker() is None
 
     async def refresh(self) -> None:
         """Ask the coordinator, unless somebody just did.

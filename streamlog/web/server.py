@@ -39,7 +39,7 @@ from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
 from streamlog.serde import SerdeError
 from streamlog.state.query import PAGE_ROWS, PAGE_ROWS_MAX
 from streamlog.state.windows import TIME_MS_MAX, TIME_MS_MIN
-from streamlog.streams.worker import Program, Worker
+from streamlog.streams.worker import Worker
 from streamlog.web.answers import FORWARDED, MSGPACK, Found, GetMany, Row, Rows, TableInfo, Trouble
 from streamlog.web.asking import Asker
 from streamlog.web.http import HttpClient
@@ -78,8 +78,6 @@ class WebServer:
 
     def __init__(
         self,
-        program: Program,
-        bootstrap: str,
         host: str = "127.0.0.1",
         port: int = PORT_PREFERRED,
         advertised: str | None = None,
@@ -91,7 +89,6 @@ class WebServer:
               advertised: host:port at which others reach this worker; default where it listens.
               port_required: fail when the port is taken, rather than take another.
         """
-        self._program, self._bootstrap = program, bootstrap
         self._host, self._port, self._port_required = host, port, port_required
         self._advertised = advertised
         self._server: asyncio.Server | None = None
@@ -101,10 +98,11 @@ class WebServer:
 
     async def open(self, worker: Worker) -> str | None:
         """Raises UserError: the port is taken, or the address is none of this machine's."""
-        admin = Admin(self._bootstrap, env=worker.env, client_id=f"streamlog-{self._program.id}-web")
-        routes = Routes(admin, self._program.id, worker.env.clock)
-        asker = Asker(self._http, routes, worker.env.clock, self._program.id)
-        pages = Pages(worker, LocalTables(worker), asker, routes, self._bootstrap, worker.env)
+        app_id = worker.program.id
+        admin = Admin(worker.broker, env=worker.env, client_id=f"streamlog-{app_id}-web")
+        routes = Routes(admin, app_id, worker.env.clock)
+        asker = Asker(self._http, routes, worker.env.clock, app_id)
+        pages = Pages(worker, LocalTables(worker), asker, routes, worker.broker, worker.env)
         config = uvicorn.Config(
             pages.application(self._hosts()),
             lifespan="off",
@@ -132,7 +130,7 @@ class WebServer:
                 shown_host,
                 port,
             )
-        log.info("app=%s web=http://%s:%d", self._program.id, shown_host, port)
+        log.info("app=%s web=http://%s:%d", app_id, shown_host, port)
         return self._advertised or f"{shown_host}:{port}"
 
     def _hosts(self) -> list[str]:

@@ -59,7 +59,7 @@ async def test_rows_of_a_restoring_partition_are_given_to_who_takes_stale_ones(b
         await until(lambda: counted(worker) == 3)
     gate.clear()
     app, _ = make()
-    server = WebServer(app, broker, port=0)
+    server = WebServer(port=0)
     async with app.running(broker=broker, data_dir=str(tmp_path / "state"), extensions=[server]) as worker:
         await until(lambda: 0 in worker.query("counts"))
         async with streamlog.connect_async(broker, app=name, timeout_s=0.5) as live:
