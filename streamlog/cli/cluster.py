@@ -185,7 +185,7 @@ def _say_ended(ended: Sequence[Node], what: str, as_json: bool) -> None:
         click.echo("None of them was running.", err=True)
 
 
-@cluster.command()
+@cluster.command(short_help="Stop and start nodes one after another, all by default.")
 @nodes_argument
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL", help="Of the nodes' logs.")
 @timeout_option
