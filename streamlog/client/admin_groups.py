@@ -15,7 +15,7 @@ from streamlog.client.group_offsets import commit_offsets, fetch_offsets
 from streamlog.client.member_effects import (
     NO_GENERATION,
 )
-from streamlog.client.subscription import PROTOCOL_TYPE, decode_assignment, decode_subscription
+from streamlog.client.subscription import PROTOCOL_TYPE, Assignment, decode_assignment, decode_subscription
 from streamlog.client.values import (
     GroupMetadata,
     OffsetAndMetadata,
@@ -151,19 +151,26 @@ def _described(group: DescribedGroup) -> GroupDescription:
     members = []
     for one in group.members:
         topics: tuple[str, ...] = ()
-        partitions: tuple[TopicPartition, ...] = ()
         userdata: bytes | None = None
+        assignment = Assignment(())
         if group.protocol_type == PROTOCOL_TYPE:
             try:
                 if one.member_metadata:
                     subscription = decode_subscription(one.member_metadata)
                     topics, userdata = subscription.topics, subscription.userdata
-                partitions = decode_assignment(one.member_assignment).partitions
+                assignment = decode_assignment(one.member_assignment)
             except RemoteProtocolError:
-                topics, partitions = (), ()  # another client's protocol under the consumers' name
+                topics = ()  # another client's protocol under the consumers' name
         members.append(
             GroupMember(
-                one.member_id, one.group_instance_id, one.client_id, one.client_host, topics, partitions, userdata
+                one.member_id,
+                one.group_instance_id,
+                one.client_id,
+                one.client_host,
+                topics,
+                assignment.partitions,
+                userdata,
+                assignment.userdata,
             )
         )
     return GroupDescription(group.group_id, group.group_state, group.protocol_type, group.protocol_data, tuple(members))

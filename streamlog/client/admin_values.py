@@ -79,7 +79,9 @@ class GroupMember:
     topics: tuple[str, ...]
     partitions: tuple[TopicPartition, ...]
     userdata: bytes | None
-    """What the member's assignor told the leader."""
+    """What the member's assignor told the leader; told only while the group is Stable."""
+    assigned_userdata: bytes | None = None
+    """What the leader's assignor told the member; during a rebalance still that of before, with `partitions`."""
 
 
 @dataclass(frozen=True, slots=True)

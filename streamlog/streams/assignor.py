@@ -8,13 +8,14 @@ its state does. Three properties, in this order:
 3. a task stays with its owner; else it goes where its state is on disk; else to whoever has the fewest.
 
 Members say in their subscription's userdata where their tables can be queried and which tasks' state they have. It is
-msgpack with a version, and fields of later versions are ignored, so that workers can be upgraded one by one.
+msgpack with a version, and fields of later versions are ignored, so that workers can be upgraded one by one. Each is
+told its own address again with its assignment, because that is all that a coordinator tells others during a rebalance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -145,10 +146,16 @@ class TaskAssignor:
             for member in members
         ]
         given = without_partitions_in_use(claims, target)
-        return {member_id: Assignment(tuple(sorted(mine))) for member_id, mine in given.items()}
+        said = {member.member_id: _address(member) for member in members}
+        return {member_id: Assignment(tuple(sorted(mine)), said[member_id]) for member_id, mine in given.items()}
 
     def on_assignment(self, assignment: Assignment, generation_id: int) -> None:
         return None
+
+
+def _address(member: Member) -> bytes:
+    """Where the member is, of what it said: all that readers of the assignment look for."""
+    return encode_member_data(replace(decode_member_data(member.subscription.userdata), warm_tasks=()))
 
 
 def _owners(members: Sequence[Member]) -> dict[int, str]:

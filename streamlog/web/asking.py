@@ -100,8 +100,8 @@ class Asker:
         while (left_ms := deadline_ms - self._clock.mono_ms()) > 0:
             if pause_s:
                 await asyncio.sleep(min(pause_s, left_ms / 1000))
-            endpoint = choose()
-            if endpoint is None or pause_s:
+            endpoint = None if pause_s else choose()
+            if endpoint is None:
                 try:
                     await self._routes.refresh()
                 except NoWorkers as error:

@@ -1,8 +1,9 @@
 """Who answers for which partition: read from the consumer group, remembered until somebody says it is not so.
 
 Workers say in their group's member data where their HTTP server listens (streams/assignor.py), and the group's
-assignment says which partitions each has. During a rebalance the coordinator tells neither, so what was known before
-stays in use: an owner of before says itself that it is none any more.
+assignment says which partitions each has. During a rebalance the coordinator tells the assignments of before, in which
+the leader has repeated the addresses, and later none, so that what was known stays in use: an owner of before says
+itself that it is none any more.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Routes:
         """The group's, as of the last refresh."""
         self._admin, self._app_id, self._clock = admin, app_id, clock
         self._owners: dict[int, str] = {}
+        self._turn = -1
         self._refreshed_ms: int | None = None
         self._lock = asyncio.Lock()
 
@@ -53,8 +55,10 @@ class Routes:
         return self._owners.get(partition)
 
     def any_worker(self) -> str | None:
-        """Endpoint of some worker, for what every worker knows."""
-        return next((one.endpoint for one in self.workers if one.endpoint is not None), None)
+        """Endpoint of some worker, for what every worker knows: another one each time, since some may be gone."""
+        endpoints = [one.endpoint for one in self.workers if one.endpoint is not None]
+        self._turn += 1
+        return endpoints[self._turn % len(endpoints)] if endpoints else None
 
     def nobody_listens(self) -> bool:
         """Whether the workers have settled, and none of them has an HTTP server: asking again would not help."""
@@ -91,13 +95,15 @@ class Routes:
             raise UserError(
                 f"group {self._app_id!r} is not a streamlog app: its members are plain consumers ({group.assignor})"
             )
-        if group.state != "Stable":
-            return
         workers = []
         for member in group.members:
-            data = decode_member_data(member.userdata)
+            if group.state != "Stable" and not member.assigned_userdata:
+                continue  # it has just come, or the assignments of before are dropped already
+            data = decode_member_data(member.userdata or member.assigned_userdata)
             partitions = tuple(sorted({one.partition for one in member.partitions}))
             workers.append(WorkerInfo(member.member_id, data.endpoint, member.client_host, data.process_id, partitions))
+        if not workers:
+            return
         self.workers = tuple(sorted(workers, key=lambda one: one.member_id))
         self._owners = {
             partition: one.endpoint for one in self.workers if one.endpoint is not None for partition in one.partitions

@@ -117,6 +117,15 @@ def test_of_two_owners_the_later_generation_is_right() -> None:
     assert assignor.assign(Sizes({"t": 1}), members)["a"].partitions == ()
 
 
+def test_each_member_is_given_its_own_address_with_its_tasks() -> None:
+    """A coordinator tells no subscriptions during a rebalance, but it tells assignments: readers look there."""
+    assignor = TaskAssignor(MemberData)
+    said = {name: MemberData(endpoint=f"{name}:6066", process_id=name, warm_tasks=(0, 1)) for name in ("a", "b")}
+    members = [Member(name, None, Subscription(("t",), encode_member_data(data))) for name, data in said.items()]
+    for name, mine in assignor.assign(Sizes({"t": 2}), members).items():
+        assert decode_member_data(mine.userdata) == MemberData(endpoint=f"{name}:6066", process_id=name)
+
+
 def test_member_data_round_trips_and_damage_says_nothing() -> None:
     """Bytes of a later version or of nobody are not allowed to stop a rebalance."""
     data = MemberData(endpoint="10.0.0.1:6066", process_id="x", slot=1, warm_tasks=(0, 3), app_id="flights")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 
 import streamlog
+from streamlog.client.partitioner import partition_for_key
 from streamlog.errors import UserError
 from streamlog.streams.app import App
 from streamlog.web.asking import NoOwner
@@ -213,6 +215,32 @@ def test_reads_follow_partitions_when_workers_come_and_go(shell: Shell) -> None:
             delay_min["UA"]
     with pytest.raises(NoWorkers, match="no worker of app 'flights' is running: start one with `streamlog -A"):
         streamlog.connect(address, app="flights")
+
+
+def test_who_connects_during_a_rebalance_finds_the_workers_that_go_on(shell: Shell) -> None:
+    """A frozen worker holds up the group; the other one has its partitions all the while."""
+    workers = two_workers(shell)
+    address = workers[0].wait_for(r"started broker=(\S+)")[1]
+    endpoint = workers[0].wait_for(r"web=http://(\S+)")[1]
+    produce_delays(shell)
+
+    def rebalancing() -> bool:
+        (group,) = shell.run("groups", "describe", "flights", "--json").json
+        return bool(group["state"] == "PreparingRebalance")
+
+    with streamlog.connect(address, app="flights") as live:
+        (mine,) = [one.partitions for one in live.workers() if one.endpoint == endpoint]
+    workers[1].send_signal(signal.SIGSTOP)
+    try:
+        shell.start("-A", "flights_app", "worker", "--web", "127.0.0.1:0")
+        until("the group waits for the frozen worker", rebalancing)
+        with streamlog.connect(address, app="flights", timeout_s=30) as live:
+            delay_min = live.table("delay_min")
+            known = {key: value for key, value in DELAYS.items() if partition_for_key(key.encode(), 4) in mine}
+            assert known
+            assert {key: delay_min[key] for key in known} == known
+    finally:
+        workers[1].send_signal(signal.SIGCONT)
 
 
 def test_a_worker_without_a_web_server_is_named_as_the_reason(shell: Shell) -> None:
