@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 ACCEPT_GRACE_S: Final = 0.001
-"""After the listeners are closed, asyncio still has connections in hand that it took from them: they get their turn,
+"""Before the listeners are closed, asyncio may have connections in hand that it took from them: they get their turn,
 and are refused, instead of being left open."""
 
 
@@ -82,9 +82,10 @@ class Server:
     async def close(self) -> None:
         """Stop accepting; let appends under way be acknowledged, for SHUTDOWN_GRACE_MS at most; then disconnect."""
         self._started = False  # who is being accepted just now finds nobody
+        self._stop_accepting()
+        await asyncio.sleep(ACCEPT_GRACE_S)
         for listener in self._listeners:
             listener.close()
-        await asyncio.sleep(ACCEPT_GRACE_S)
         await self._scope.close()
         for connection in list(self.connections.values()):
             connection.close() if connection.is_producing else connection.abandon()
@@ -95,6 +96,15 @@ class Server:
             except TimeoutError:
                 for connection in list(self.connections.values()):
                     connection.abort()
+
+    def _stop_accepting(self) -> None:
+        """Leave asyncio's own loop time to finish what it is accepting: when a listener is closed between accepting and
+        making the transport, it drops both without closing them, and the peer waits."""
+        loop = asyncio.get_running_loop()
+        if type(loop).__module__.startswith("asyncio."):
+            for listener in self._listeners:
+                for socket in listener.sockets:
+                    loop.remove_reader(socket.fileno())
 
     # -- coming and going -------------------------------------------------------------------------------------
 
