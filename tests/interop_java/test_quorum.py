@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from streamlog.broker.raft.quorum import Quorum
 from streamlog.wire.uuids import uuid_to_text
 from tests.broker.nodes import CONTROLLER, combined, nodes
 from tests.broker.raft.controllers import controllers
@@ -18,12 +19,23 @@ pytestmark = pytest.mark.interop_java
 TOOL = "org.apache.kafka.tools.MetadataQuorumCommand"
 
 
+def are_caught_up(quorum: Quorum, *replicas: int) -> bool:
+    """Whether these fetch from this leader, and have all it has."""
+    found = quorum.describe()
+    if found is None:
+        return False
+    known = {one.key.id: one.end_offset for one in (*found.voters, *found.observers)}
+    return all(known.get(number) == quorum.next_offset for number in replicas)
+
+
 async def test_kafka_describes_our_quorum(tmp_path: Path, kafka_tools: KafkaTools) -> None:
     """By any of the controllers: who leads, who follows, how far everybody is."""
     async with controllers(tmp_path) as found:
         await found.start()
         await found.write("a", times=3)
         leader = await found.leader()
+        await found.until(lambda: len(leader.controller.image.controllers) == 3)  # they have made themselves known
+        await found.until(lambda: are_caught_up(leader.quorum, 1, 2, 3))
         any_of_them = ["--bootstrap-controller", f"127.0.0.1:{found.ports[0]}"]
         for number, port in enumerate(found.ports, 1):
             at = ["--bootstrap-controller", f"127.0.0.1:{port}"]
@@ -45,6 +57,7 @@ async def test_kafka_adds_and_removes_a_controller(tmp_path: Path, kafka_tools: 
     """The tool reads the new controller's own properties file; brokers pass on what it asks them."""
     async with nodes(tmp_path, combined() | {4: CONTROLLER}, voters=(1, 2, 3)) as found:
         await found.start()
+        await found.until(lambda: any(are_caught_up(quorum, 4) for quorum in found.quorums.values()))
         by_broker = ["--bootstrap-server", f"127.0.0.1:{found.brokers[2].listening[0].port}"]
         file = tmp_path / "4.properties"
         settings = found.values(4) | {"log.dirs": found.directory(4)}

@@ -38,7 +38,7 @@ class ListOffsetsRequest(Request):
     max_version = 11
     flexible_since = 6
 
-    replica_id: Int32 = -1
+    replica_id: Int32 = 0
     isolation_level: Annotated[Int8, since(2)] = 0
     topics: list[ListOffsetsTopic] = []
     timeout_ms: Annotated[Int32, since(10, ignorable=True)] = 0

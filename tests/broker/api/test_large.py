@@ -63,12 +63,13 @@ async def client(node: Node) -> AsyncIterator[RawClient]:
 
 def list_offsets(*topics: tuple[str, int]) -> ListOffsetsRequest:
     return ListOffsetsRequest(
+        replica_id=-1,
         topics=[
             ListOffsetsTopic(
                 name=name, partitions=[ListOffsetsPartition(partition_index=i, timestamp=-1) for i in range(count)]
             )
             for name, count in topics
-        ]
+        ],
     )
 
 
