@@ -127,8 +127,12 @@ def test_a_move_that_cannot_end_is_listed_and_cancelled(shell: Shell, cluster: K
     cluster.nodes[3].signal(signal.SIGSTOP)
     try:
         until("another leads", lambda: partitions(shell, topic)[1]["leader"] == 2)
-        found = until("every broker knows", lambda: behind(shell).get(topic))
-        assert [(one["partition"], one["isr"]) for one in found["partitions"]] == [(1, [2])]
+
+        def lagging() -> list[tuple[int, list[int]]]:
+            found = behind(shell).get(topic, {"partitions": []})
+            return [(one["partition"], one["isr"]) for one in found["partitions"]]
+
+        until("every broker knows", lambda: lagging() == [(1, [2])])
         assert "1       2  3,2       2" in shell.ok("topics", "describe", "--under-replicated")
         move(shell, topic, (3, 2))
         assert "moving" in shell.ok("reassign", "execute", "--file", "move.json")
