@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Protocol
 import pytest
 
 from tests.kafka_node import KafkaNode, free_port, kafka_libs
+from tests.processes import end
 
 STOP_S_MAX = 15.0
 
@@ -87,12 +87,7 @@ class StreamlogNode:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_S_MAX, kill=kill)
         if process.stdout is not None:
             process.stdout.close()
 

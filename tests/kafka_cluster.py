@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.kafka_node import CLUSTER_ID, free_port, run_java
+from tests.processes import end
 
 START_S_MAX = 90.0
 STOP_S_MAX = 30.0
@@ -109,12 +110,7 @@ class KafkaMember:
         process, self.process = self.process, None
         if process is None:
             return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_S_MAX, kill=kill)
 
 
 class KafkaCluster:

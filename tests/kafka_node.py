@@ -7,7 +7,6 @@ and controller with a fresh directory, free ports and no rebalance delay; it is 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -16,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.processes import end
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_S_MAX = 60.0
@@ -129,12 +130,7 @@ class KafkaNode:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_S_MAX, kill=kill)
 
     def close(self) -> None:
         self.stop(kill=True)

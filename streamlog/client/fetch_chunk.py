@@ -75,13 +75,7 @@ class Chunk:
         start = self._taken
         end = count if records_max is None else min(start + records_max, count)
         self._taken = end
-        part = RecordColumns(
-            columns.offsets[start:end],
-            columns.timestamps_ms[start:end],
-            columns.keys[start:end],
-            columns.values[start:end],
-            columns.headers[start:end],
-        )
+        part = columns.part(start, end)
         return part, self.end_offset if end == count else part.offsets[-1] + 1
 
     @property

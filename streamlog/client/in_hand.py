@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from streamlog.client.fetched import FetchedBatch
 from streamlog.client.positions import Positions
 from streamlog.client.values import ConsumerRecord, OffsetAndMetadata, TopicPartition
-from streamlog.wire.records import RecordColumns
 
 
 class InHand:
@@ -61,14 +60,7 @@ class InHand:
             next_offset = self._offset()
             if end == len(batch.columns):
                 self._next_batch()
-            columns = batch.columns
-            part = RecordColumns(
-                columns.offsets[start:end],
-                columns.timestamps_ms[start:end],
-                columns.keys[start:end],
-                columns.values[start:end],
-                columns.headers[start:end],
-            )
+            part = batch.columns.part(start, end)
             return [
                 FetchedBatch(
                     batch.topic,

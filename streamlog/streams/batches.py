@@ -118,14 +118,7 @@ class Batch:
         """The records from `offset` on, as a batch of its own."""
         columns = self.columns
         start = bisect_left(columns.offsets, offset)
-        rest = RecordColumns(
-            columns.offsets[start:],
-            columns.timestamps_ms[start:],
-            columns.keys[start:],
-            columns.values[start:],
-            columns.headers[start:],
-        )
-        return Batch(rest, self.next_offset)
+        return Batch(columns.part(start, self.count), self.next_offset)
 
     def offset_at(self, index: int) -> int:
         """Offset of event `index`, or the end of the batch for `index == count`."""

@@ -72,6 +72,16 @@ class RecordColumns:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def part(self, start: int, end: int) -> RecordColumns:
+        """A copy of the records start <= index < end."""
+        return RecordColumns(
+            self.offsets[start:end],
+            self.timestamps_ms[start:end],
+            self.keys[start:end],
+            self.values[start:end],
+            self.headers[start:end],
+        )
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RecordColumns) and all(
             getattr(self, name) == getattr(other, name) for name in self.__slots__

@@ -27,6 +27,7 @@ from streamlog.wire.uuids import uuid_from_text
 from tests.cluster.network import Network
 from tests.kafka_cluster import KafkaCluster
 from tests.kafka_node import CLUSTER_ID, free_port
+from tests.processes import end
 
 NODES = (1, 2, 3)
 START_S_MAX = 40.0
@@ -114,13 +115,7 @@ class StreamlogMember:
         process, self.process = self.process, None
         if process is None:
             return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            assert kill, f"node {self.node_id} did not stop within {STOP_S_MAX:g} s"
+        assert end(process, STOP_S_MAX, kill=kill) or kill, f"node {self.node_id} did not stop within {STOP_S_MAX:g} s"
 
 
 class Cluster:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from streamlog.env import Env
 from streamlog.testing.simulator.invariants import Violation
@@ -95,8 +95,7 @@ class Stage:
             await process.ended
         if process.error is not None:
             raise process.error
-        result: Any = process.result
-        return result  # type: ignore[no-any-return]  # what `work` returned
+        return cast("T", process.result)  # what `work` returned
 
     async def until_healed(self) -> None:
         """The safety phase: faults happen at their times; then everything is put right and turns are fair."""
