@@ -116,7 +116,7 @@ def reset(
     if found is None or not dry_run:
         if not yes and not click.confirm(f"Reset app {app.id}?"):
             click.echo("Nothing was changed.", err=True)
-            return
+            raise SystemExit(1)  # so that `streamlog reset && streamlog worker` does not go on
         found = run(act())
     if as_json:
         print_json(_as_json(app, found, changed=not dry_run))
