@@ -60,7 +60,7 @@ sim: setup ## run simulated clusters (SEEDS=300; SEED=n replays one, SHRINK=1 ma
 	@$(BIN)/python -m streamlog.testing.simulator $(SIM_ARGS) $(if $(SHRINK),--shrink) $(if $(LOGS),--logs)
 
 mutants: setup ## plant bugs, see which the simulator catches, write docs/mutants.md
-	@PYTHONHASHSEED=0 $(BIN)/python -m tests.sim.mutants
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.sim.hunt $(if $(JOBS),--jobs $(JOBS))
 
 crash: setup ## kill brokers with -9 under load, many times
 	@$(BIN)/pytest -m crash

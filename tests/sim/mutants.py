@@ -1,8 +1,6 @@
-"""Planted bugs: does the simulator catch what it is there for?
+"""Planted bugs: a few words of production code that are changed, in this process and its children only.
 
-Each mutant changes a few words of production code, in this process and its children only, and seeds have to find a
-violation within the budget. `make mutants` plants all of them and writes docs/mutants.md. A mutant whose words are not
-there any more fails: it has to follow the code.
+A mutant whose words are not there any more fails: it has to follow the code. `hunt.py` has seeds look for them.
 """
 
 from __future__ import annotations
@@ -10,28 +8,20 @@ import __future__
 
 import importlib
 import inspect
-import logging
-import sys
 import textwrap
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, get_args
 
-from streamlog.testing.simulator.children import run_all
-from streamlog.testing.simulator.setup import Shape, draw
+from streamlog.testing.simulator.setup import Shape
 
 LIST: Final = Path(__file__).parent / "mutants.txt"
-PAGE: Final = Path(__file__).parent.parent.parent / "docs" / "mutants.md"
 
 BUDGET_SEEDS: Final = 100
 """Seeds within which a mutant has to be caught, unless it says otherwise."""
-
-SECONDS_MAX: Final = 60.0
-"""Of one run: a mutant may well spin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +34,8 @@ class Mutant:
     budget: int = BUDGET_SEEDS
     shape: Shape = "broker"
     """Of the runs that have to catch it."""
+    suite: str = ""
+    """Who else is to catch it, if no simulated run can."""
 
 
 def read_mutants() -> list[Mutant]:
@@ -55,9 +47,9 @@ def _parse(block: str) -> Mutant:
     name, target, *rest = block.strip().splitlines()
     old = "\n".join(line[2:] for line in rest if line.startswith("- "))
     new = "\n".join(line[2:] for line in rest if line.startswith("+ "))
-    said = dict(line.split(" ", 1) for line in rest if line.startswith(("budget ", "shape ")))
+    said = dict(line.split(" ", 1) for line in rest if line.startswith(("budget ", "shape ", "suite ")))
     shape = next(one for one in get_args(Shape) if one == said.get("shape", "broker"))
-    return Mutant(name, target, old, new, int(said.get("budget", BUDGET_SEEDS)), shape)
+    return Mutant(name, target, old, new, int(said.get("budget", BUDGET_SEEDS)), shape, said.get("suite", ""))
 
 
 @contextmanager
@@ -91,63 +83,3 @@ def _changed(function: FunctionType, mutant: Mutant) -> Any:
     made: Any = names[function.__name__]
     made = getattr(made, "__func__", None) or getattr(made, "fget", None) or made
     return made.__code__
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    mutant: Mutant
-    seeds: int | None
-    """After how many seeds it was caught; None: it was not."""
-    violation: str
-
-
-def hunt(mutant: Mutant, jobs: int) -> Kill:
-    """Run seeds until one violates something."""
-    with planted(mutant):
-        outcomes = run_all((draw(seed, mutant.shape) for seed in range(mutant.budget)), jobs, seconds_max=SECONDS_MAX)
-        for count, outcome in enumerate(outcomes, 1):
-            if outcome.violations:
-                return Kill(mutant, count, outcome.violations[0])
-    return Kill(mutant, None, "")
-
-
-def page(kills: Sequence[Kill]) -> str:
-    """docs/mutants.md."""
-    caught = sum(kill.seeds is not None for kill in kills)
-    lines = [
-        "# Planted bugs, and what catches them",
-        "",
-        "Written by `make mutants`: each bug of `tests/sim/mutants.txt` is planted in the production code, then seeds",
-        "run until an invariant is violated, at most as many as the budget says.",
-        "",
-        f"{caught} of {len(kills)} are caught.",
-        "",
-        "| bug | in runs of a | caught by | after seeds | budget |",
-        "|---|---|---|---|---|",
-    ]
-    for kill in kills:
-        by = " ".join(kill.violation.split(":")[0].split()[:2]) or "nothing"
-        lines.append(
-            f"| {kill.mutant.name} | {kill.mutant.shape} | {by} | {kill.seeds or '-'} | {kill.mutant.budget} |"
-        )
-    return "\n".join([*lines, ""])
-
-
-def main(wanted: Sequence[str]) -> None:
-    logging.disable()
-    kills = []
-    for mutant in read_mutants():
-        if wanted and not any(word in mutant.name for word in wanted):
-            continue
-        began = time.monotonic()
-        kill = hunt(mutant, jobs=2)
-        kills.append(kill)
-        verdict = f"{kill.seeds} seeds: {kill.violation[:150]}" if kill.seeds else "NOT CAUGHT"
-        print(f"{mutant.name}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True)
-    if not wanted:
-        PAGE.write_text(page(kills))
-    sys.exit(any(kill.seeds is None for kill in kills))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from streamlog.broker.log.flush import FlushWork
-from tests.sim.mutants import Mutant, hunt, planted, read_mutants
+from tests.sim.hunt import Hunt, Hunts, hunt, page
+from tests.sim.mutants import Mutant, planted, read_mutants
 
 QUICK = ["a flush syncs no file", "offsets are acknowledged one too high", "sequences are not checked"]
 
@@ -29,4 +32,40 @@ def test_planting_changes_the_function_and_is_undone() -> None:
 def test_planted_bug_is_caught(name: str) -> None:
     """A few seeds are enough for these."""
     mutant = next(one for one in read_mutants() if one.name == name)
-    assert hunt(mutant, jobs=2).seeds is not None
+    assert hunt(mutant, 2, Hunt()).seed is not None
+
+
+def _quick() -> Mutant:
+    return next(one for one in read_mutants() if one.name == QUICK[0])
+
+
+def test_a_hunt_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Seeds that are known to notice nothing are not run again, and what is found out is kept."""
+    mutant = _quick()
+    kept = tmp_path / "kept" / "mutants.json"
+    hunts = Hunts.load(kept)
+    hunts.of(mutant, "code").clean += [0, 1]
+    hunts.save()
+    hunts = Hunts.load(kept)
+    found = hunt(mutant, 1, hunts.of(mutant, "code"), hunts)
+    assert found.clean == [0, 1]
+    assert found.seed == 2
+    assert Hunts.load(kept).of(mutant, "code") == found
+
+
+def test_what_other_code_has_shown_does_not_count(tmp_path: Path) -> None:
+    """A seed means something else as soon as anything has changed."""
+    hunts = Hunts.load(tmp_path / "mutants.json")
+    hunts.of(_quick(), "code").clean.append(0)
+    assert hunts.of(_quick(), "other code").clean == []
+
+
+def test_the_page_counts_what_is_caught_and_lists_what_is_not(tmp_path: Path) -> None:
+    """Both are told, with the seed and the budget."""
+    caught, missed = (Mutant(name, "module:Class.function", "old", "new", 30) for name in ("one", "other"))
+    hunts = Hunts.load(tmp_path / "mutants.json")
+    hunts.by_name = {"one": Hunt(seed=17, violation="86 flushed-is-on-disk: it is not"), "other": Hunt()}
+    told = page([caught, missed], hunts)
+    assert "1 of 2 are caught" in told
+    assert "| one | `Class.function` | 86 flushed-is-on-disk | 17 | 30 | broker |" in told
+    assert "| other | `Class.function` | 30 | broker |" in told

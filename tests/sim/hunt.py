@@ -1,0 +1,216 @@
+"""Does the simulator catch what it is there for? Plants bug after bug, and runs seeds until an invariant is violated.
+
+`make mutants` hunts all of them and writes docs/mutants.md. What is known is kept in target/mutants.json as it is found
+out: a hunt that was interrupted goes on where it was, unless the code has changed meanwhile. Quick ones come first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from streamlog.testing.simulator.children import run_all
+from streamlog.testing.simulator.invariants import INVARIANTS
+from streamlog.testing.simulator.setup import Setup, Shape, draw
+from tests.sim.mutants import Mutant, planted, read_mutants
+
+ROOT: Final = Path(__file__).parent.parent.parent
+PAGE: Final = ROOT / "docs" / "mutants.md"
+KEPT: Final = ROOT / "target" / "mutants.json"
+
+SECONDS_MAX: Final = 60.0
+"""Of one run: a mutant may well spin."""
+
+SAVE_S: Final = 5.0
+"""Between two savings of what is known."""
+
+SOUND: Final = "nothing is planted"
+"""The name of what is no mutant: seeds that find something there would say nothing about mutants."""
+
+
+@dataclass(slots=True)
+class Hunt:
+    """What is known of one mutant."""
+
+    version: str = ""
+    """Of the code and the mutant. What is known of another version does not count."""
+    clean: list[int] = field(default_factory=list)
+    """Seeds that noticed nothing."""
+    seed: int | None = None
+    """The lowest that did."""
+    violation: str = ""
+    seconds: float = 0.0
+
+    def went_through(self, mutant: Mutant) -> bool:
+        return self.seed is not None or len(self.clean) >= mutant.budget
+
+
+@dataclass(slots=True)
+class Hunts:
+    """What is known of all mutants, by name; as the file has it."""
+
+    path: Path
+    by_name: dict[str, Hunt] = field(default_factory=dict)
+    saved_s: float = 0.0
+
+    @classmethod
+    def load(cls, path: Path) -> Hunts:
+        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return cls(path, {name: Hunt(**said) for name, said in known.items()})
+
+    def save(self) -> None:
+        self.path.parent.mkdir(exist_ok=True)
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text(json.dumps({name: asdict(hunt) for name, hunt in self.by_name.items()}, indent=0))
+        os.replace(draft, self.path)
+        self.saved_s = time.monotonic()
+
+    def of(self, mutant: Mutant, code: str) -> Hunt:
+        """What is known of it and still holds."""
+        version = hashlib.blake2b(f"{code} {mutant}".encode(), digest_size=8).hexdigest()
+        if mutant.name not in self.by_name or self.by_name[mutant.name].version != version:
+            self.by_name[mutant.name] = Hunt(version)
+        return self.by_name[mutant.name]
+
+
+def code_version() -> str:
+    """A hash of everything that a seed's meaning depends on."""
+    whole = hashlib.blake2b(sys.version.encode(), digest_size=8)
+    for path in sorted((ROOT / "streamlog").rglob("*.py")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def hunt(mutant: Mutant, jobs: int, known: Hunt, hunts: Hunts | None = None) -> Hunt:
+    """Run seeds until one violates something. Goes on from what is known, and adds to it."""
+    began = time.monotonic()
+    done = set(known.clean)
+
+    def setups() -> Iterator[Setup]:
+        for seed in range(mutant.budget):
+            if known.seed is not None:
+                return
+            if seed not in done:
+                yield draw(seed, mutant.shape)
+
+    with planted(mutant) if mutant.target else nullcontext():
+        for outcome in run_all(setups(), jobs, seconds_max=SECONDS_MAX):
+            if not outcome.violations:
+                known.clean.append(outcome.setup.seed)
+            elif known.seed is None or outcome.setup.seed < known.seed:
+                known.seed, known.violation = outcome.setup.seed, outcome.violations[0]
+            if hunts is not None and time.monotonic() > hunts.saved_s + SAVE_S:
+                known.seconds += time.monotonic() - began
+                began = time.monotonic()
+                hunts.save()
+    known.seconds += time.monotonic() - began
+    if hunts is not None:
+        hunts.save()
+    return known
+
+
+def controls(mutants: Iterable[Mutant]) -> list[Mutant]:
+    """Runs of the sound code, as many of each shape as any mutant gets."""
+    budgets: dict[Shape, int] = {}
+    for one in mutants:
+        budgets[one.shape] = max(one.budget, budgets.get(one.shape, 0))
+    return [
+        Mutant(f"{SOUND} ({shape})", "", "", "", budgets[shape], shape) for shape in get_args(Shape) if shape in budgets
+    ]
+
+
+def page(mutants: Sequence[Mutant], hunts: Hunts) -> str:
+    """docs/mutants.md."""
+    counted = [one for one in mutants if not one.suite]
+    caught = [one for one in counted if hunts.by_name[one.name].seed is not None]
+    lines = [
+        "# Planted bugs, and what catches them",
+        "",
+        "Written by `make mutants`: each bug of `tests/sim/mutants.txt` is planted in the production code, then seeds",
+        "of one shape of run (from 0, at most as many as the budget says) run until an invariant is violated. The",
+        "seed told is the lowest that notices; no seed notices anything while nothing is planted.",
+        "",
+        f"{len(caught)} of {len(counted)} are caught.",
+        "",
+        "| planted bug | where | caught by invariant | at seed | of | shape |",
+        "|---|---|---|---|---|---|",
+        *(_row(one, hunts.by_name[one.name]) for one in counted if one in caught),
+    ]
+    missed = [one for one in counted if one not in caught]
+    if missed:
+        lines += [
+            "",
+            "Not caught within their budgets:",
+            "",
+            "| planted bug | where | budget | shape |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| {one.name} | `{_place(one)}` | {one.budget} | {one.shape} |" for one in missed]
+    others = [one for one in mutants if one.suite]
+    if others:
+        lines += [
+            "",
+            "Not for the simulator, and not counted:",
+            "",
+            "| planted bug | where | caught by |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {one.name} | `{_place(one)}` | {one.suite} |" for one in others]
+    return "\n".join([*lines, ""])
+
+
+def _row(mutant: Mutant, found: Hunt) -> str:
+    return (
+        f"| {mutant.name} | `{_place(mutant)}` | {_invariant(found.violation)} "
+        f"| {found.seed} | {mutant.budget} | {mutant.shape} |"
+    )
+
+
+def _place(mutant: Mutant) -> str:
+    return mutant.target.partition(":")[2]
+
+
+def _invariant(violation: str) -> str:
+    number = int(violation.split()[0])
+    return f"{number} {INVARIANTS[number].name}" if number in INVARIANTS else violation[:60]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Plant bugs and see which seeds notice.")
+    parser.add_argument("wanted", nargs="*", help="parts of names; all, when there are none")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--any-version", action="store_true", help="keep what other versions of the code have shown")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where what is known is kept")
+    asked = parser.parse_args()
+    logging.disable()
+    code = "" if asked.any_version else code_version()
+    hunts = Hunts.load(asked.kept)
+    mutants = read_mutants()
+    sought = [one for one in mutants if not one.suite] + controls(mutants)
+    if asked.wanted:
+        sought = [one for one in sought if any(word in one.name for word in asked.wanted)]
+    effort = {name: len(known.clean) for name, known in hunts.by_name.items()}
+    sought.sort(key=lambda one: effort.get(one.name, one.budget))
+    bad = False
+    for mutant in sought:
+        found = hunt(mutant, asked.jobs, hunts.of(mutant, code), hunts)
+        said = f"NOT CAUGHT in {mutant.budget}" if found.seed is None else f"seed {found.seed}: {found.violation[:150]}"
+        bad = bad or (found.seed is None) == bool(mutant.target)
+        print(f"{mutant.name}: {said} ({found.seconds:.0f} s)", flush=True)
+    if not asked.wanted:
+        PAGE.write_text(page(mutants, hunts))
+    sys.exit(bad)
+
+
+if __name__ == "__main__":
+    main()
