@@ -31,11 +31,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from streamlog.broker.log.file_names import CLEANED_SUFFIX, DELETED_SUFFIX, SWAP_SUFFIX
 from streamlog.broker.log.flush import sync_path
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.producer_state import ProducerEntry, read_marker
-from streamlog.broker.log.segment import CLEANED_SUFFIX, DELETED_SUFFIX, SWAP_SUFFIX, Segment
+from streamlog.broker.log.segment import Segment
 from streamlog.broker.log.transaction_index import AbortedTransaction
 from streamlog.env import Storage
 from streamlog.wire.records import BatchHeader, RecordColumns, decode_batch_header, decode_records, encode_batch

@@ -12,10 +12,10 @@ from contextlib import suppress
 
 from streamlog.broker.log.checkpoint import LEADER_EPOCH_FILE, PARTITION_METADATA_FILE, encode_epochs
 from streamlog.broker.log.epochs import EpochCache
+from streamlog.broker.log.file_names import SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX, file_name
 from streamlog.broker.log.flush import CheckpointWork, FlushWork
 from streamlog.broker.log.producer_state import ProducerState
-from streamlog.broker.log.recovery import snapshot_offsets
-from streamlog.broker.log.segment import SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX, file_name
+from streamlog.broker.log.replay import snapshot_offsets
 from streamlog.broker.log.segments import SegmentList
 from streamlog.env import Storage
 

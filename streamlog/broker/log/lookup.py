@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamlog.broker.log.recovery import aborted_of
+from streamlog.broker.log.replay import aborted_of
 from streamlog.broker.log.segment import Segment
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction

@@ -25,26 +25,17 @@ from streamlog.broker.log.appending import AppendResult, Origin, run_that_fits
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.durability import Durability
 from streamlog.broker.log.epochs import EpochCache
+from streamlog.broker.log.file_names import DELETED_SUFFIX
 from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork
 from streamlog.broker.log.lookup import TimestampOffset, aborted_transactions, first_at_or_after, newest
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
 from streamlog.broker.log.producer_state import ProducerState, TransactionMarker
 from streamlog.broker.log.reading import Limit, LogReader, ReadResult
-from streamlog.broker.log.recovery import (
-    RecoveryReport,
-    aborted_of,
-    load,
-    rebuild_producers,
-    remove_snapshots,
-    snapshot_offsets,
-)
+from streamlog.broker.log.recovery import RecoveryReport, load
 from streamlog.broker.log.refusal import AppendRefused, OffsetOutOfRange, PartitionOffline
+from streamlog.broker.log.replay import aborted_of, rebuild_producers, remove_snapshots, snapshot_offsets
 from streamlog.broker.log.rolling import RollPolicy
-from streamlog.broker.log.segment import (
-    DELETED_SUFFIX,
-    DamagedLog,
-    Segment,
-)
+from streamlog.broker.log.segment import DamagedLog, Segment
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
 from streamlog.broker.log.validate import (

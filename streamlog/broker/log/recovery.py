@@ -8,12 +8,7 @@ batch. So a restart reads what was written since the last checkpoint and not mor
 Cutting is for tails only. When the log turns out to end below the recovery point, or misses a stretch between two
 segments, then bytes are gone that were promised: that is damage, the partition stays offline and nothing is cut.
 
-Files a crash may leave, and what becomes of them (Kafka's rules):
-    *.deleted      removed: they were on their way out
-    *.cleaned      removed: compaction had not finished writing
-    *.swap         compaction had finished: the segments it replaces are removed, then it gets its name
-    *.tmp          removed: an atomic write that was not finished
-Recovery can itself be interrupted anywhere and started again.
+Recovery can itself be interrupted anywhere and started again. What of other files a crash may leave: interrupted.py.
 """
 
 from __future__ import annotations
@@ -28,22 +23,12 @@ from streamlog.broker.log.checkpoint import (
 )
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.epochs import EpochCache
+from streamlog.broker.log.file_names import LOG_SUFFIX, SNAPSHOT_SUFFIX, TRANSACTION_INDEX_SUFFIX, offsets_in
+from streamlog.broker.log.interrupted import finish_interrupted
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX
-from streamlog.broker.log.producer_state import DamagedSnapshot, ProducerState, TransactionMarker, read_marker
-from streamlog.broker.log.segment import (
-    CLEANED_SUFFIX,
-    DELETED_SUFFIX,
-    INDEX_SUFFIX,
-    LOG_SUFFIX,
-    SEGMENT_SUFFIXES,
-    SNAPSHOT_SUFFIX,
-    SWAP_SUFFIX,
-    TIME_INDEX_SUFFIX,
-    TRANSACTION_INDEX_SUFFIX,
-    DamagedLog,
-    Segment,
-    file_name,
-)
+from streamlog.broker.log.producer_state import ProducerState
+from streamlog.broker.log.replay import aborted_of, marker_in, rebuild_aborted, rebuild_producers, remove_snapshots
+from streamlog.broker.log.segment import DamagedLog, Segment
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
 from streamlog.broker.log.walk import walk_batches
@@ -100,10 +85,10 @@ def load(
     names = storage.list(directory)
     if recovery_point == 0 and set(names) <= {PARTITION_METADATA_FILE}:
         return _begin(storage, directory, config, report, log_start_offset, now_ms)
-    names = finish_interrupted(storage, directory, config, report, now_ms, names)
+    names = finish_interrupted(storage, directory, config, now_ms, names, report.finished)
     segments = _open_segments(storage, directory, config, log_start_offset, now_ms, names)
     epochs = _load_epochs(storage, directory, segments, report, LEADER_EPOCH_FILE in names)
-    snapshots = _base_offsets(names, SNAPSHOT_SUFFIX)
+    snapshots = offsets_in(names, SNAPSHOT_SUFFIX)
     if not may_have_gaps:
         _check_no_gaps(segments, recovery_point)
     # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
@@ -149,7 +134,7 @@ def _begin(
 def _open_segments(
     storage: Storage, directory: str, config: LogConfig, log_start_offset: int, now_ms: int, names: list[str]
 ) -> SegmentList:
-    base_offsets = _base_offsets(names, LOG_SUFFIX)
+    base_offsets = offsets_in(names, LOG_SUFFIX)
     create = not base_offsets
     segments = [
         Segment(
@@ -163,11 +148,6 @@ def _open_segments(
         for base_offset in base_offsets or [log_start_offset]
     ]
     return SegmentList(segments)
-
-
-def _base_offsets(names: list[str], suffix: str) -> list[int]:
-    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
-    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
 
 def _resumes_at(active: Segment, recovery_point: int) -> bool:
@@ -211,65 +191,6 @@ def _load_epochs(
         except (CorruptBatch, NeedMoreData):
             break
     return epochs
-
-
-# --- what a crash interrupted ---
-
-
-def finish_interrupted(
-    storage: Storage, directory: str, config: LogConfig, report: RecoveryReport, now_ms: int, names: list[str]
-) -> list[str]:
-    """Bring deletions and compaction swaps to their end. `names` are in the directory; returns which are afterwards."""
-    for name in names:
-        if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, ".tmp")):
-            storage.remove(f"{directory}/{name}")
-            report.finished.append(name)
-    for base_offset in _base_offsets(names, LOG_SUFFIX + SWAP_SUFFIX):
-        _finish_swap(storage, directory, config, base_offset, now_ms)
-        report.finished.append(file_name(base_offset, LOG_SUFFIX + SWAP_SUFFIX))
-    if report.finished:
-        names = storage.list(directory)
-    return storage.list(directory) if _remove_orphans(storage, directory, names) else names
-
-
-def _remove_orphans(storage: Storage, directory: str, names: list[str]) -> bool:
-    """Indexes whose log is gone, and swap indexes whose log never became a swap file: the log is renamed last.
-
-    Says whether there were any.
-    """
-    removed = False
-    logs = set(_base_offsets(names, LOG_SUFFIX))
-    for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
-        orphans = [offset for offset in _base_offsets(names, suffix) if offset not in logs]
-        for base_offset in orphans:
-            storage.remove(f"{directory}/{file_name(base_offset, suffix)}")
-            removed = True
-    for name in names:
-        if name.endswith(SWAP_SUFFIX):
-            storage.remove(f"{directory}/{name}")
-            removed = True
-    return removed
-
-
-def _finish_swap(storage: Storage, directory: str, config: LogConfig, base_offset: int, now_ms: int) -> None:
-    """Remove the segments that the swap file replaces, then rename it. The log's own name comes last."""
-    swapped = Segment(
-        storage,
-        directory,
-        base_offset,
-        index_interval_bytes=config.index_interval_bytes,
-        now_ms=now_ms,
-        suffix=SWAP_SUFFIX,
-    )
-    end_offset = max(swapped.next_offset, base_offset + 1)
-    swapped.close()
-    for replaced in _base_offsets(storage.list(directory), LOG_SUFFIX):
-        if base_offset <= replaced < end_offset:
-            for suffix in SEGMENT_SUFFIXES:
-                path = f"{directory}/{file_name(replaced, suffix)}"
-                if storage.exists(path):
-                    storage.remove(path)
-    swapped.rename_files("")
 
 
 # --- above the recovery point ---
@@ -372,7 +293,7 @@ class _Recovery:
         """Fold one whole batch into everything derived."""
         segment.note_batch(header.size_bytes, header.last_offset, header.max_timestamp_ms)
         if header.base_offset >= self._producers.end_offset:
-            entry = self._producers.apply(header, _marker(batch, header))
+            entry = self._producers.apply(header, marker_in(batch, header))
             if entry is not None and header.last_offset >= self._recovery_point:
                 aborted.append(entry)
         if header.last_offset >= self._recovery_point and header.leader_epoch > self._epochs.latest:
@@ -429,85 +350,3 @@ def _joins(segment: Segment, following: Segment) -> bool:
     """Whether the log goes on in the next segment. Above the recovery point a gap is a lost tail."""
     too_far_for_one = following.base_offset - segment.base_offset > RELATIVE_OFFSET_MAX
     return segment.next_offset == following.base_offset or too_far_for_one
-
-
-def _marker(batch: memoryview, header: BatchHeader) -> TransactionMarker | None:
-    return read_marker(batch, header) if header.is_control else None
-
-
-# --- producer state ---
-
-
-def rebuild_producers(
-    storage: Storage,
-    directory: str,
-    segments: SegmentList,
-    end_offset: int,
-    *,
-    stop_offset: int | None = None,
-    snapshots: list[int] | None = None,
-) -> ProducerState:
-    """Producer state from the newest usable snapshot at or below `end_offset` and the batches behind it.
-
-    The batches are folded in up to `stop_offset`, by default `end_offset`. Damaged snapshots are removed. `snapshots`
-    are those in the directory, for who has just listed it.
-    """
-    if snapshots is None:
-        snapshots = snapshot_offsets(storage, directory)
-    producers = _newest_snapshot(storage, directory, snapshots, end_offset)
-    if producers is None:
-        producers = ProducerState()
-        producers.end_offset = segments[0].base_offset
-    stop_offset = end_offset if stop_offset is None else stop_offset
-    start_offset = producers.end_offset
-    for segment in segments.between(start_offset, stop_offset) if start_offset < stop_offset else []:
-        for _, header, batch in segment.batches_from(start_offset):
-            if header.base_offset >= stop_offset:
-                break
-            producers.apply(header, _marker(batch, header))
-    return producers
-
-
-def _newest_snapshot(storage: Storage, directory: str, snapshots: list[int], end_offset: int) -> ProducerState | None:
-    for offset in reversed(snapshots):
-        if offset > end_offset:
-            continue
-        path = f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
-        try:
-            return ProducerState.decode_snapshot(storage.read_bytes(path), offset)
-        except DamagedSnapshot:
-            storage.remove(path)
-    return None
-
-
-def snapshot_offsets(storage: Storage, directory: str) -> list[int]:
-    """Offsets of the producer snapshots in a directory, rising."""
-    return _base_offsets(storage.list(directory), SNAPSHOT_SUFFIX)
-
-
-def remove_snapshots(storage: Storage, directory: str, *, above: int) -> None:
-    """Snapshots of a future that was cut away, or that a crash has left unproven."""
-    for offset in snapshot_offsets(storage, directory):
-        if offset > above:
-            storage.remove(f"{directory}/{file_name(offset, SNAPSHOT_SUFFIX)}")
-
-
-def aborted_of(storage: Storage, directory: str, segments: SegmentList, number: int) -> list[AbortedTransaction]:
-    """The transaction index of one segment, rebuilt if its file is missing or damaged. Raises DamagedLog, OSError."""
-    try:
-        return segments[number].aborted
-    except LookupError:
-        rebuild_aborted(storage, directory, segments, number)
-        return segments[number].aborted
-
-
-def rebuild_aborted(storage: Storage, directory: str, segments: SegmentList, number: int) -> None:
-    """Derive the transaction index of one closed segment again: replay it from the snapshot before it."""
-    segment = segments[number]
-    producers = rebuild_producers(storage, directory, segments, segment.base_offset)
-    entries: list[AbortedTransaction] = []
-    for _, header, batch in segment.batches_from(segment.base_offset):
-        entry = producers.apply(header, _marker(batch, header))
-        if entry is not None:
-            entries.append(entry)
-    segment.replace_aborted(entries)

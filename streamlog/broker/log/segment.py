@@ -14,6 +14,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
+from streamlog.broker.log.file_names import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    SEGMENT_SUFFIXES,
+    TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
+    file_name,
+)
 from streamlog.broker.log.offset_index import RELATIVE_OFFSET_MAX, OffsetIndex
 from streamlog.broker.log.time_index import NO_TIMESTAMP, TimeIndex
 from streamlog.broker.log.transaction_index import AbortedTransaction, decode_aborted
@@ -21,16 +29,6 @@ from streamlog.broker.log.walk import walk_batches, walk_headers
 from streamlog.env import Buffer, File, Storage
 from streamlog.errors import EnvironmentFailure
 from streamlog.wire.records import BatchHeader, CorruptBatch, NeedMoreData, iter_batch_headers, verify_crc
-
-LOG_SUFFIX = ".log"
-INDEX_SUFFIX = ".index"
-TIME_INDEX_SUFFIX = ".timeindex"
-TRANSACTION_INDEX_SUFFIX = ".txnindex"
-SNAPSHOT_SUFFIX = ".snapshot"
-SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX)
-DELETED_SUFFIX = ".deleted"
-CLEANED_SUFFIX = ".cleaned"
-SWAP_SUFFIX = ".swap"
 
 INDEX_WRITE_ENTRIES = 64
 """Index entries collected before they are written: one small write per 256 KiB of log instead of two per batch.
@@ -44,10 +42,6 @@ POSITION_MAX = 2**31 - 1
 
 class DamagedLog(EnvironmentFailure):
     """Bytes of a partition are not what was written. Nothing is served and nothing is cut; the message says where."""
-
-
-def file_name(base_offset: int, suffix: str) -> str:
-    return f"{base_offset:020d}{suffix}"
 
 
 class Segment:

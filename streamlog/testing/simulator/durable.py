@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streamlog.broker.log.file_names import LOG_SUFFIX, file_name
 from streamlog.broker.log.partition import PartitionLog
-from streamlog.broker.log.segment import LOG_SUFFIX, file_name
 from streamlog.testing.simulator.disk import Directory, Inode, SimDisk
 from streamlog.wire.records import CorruptBatch, iter_batch_headers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from streamlog.broker.log.file_names import LOG_SUFFIX
 from streamlog.broker.log.partition import PartitionLog
-from streamlog.broker.log.segment import LOG_SUFFIX
 from streamlog.testing.simulator.disk import Directory, SimDisk
 from streamlog.testing.simulator.machine import Process
 from streamlog.wire.records import CorruptBatch, iter_batch_headers
