@@ -51,7 +51,7 @@ class BrokerRun:
         self.setup = setup
         self.stage = Stage(setup, tell)
         self.world, self.services = self.stage.world, self.stage.services
-        self.history = History(lambda: self.world.loop.now_ns, setup.forgets, setup.expires)
+        self.history = History(lambda: self.world.loop.now_ns, setup.forgets, setup.forgets_groups, setup.expires)
         self.history.violations = self.stage.violations
         self.history.on_stored = self._on_stored
         self.nodes: dict[str, Node] = {}
@@ -254,7 +254,7 @@ class BrokerRun:
         for (topic, partition, wanted_ms), (told, first) in everything.times.items():
             if told != first:
                 history.violate(14, f"{topic}-{partition}: first as new as {wanted_ms} is {first}, and {told} was told")
-        if not setup.forgets:
+        if not setup.forgets_groups:
             history.check_committed(everything.committed)
         history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000)
         for topic in history.topics:

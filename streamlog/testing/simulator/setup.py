@@ -88,14 +88,22 @@ class Setup:
         is acknowledged only when it is synced is lost only when disks fail.
         """
         if self.shape == "cluster":
-            losing = DISK_ERRORS if self.topic.get("streamlog.flush") == "before-ack" else (*POWER, *DISK_ERRORS)
-            victims = {name for fault in self.faults if fault.kind in losing for name in fault.on.split("+")}
-            killed = {name for fault in self.faults if fault.kind in KILLS for name in fault.on.split("+")}
-            return bool(victims) and (len(victims) > 1 or not killed <= victims)
+            return self._may_lose(DISK_ERRORS if self.topic.get("streamlog.flush") == "before-ack" else LOSING)
         return self.topic.get("streamlog.flush") == "os" and any(
             fault.kind.startswith("power") or fault.kind in ("stop_dark", "sync_fails", "write_fails")
             for fault in self.faults
         )
+
+    @property
+    def forgets_groups(self) -> bool:
+        """Whether groups and their offsets may be lost: a replicated topic is not synced before it acknowledges."""
+        return self.shape == "cluster" and self._may_lose(LOSING)
+
+    def _may_lose(self, losing: tuple[str, ...]) -> bool:
+        """Whether these faults on disks can take the last copy of something."""
+        victims = {name for fault in self.faults if fault.kind in losing for name in fault.on.split("+")}
+        killed = {name for fault in self.faults if fault.kind in KILLS for name in fault.on.split("+")}
+        return bool(victims) and (len(victims) > 1 or not killed <= victims)
 
 
 SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum", "broker", "cluster")
@@ -233,6 +241,9 @@ DISK_ERRORS: Final = ("sync_fails", "write_fails")
 CRASH_POINTS: Final = ("kill_in", "power_in", "power_at_sync")
 
 POWER: Final = ("power", "power_in", "power_at_sync", "stop_dark")
+
+LOSING: Final = (*POWER, *DISK_ERRORS)
+"""After these a disk lacks what was not synced."""
 
 KILLS: Final = ("kill", "kill_in", "spoil", *POWER)
 """After these a broker has not stopped cleanly."""
