@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import click
 
+from streamlog.__main__ import EXIT_INTERRUPTED
 from streamlog.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ STABLE_S = 60.0
 """After so long a worker's next crash counts as its first."""
 
 LINE_BYTES_MAX = 1 << 20
+
+ENDED_AT_ONCE = "ended at once, without the clean stop: what was not committed is processed again"
+"""What a second Ctrl-C means for one worker, or for all of a supervisor."""
 
 EXIT_USER = 1
 EXIT_FINAL = 78
@@ -76,10 +80,16 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for number in range(self._plan.processes):
                 group.create_task(self._keep(number))
+        for which in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(which)
+            signal.signal(which, signal.SIG_IGN)  # they have ended; what the interpreter has left to do takes a moment
         return self._code
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
+            if number is signal.SIGINT and self._processes and self._code != EXIT_INTERRUPTED:
+                self._code = EXIT_INTERRUPTED
+                click.echo(f"\nstreamlog: {ENDED_AT_ONCE}", err=True)
             self._signal_all(number)
             return
         log.info("stopping %d workers (Ctrl-C again to end at once)", len(self._processes))

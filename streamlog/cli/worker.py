@@ -13,10 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import click
 
+from streamlog.__main__ import EXIT_INTERRUPTED
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, app_option, broker_option, runner
 from streamlog.cli.logs import set_up_logging
-from streamlog.cli.processes import Plan, final_errors, supervise
+from streamlog.cli.processes import ENDED_AT_ONCE, Plan, final_errors, supervise
 from streamlog.cli.progress import show_progress
 from streamlog.embedded import EmbeddedLog
 from streamlog.env import Env, real_env
@@ -25,8 +26,6 @@ from streamlog.streams.worker import Worker
 from streamlog.web.server import PORT_PREFERRED, WebServer
 
 log = logging.getLogger(__name__)
-
-EXIT_INTERRUPTED = 130
 
 WEB_DEFAULT = f"127.0.0.1:{PORT_PREFERRED}"
 
@@ -148,18 +147,7 @@ async def _log_of(app: App, invocation: Invocation, env: Env) -> AsyncIterator[t
 async def _run_until_told(running: Worker, *, supervised: bool) -> None:
     """Run; stop with the first signal, end hard with the second Ctrl-C."""
     told = asyncio.Event()
-
-    def on_signal(number: signal.Signals) -> None:
-        if told.is_set() and number is signal.SIGINT:
-            print("\nstreamlog: ended without a commit; its last events will be processed again", file=sys.stderr)
-            os._exit(EXIT_INTERRUPTED)
-        if not told.is_set():
-            log.info("stopping: finishing the events in hand (Ctrl-C again to end at once)")
-        told.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+    _listen(told, supervised=supervised)
     work = asyncio.create_task(running.run())
     beside = [asyncio.create_task(told.wait()), asyncio.create_task(show_progress(running))]
     if supervised:
@@ -174,6 +162,35 @@ async def _run_until_told(running: Worker, *, supervised: bool) -> None:
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
+        if told.is_set():  # all is committed and closed: what the interpreter has left to do takes a moment
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _listen(told: asyncio.Event, *, supervised: bool) -> None:
+    """Have the first signal set `told`, and a Ctrl-C after it end the process.
+
+    The handlers are Python's, not the loop's: a body that holds the loop would keep it from hearing of either.
+    """
+    loop = asyncio.get_running_loop()
+    signalled = False
+
+    def tell() -> None:
+        if not told.is_set():
+            log.info("stopping: finishing the events in hand (Ctrl-C again to end at once)")
+            told.set()
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal signalled
+        if (signalled or told.is_set()) and number == signal.SIGINT:
+            if not supervised:  # else the supervisor has said so, for all of them
+                os.write(2, f"\nstreamlog: {ENDED_AT_ONCE}\n".encode())  # print may be what was interrupted
+            os._exit(EXIT_INTERRUPTED)
+        signalled = True
+        loop.call_soon_threadsafe(tell)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
 
 
 async def _until_orphaned(told: asyncio.Event) -> None:

@@ -91,6 +91,66 @@ def test_ctrl_c_while_supervised_workers_start_ends_them_quietly(shell: Shell) -
     assert "Fatal" not in parent.text
 
 
+ENDED_AT_ONCE = "ended at once, without the clean stop: what was not committed is processed again"
+
+BUSY = """
+import time
+
+from flights_app import app
+
+
+@app.task
+async def hold_the_loop() -> None:
+    print("busy", flush=True)
+    time.sleep(600)
+"""
+"""An app whose worker hears of nothing any more."""
+
+SLOW_END = """
+import os, time
+from flights_app import app
+
+
+class Slow:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"leaving\\n")
+        sleep(1)
+
+
+slow = Slow()
+"""
+"""An app whose interpreter takes a second to end, in which Python has no signal handlers any more."""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_ctrl_c_ends_a_busy_worker_at_once_and_says_what_that_means(shell: Shell, processes: int) -> None:
+    """Also while a body holds the event loop, which then hears of neither."""
+    (shell.path / "busy.py").write_text(BUSY)
+    worker = shell.start("-A", "busy:app", "worker", "--web", "127.0.0.1:0", "--processes", str(processes))
+    worker.wait_for("busy", count=processes)
+
+    def presses_again() -> bool:
+        worker.send_signal(signal.SIGINT)
+        return worker.process.poll() is not None
+
+    until("ended", presses_again)
+    assert worker.ends() == 130
+    assert worker.text.count(ENDED_AT_ONCE) == 1
+    assert "Traceback" not in worker.text
+
+
+def test_ctrl_c_after_the_clean_stop_changes_nothing(shell: Shell) -> None:
+    """All is committed; that the interpreter takes a moment to end is nobody's concern."""
+    (shell.path / "leaving.py").write_text(SLOW_END)
+    worker = shell.start("-A", "leaving:app", "worker", "--web", "127.0.0.1:0")
+    worker.wait_for(r"task=\d+ epoch=\d+ state=running", count=4)
+    worker.send_signal(signal.SIGINT)
+    worker.wait_for("leaving")
+    worker.send_signal(signal.SIGINT)
+    assert worker.ends() == 0
+    assert worker.text.splitlines()[-1] == "leaving"
+
+
 def _children(pid: int) -> int:
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         return len(file.read().split())

@@ -57,6 +57,24 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
     assert not processes_of(str(tmp_path))
 
 
+def test_ctrl_c_while_pandas_is_imported_ends_the_demo_quietly(tmp_path: Path) -> None:
+    """A module that sleeps stands in for pandas. There is nothing to stop yet, and nothing to say."""
+    (tmp_path / "pandas.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    demo = subprocess.Popen(
+        DEMO,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert demo.stdout is not None, "stdout is a pipe"
+    assert demo.stdout.readline() == "importing\n"
+    demo.send_signal(signal.SIGINT)
+    said, _ = demo.communicate(timeout=60)
+    assert (demo.returncode, said) == (130, "")
+
+
 def test_differences_name_what_is_missing_too_much_and_not_the_same() -> None:
     """The demo's judgement is not a tautology."""
     have = {"t": {"a": 1, "b": 2, "c": 3}}
