@@ -15,6 +15,7 @@ from streamlog.broker.log.cleaner import clean, find_cleanable
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.log.producer_state import BATCHES_KEPT
 from streamlog.env import real_env
 from streamlog.wire.records import Compression, ControlType
 from tests.broker.log.harness import NOW_MS, TINY, Bench, append, append_marker, batch_of, marker_of, values_of
@@ -162,6 +163,8 @@ def test_partition_moves_from_kafka_to_us_and_back(kafka_node: KafkaNode, clean_
     log = directory.open_partition("orders", 0, decode_partition_metadata(metadata), LogConfig(), NOW_MS)
     found = [value for _, value in sorted(values_of(log).items())]
     assert found == [b"%d" % number for number in range(200)]
+    idempotent = log.producers.entries[min(log.producers.entries)]
+    assert len(idempotent.batches) == BATCHES_KEPT, "Kafka's snapshot has one, the log has the others"
     log.high_watermark = log.log_end_offset
     assert log.last_stable_offset == log.log_end_offset
     oldest = log.offset_for_timestamp(0)

@@ -65,6 +65,10 @@ class OffsetIndex:
         )
         return None if number < 0 else self.entry(number)
 
+    def count_below(self, offset: int) -> int:
+        """How many of its batches end below `offset`."""
+        return bisect_left(self._relative_offsets, max(offset - self.base_offset, 0))
+
     def floor_position(self, position: int) -> int:
         """The greatest indexed batch start not above `position`; 0 when there is none."""
         number = bisect_right(self._positions, position) - 1

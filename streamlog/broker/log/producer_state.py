@@ -11,6 +11,7 @@ carries a bumped epoch, which fences whatever that producer sent before and arri
 
 Snapshots (`.snapshot`) have Kafka's format, version 1, which keeps only the last batch of each producer. Ours
 carry up to four more of each behind the part that Kafka reads, so that a retry across a crash is recognised too.
+Where Kafka wrote the snapshot (a directory that was its own before), `recall` finds them in the log instead.
 
 Sources: KIP-98, KIP-360 (any sequence starts an unknown producer), KIP-890. Left out: the verification of a
 transaction's first batch with its coordinator, which is a conversation and not a fold.
@@ -114,6 +115,7 @@ class ProducerState:
     def __init__(self) -> None:
         self.entries: dict[int, ProducerEntry] = {}
         self.end_offset = 0  # everything below is folded in
+        self.lacks_earlier_batches = False  # read from a snapshot of Kafka's: only the last batch of each is known
         self.first_unstable_offset: int | None = None  # derived from the two below
         self._open: dict[int, int] = {}  # first offset of each open transaction -> producer id, rising
         self._completed: dict[int, int] = {}  # first -> marker offset, completed at or above the high watermark
@@ -319,12 +321,37 @@ class ProducerState:
     def _decode_earlier(self, body: bytes, position: int) -> None:
         """The batches before the last one. A snapshot that Kafka wrote ends here."""
         if position == len(body):
+            self.lacks_earlier_batches = bool(self.entries)
             return
         (count,) = _COUNT.unpack_from(body, position)
         start = position + _COUNT.size
         for producer_id, *fields in _EARLIER.iter_unpack(body[start : start + count * _EARLIER.size]):
             batches = self.entries[producer_id].batches
             batches.insert(len(batches) - 1, ProducerBatch(*fields))
+
+    # --- completing a snapshot of Kafka's ---
+
+    def recall(self, headers: Iterable[BatchHeader]) -> None:
+        """Add the batches before each producer's last one, from `headers` of the log below `end_offset`, in order.
+
+        Only those that lead up to the last one without a gap in their sequences: anything else may be of another life
+        of the producer, and what is not known here is refused as out of order, never stored twice.
+        """
+        found: dict[int, list[ProducerBatch]] = {}
+        for header in headers:
+            entry = self.entries.get(header.producer_id)
+            if entry is None or header.producer_epoch != entry.epoch or header.base_sequence < 0:
+                continue
+            batch = ProducerBatch(header.last_sequence, header.last_offset, header.last_offset_delta)
+            run = found.setdefault(header.producer_id, [])
+            if run and (run[-1].last_sequence + 1) & SEQUENCE_MASK != batch.base_sequence:
+                run.clear()
+            run.append(batch)
+        for producer_id, run in found.items():
+            entry = self.entries[producer_id]
+            if entry.batches == run[-1:]:
+                entry.batches = run[-BATCHES_KEPT:]
+        self.lacks_earlier_batches = False
 
 
 def _out_of_order(header: BatchHeader, entry: ProducerEntry) -> AppendRefused:

@@ -5,12 +5,20 @@ Both begin with the newest sound producer snapshot before them, so the batches b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from streamlog.broker.log.file_names import SNAPSHOT_SUFFIX, file_name, offsets_in
 from streamlog.broker.log.producer_state import DamagedSnapshot, ProducerState, TransactionMarker, read_marker
+from streamlog.broker.log.segment import DamagedLog
 from streamlog.broker.log.segments import SegmentList
 from streamlog.broker.log.transaction_index import AbortedTransaction
+from streamlog.broker.log.walk import walk_headers
 from streamlog.env import Storage
-from streamlog.wire.records import BatchHeader
+from streamlog.wire.records import BatchHeader, CorruptBatch
+
+RECALLED_INDEX_ENTRIES = 64
+"""How far behind a snapshot of Kafka's batches are looked for: 256 KiB of small batches, 64 large ones. What a producer
+may still retry are the last five it wrote. A few milliseconds, once for each partition that was Kafka's."""
 
 
 def rebuild_producers(
@@ -33,6 +41,8 @@ def rebuild_producers(
     if producers is None:
         producers = ProducerState()
         producers.end_offset = segments[0].base_offset
+    if producers.lacks_earlier_batches:
+        producers.recall(_headers_before(segments, producers.end_offset))
     stop_offset = end_offset if stop_offset is None else stop_offset
     start_offset = producers.end_offset
     for segment in segments.between(start_offset, stop_offset) if start_offset < stop_offset else []:
@@ -41,6 +51,28 @@ def rebuild_producers(
                 break
             producers.apply(header, marker_in(batch, header))
     return producers
+
+
+def _headers_before(segments: SegmentList, end_offset: int) -> Iterator[BatchHeader]:
+    """Headers of the last batches below `end_offset`, in order.
+
+    Nothing depends on them: they end early where the log cannot be read, which others will find and tell.
+    """
+    first = last = segments.number_at(end_offset - 1)
+    try:
+        surplus = segments[last].offset_index.count_below(end_offset) - RECALLED_INDEX_ENTRIES
+        while surplus < 0 and first > 0:
+            first -= 1
+            surplus += len(segments[first].offset_index)
+        start_offset, position = segments[first].offset_index.entry(surplus) if surplus > 0 else (-1, 0)
+        for segment in list(segments)[first : last + 1]:
+            for at, header in walk_headers(segment.file, position, segment.file.size()):
+                if header.base_offset >= end_offset or (0 < at == position and header.last_offset != start_offset):
+                    return
+                yield header
+            position = 0
+    except (CorruptBatch, DamagedLog):
+        return
 
 
 def _newest_snapshot(storage: Storage, directory: str, snapshots: list[int], end_offset: int) -> ProducerState | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.producer_state import DamagedSnapshot, ProducerState
 from streamlog.broker.log.refusal import AppendRefused
+from streamlog.broker.log.replay import RECALLED_INDEX_ENTRIES
+from streamlog.wire.crc import crc32c
 from streamlog.wire.records import ControlType
 from tests.broker.log.harness import NOW_MS, Bench, append, append_marker, batch_of, marker_of
 
@@ -156,4 +159,83 @@ def test_a_producer_is_remembered_while_its_last_batch_is_not_stored(tmp_path: P
     log.high_watermark = 1
     assert log.expire_producers(5 * DAY_MS + 1) == 0
     assert append(log, batch_of(b"x", producer=(1, 0, 0))).is_duplicate
+    log.abandon()
+
+
+def as_kafka_writes_it(snapshot: bytes) -> bytes:
+    """The same snapshot without what Kafka does not know: batches before each producer's last one."""
+    (count,) = struct.unpack_from(">i", snapshot, 6)
+    body = snapshot[6 : 10 + 46 * count]
+    return struct.pack(">hI", 1, crc32c(body)) + body
+
+
+def leave_to_kafka(bench: Bench) -> None:
+    for path in bench.directory.glob("*.snapshot"):
+        path.write_bytes(as_kafka_writes_it(path.read_bytes()))
+
+
+@pytest.mark.parametrize("restart", ["clean", "crash", "truncation"])
+@pytest.mark.parametrize("others", [0, 1, 40])
+def test_retries_are_recognised_behind_a_snapshot_that_kafka_wrote(tmp_path: Path, restart: str, others: int) -> None:
+    """Kafka's snapshots keep one batch of each producer. The log has the others, among those of strangers."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    for number in range(7):
+        append(log, batch_of(b"%d" % number, producer=(7, 0, number)))
+        for stranger in range(others if number == 0 else 1):
+            append(log, batch_of(b"x", producer=(100 + stranger, 0, number)))
+    live = state_of(log)
+    places = [batch.last_offset for batch in log.producers.entries[7].batches]
+    bench.checkpoint(log)
+    if restart == "truncation":
+        append(log, batch_of(b"unreplicated", producer=(7, 0, 7)))
+        leave_to_kafka(bench)
+        log.truncate_to(log.log_end_offset - 1, NOW_MS)
+    else:
+        log.abandon()
+        leave_to_kafka(bench)
+        log = bench.open(clean=restart == "clean")
+    assert state_of(log) == live
+    for number, offset in zip(range(2, 7), places, strict=True):
+        result = append(log, batch_of(b"%d" % number, producer=(7, 0, number)))
+        assert (result.is_duplicate, result.base_offset) == (True, offset)
+    append(log, batch_of(b"7", producer=(7, 0, 7)))
+    log.abandon()
+
+
+def test_only_batches_that_lead_up_to_the_last_one_are_recalled(tmp_path: Path) -> None:
+    """An older epoch's, and what a producer wrote before it was forgotten, are no retries of today's sequence."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    append(log, batch_of(b"old epoch", producer=(7, 0, 0)))
+    append(log, batch_of(b"forgotten", producer=(7, 1, 0)))
+    del log.producers.entries[7]
+    for sequence in (5, 6):
+        append(log, batch_of(b"%d" % sequence, producer=(7, 1, sequence)))
+    append(log, batch_of(b"other", producer=(8, 0, 0)))
+    live = state_of(log)
+    bench.checkpoint(log)
+    log.abandon()
+    leave_to_kafka(bench)
+    log = bench.open()
+    assert state_of(log) == live
+    log.abandon()
+
+
+def test_a_snapshot_of_kafkas_is_completed_from_a_bounded_stretch(tmp_path: Path) -> None:
+    """A start does not read a whole log for it. Batches that lie too far back are refused, not stored twice."""
+    bench = Bench(tmp_path / "orders-0")
+    log = bench.open()
+    for number in range(3):
+        append(log, batch_of(b"%d" % number, producer=(7, 0, number)))
+    for _ in range(3 * RECALLED_INDEX_ENTRIES):
+        append(log, batch_of(b"x" * 100))
+    bench.checkpoint(log)
+    log.abandon()
+    leave_to_kafka(bench)
+    log = bench.open()
+    assert append(log, batch_of(b"2", producer=(7, 0, 2))).is_duplicate
+    with pytest.raises(AppendRefused):
+        append(log, batch_of(b"1", producer=(7, 0, 1)))
+    append(log, batch_of(b"3", producer=(7, 0, 3)))
     log.abandon()
