@@ -314,7 +314,7 @@ class RaftCore:
         state = replica.state
         if is_settled:
             if isinstance(state, Unattached) or response.answer.epoch < replica.epoch:
-                replica.outbox.pause(peer_id, now_ms)
+                replica.outbox.pause_a_little(peer_id, now_ms)
             return
         match response:
             case VoteResponse() if isinstance(request, VoteRequest):
@@ -327,7 +327,7 @@ class RaftCore:
                 state.unacknowledged.discard(peer_id)
             case _:
                 if error is not ErrorCode.NONE:
-                    replica.outbox.pause(peer_id, now_ms)
+                    replica.outbox.pause_a_little(peer_id, now_ms)
 
     def _adopt(self, answer: Answer, now_ms: int) -> bool:
         """Follow what an answer says about epoch and leader. True: that is all that it is good for."""

@@ -51,7 +51,7 @@ def note_answered(replica: Replica, state: Follower, now_ms: int) -> None:
     """The leader is alive."""
     state.has_fetched = True
     state.is_leader_gone = False
-    state.fetch_deadline_ms = now_ms + replica.config.fetch_timeout_ms
+    state.fetch_deadline_ms = replica.draw_fetch_deadline_ms(now_ms)
 
 
 def _append(replica: Replica, state: Follower, response: FetchResponse, now_ms: int) -> None:

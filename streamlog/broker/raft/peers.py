@@ -17,6 +17,10 @@ NEVER_MS: Final = 2**63 - 1
 BACKOFF_MS_MAX: Final = 1000
 """A peer that is down is tried at least this often: its return must not go unnoticed for long."""
 
+USELESS_MS_MAX: Final = 100
+"""A peer that answers and has nothing to say yet (nobody leads, as far as it knows) is asked at least this often: it
+may be the next leader, and until its followers fetch nothing is committed."""
+
 
 class Peer(NamedTuple):
     id: int
@@ -76,13 +80,24 @@ class Outbox:
         return request
 
     def pause(self, peer_id: int, now_ms: int) -> None:
-        """Nothing came back, or nothing of use: ask again a little later, and later the more often it happens."""
+        """Nothing came back, or what cannot be: ask again a little later, and later the more often it happens."""
+        self._pause(peer_id, now_ms, BACKOFF_MS_MAX)
+
+    def pause_a_little(self, peer_id: int, now_ms: int) -> None:
+        """The peer is there, and its answer of no use."""
+        self._pause(peer_id, now_ms, USELESS_MS_MAX)
+
+    def _pause(self, peer_id: int, now_ms: int, pause_ms_max: int) -> None:
         failures = self._failures[peer_id] = self._failures.get(peer_id, 0) + 1
-        pause_ms = min(self._backoff_ms << min(failures - 1, 20), BACKOFF_MS_MAX)
-        self._silent_until_ms[peer_id] = now_ms + pause_ms
+        self._silent_until_ms[peer_id] = now_ms + min(self._backoff_ms << min(failures - 1, 20), pause_ms_max)
 
     def note_success(self, peer_id: int) -> None:
         self._failures.pop(peer_id, None)
+
+    def forgive(self, peer_id: int) -> None:
+        """What it failed to say in another role counts no more: it can be asked at once."""
+        self._failures.pop(peer_id, None)
+        self._silent_until_ms.pop(peer_id, None)
 
     def busy_until_ms(self, now_ms: int) -> int:
         """When the last request under way expires; now or earlier when there is none."""

@@ -49,6 +49,9 @@ NO_VOTERS: Final = VoterSet()
 FIRST_BOOTSTRAP_ID: Final = -2
 """Bootstrap servers count down from here, as in Kafka; -1 is nobody."""
 
+FETCH_JITTER: Final = 8
+"""Followers wait up to this part of a fetch timeout longer than the timeout: some ten elections long by default."""
+
 
 class RaftConfig(msgspec.Struct, frozen=True):
     """What a replica is told when it starts. Kafka's settings and defaults."""
@@ -142,6 +145,12 @@ class Replica:
     def draw_election_ms(self) -> int:
         """Between one and two timeouts, so that the voters do not all stand at once."""
         return self.config.election_timeout_ms + self.draw_ms(self.config.election_timeout_ms)
+
+    def draw_fetch_deadline_ms(self, now_ms: int) -> int:
+        """When a leader that is heard now has been silent for too long. Followers are answered at the same moments,
+        by every append: without a share of chance they would all stand at once."""
+        timeout_ms = self.config.fetch_timeout_ms
+        return now_ms + timeout_ms + self.draw_ms(max(1, timeout_ms // FETCH_JITTER))
 
     def advance_high_watermark(self, offset: int) -> bool:
         """Note that everything below is committed. Says whether that was news."""
@@ -272,10 +281,12 @@ class Replica:
         voted_for = self.voted_for if epoch == self.epoch else None
         state = Follower(
             leader=leader,
-            fetch_deadline_ms=now_ms + self.config.fetch_timeout_ms,
+            fetch_deadline_ms=self.draw_fetch_deadline_ms(now_ms),
             voter_check_at_ms=now_ms + self.config.fetch_timeout_ms,
         )
         self._enter(state, epoch, leader.id, endpoints, voted_for)
+        # A moment ago it was a candidate that had nothing to give. Its first commit waits for our fetch.
+        self.outbox.forgive(leader.id)
 
     def become_resigned(self, now_ms: int) -> None:
         """Stop leading this epoch. The vote in it stays given, to ourselves."""

@@ -25,7 +25,7 @@ from typing import TypeAlias
 import msgspec
 
 from streamlog.broker.raft.messages import Endpoints, FetchRequest, ReplicaKey, SnapshotId
-from streamlog.broker.raft.peers import Peer
+from streamlog.broker.raft.peers import NEVER_MS, Peer
 from streamlog.broker.raft.voters import VoterSet
 
 
@@ -36,7 +36,8 @@ class Ballot(msgspec.Struct):
     rejected: set[int] = set()
 
     def record(self, voter_id: int, granted: bool) -> None:
-        """The first answer of a voter counts: it cannot change its mind within an epoch."""
+        """The first answer of a voter counts: it cannot change its mind within an epoch. Who was asked beforehand can,
+        and is asked anew."""
         if voter_id not in self.granted and voter_id not in self.rejected:
             (self.granted if granted else self.rejected).add(voter_id)
 
@@ -59,6 +60,8 @@ class Prospective(msgspec.Struct):
     ballot: Ballot
     retries: int = 0
     """Elections lost in a row; the pause after the next grows with it."""
+    again_at_ms: int = NEVER_MS
+    """When to ask those again who would not vote for us."""
 
 
 class Candidate(msgspec.Struct):
@@ -66,7 +69,7 @@ class Candidate(msgspec.Struct):
     ballot: Ballot
     retries: int = 0
     retry_at_ms: int | None = None
-    """Set once the election is lost: when to try again."""
+    """Set once a voter has refused: when to try again, if the others do not make a majority by then."""
 
 
 class Follower(msgspec.Struct):

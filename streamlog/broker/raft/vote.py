@@ -16,8 +16,18 @@ from streamlog.broker.raft.states import Candidate, Follower, Leader, Prospectiv
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.schema import ZERO_UUID
 
-RETRY_BASE_MS: Final = 100
+RETRY_MS_MIN: Final = 50
+"""A candidate that has not won gives a rival this long at least to win and to say so: two syncs and two exchanges."""
+
+RETRY_SPREAD_MS: Final = 150
+"""Two rivals that lost to each other draw from this, and from twice as much after each time: several times what an
+election takes, so that one of them is there first."""
+
 RETRY_DOUBLINGS_MAX: Final = 20
+
+ASK_AGAIN_MS: Final = 50
+"""Pause before a voter that would not vote for us is asked again. It promised nothing by that: it hears the leader, or
+does not miss it yet. When the leader is silent for all of us, this is how much later we know."""
 
 
 def on_vote(replica: Replica, request: VoteRequest, now_ms: int) -> VoteResponse:
@@ -82,6 +92,8 @@ def on_vote_response(
             replica.become_candidate(now_ms, state.retries)
         case Prospective() if request.pre_vote:
             state.ballot.record(voter_id, response.granted)
+            if not response.granted:
+                state.again_at_ms = min(state.again_at_ms, now_ms + ASK_AGAIN_MS)
         case Candidate() if not request.pre_vote and request.epoch == replica.epoch:
             state.ballot.record(voter_id, response.granted)
         case _:
@@ -97,7 +109,11 @@ def poll_prospective(replica: Replica, state: Prospective, now_ms: int) -> int:
     elif state.ballot.is_lost(replica.voters) or now_ms >= state.election_deadline_ms:
         replica.follow_or_wait(replica.epoch, replica.leader_id, replica.leader_endpoints, now_ms)
     else:
-        return min(state.election_deadline_ms, _ask(replica, state.ballot.unasked(replica.voters), now_ms, True))
+        if now_ms >= state.again_at_ms:
+            state.ballot.rejected.clear()
+            state.again_at_ms = NEVER_MS
+        again_at_ms = _ask(replica, state.ballot.unasked(replica.voters), now_ms, True)
+        return min(state.election_deadline_ms, state.again_at_ms, again_at_ms)
     return now_ms
 
 
@@ -105,20 +121,21 @@ def poll_candidate(replica: Replica, state: Candidate, now_ms: int) -> int:
     if state.ballot.is_won(replica.voters):
         replica.become_leader(state.ballot.granted, now_ms)
         return now_ms
-    if state.retry_at_ms is None and state.ballot.is_lost(replica.voters):
-        state.retry_at_ms = now_ms + _retry_ms(replica, state.retries + 1)
-    if now_ms >= min(state.election_deadline_ms, NEVER_MS if state.retry_at_ms is None else state.retry_at_ms):
+    if state.retry_at_ms is None and state.ballot.rejected:
+        # Not lost yet, perhaps. But who does not vote for us may have a rival, and others may be dead: then nobody
+        # has a majority, and waiting for the whole timeout would cost just that.
+        state.retry_at_ms = now_ms + _retry_ms(replica, state.retries)
+    end_at_ms = min(state.election_deadline_ms, NEVER_MS if state.retry_at_ms is None else state.retry_at_ms)
+    if now_ms >= end_at_ms:
         replica.become_prospective(now_ms, state.retries + 1)
         return now_ms
-    if state.retry_at_ms is not None:
-        return min(state.election_deadline_ms, state.retry_at_ms)
-    return min(state.election_deadline_ms, _ask(replica, state.ballot.unasked(replica.voters), now_ms, False))
+    return min(end_at_ms, _ask(replica, state.ballot.unasked(replica.voters), now_ms, False))
 
 
 def _retry_ms(replica: Replica, retries: int) -> int:
-    """Wait longer after each lost election, and never as long as somebody else."""
-    doubled = 2 << min(RETRY_DOUBLINGS_MAX, retries - 1)
-    return min(RETRY_BASE_MS * replica.draw_ms(doubled), replica.config.election_backoff_ms_max)
+    """Wait longer after each election that was not won, and never as long as somebody else."""
+    spread_ms = min(RETRY_SPREAD_MS << min(RETRY_DOUBLINGS_MAX, retries), replica.config.election_backoff_ms_max)
+    return RETRY_MS_MIN + replica.draw_ms(max(1, spread_ms))
 
 
 def _ask(replica: Replica, voter_ids: list[int], now_ms: int, pre_vote: bool) -> int:

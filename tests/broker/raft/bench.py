@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -46,7 +47,7 @@ def voter_set(*ids: int) -> VoterSet:
 class Bench:
     """Node 1, of `voters`, with a log that has one record of each of `epochs`; everything in it is synced.
 
-    `draw_ms` is 0: an election timeout is one second, a fetch timeout two.
+    Unless `draw_ms` says otherwise an election timeout is one second, a fetch timeout two.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class Bench:
         election: Election | None = None,
         auto_join: bool = False,
         node_id: int = 1,
+        draw_ms: Callable[[int], int] = lambda stop: 0,
     ) -> None:
         self.log = MemoryLog(StoredSnapshot(b"", 1, voter_set(*voters).to_record().encode(0)))
         self.log.entries = [Entry(epoch, "data", b"%d" % epoch) for epoch in epochs]
         self.log.flushed_offset = self.log.end_offset
         self.now_ms = 10_000
         config = RaftConfig(key=key(node_id), listener=LISTENER, endpoints=endpoints(node_id), auto_join=auto_join)
-        self.core = RaftCore(config, self.log, election, lambda stop: 0)
+        self.core = RaftCore(config, self.log, election, draw_ms)
         self.effects = self.core.on_start(self.now_ms)
 
     # -- events -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -26,6 +27,11 @@ from tests.broker.raft.bench import Bench, fetch_request, key, vote_request
 from tests.broker.raft.simulation import endpoints
 
 EMPTY = Position(0, 0)
+
+
+def at_most(drawn_ms: int) -> Callable[[int], int]:
+    """Chance that always draws this, where it may."""
+    return lambda stop: min(stop - 1, drawn_ms)
 
 
 def test_a_voter_waits_before_it_stands() -> None:
@@ -104,6 +110,42 @@ def test_a_prospective_that_would_lose_goes_on_following() -> None:
         bench.respond(sends[peer], VoteResponse(Answer(ErrorCode.NONE, 3, 2, endpoints(2)), granted=False))
     bench.state(Follower)
     assert (bench.core.epoch, bench.core.leader_id) == (3, 2)
+
+
+def test_who_would_not_vote_is_asked_again_soon() -> None:
+    """The leader is frozen, and the other follower found out a moment later than we did."""
+    bench = Bench()
+    bench.respond(bench.follow(leader_id=2, epoch=3), bench.fetched())
+    bench.wait_for(Prospective)
+    bench.respond(bench.last_send(3), VoteResponse(Answer(ErrorCode.NONE, 3, 2, endpoints(2)), granted=False))
+    bench.state(Prospective)
+    bench.wait(50)
+    bench.respond(bench.last_send(3), bench.granted(3))
+    bench.state(Candidate)
+
+
+def test_a_split_vote_is_not_waited_out() -> None:
+    """One voter is dead and the other has a rival's vote: neither can win, and both try again at different times."""
+    for drawn_ms in (0, 149):
+        bench = Bench(draw_ms=at_most(drawn_ms))
+        bench.wait_for(Prospective)
+        bench.respond(bench.last_send(3), bench.granted(0))
+        bench.respond(bench.last_send(3), bench.granted(1, granted=False))
+        bench.wait(50 + drawn_ms - 1)
+        bench.state(Candidate)
+        bench.wait(1)
+        bench.state(Prospective)
+
+
+def test_followers_do_not_all_miss_their_leader_at_once() -> None:
+    """They are answered at the same moments, so a share of their patience is drawn."""
+    for drawn_ms in (0, 249):
+        bench = Bench(draw_ms=at_most(drawn_ms))
+        bench.respond(bench.follow(leader_id=2, epoch=3), bench.fetched())
+        bench.wait(2_000 + drawn_ms - 1)
+        bench.state(Follower)
+        bench.wait(1)
+        bench.state(Prospective)
 
 
 def test_voters_that_know_no_pre_vote_are_asked_for_votes() -> None:
@@ -307,6 +349,19 @@ def test_a_leader_of_a_higher_epoch_is_followed_from_everywhere(state: str) -> N
     bench.ask(BeginQuorumEpochRequest(key(1), 9, 2, endpoints(2)))
     bench.state(Follower)
     assert bench.persisted() == PersistElection(9, 2, None)
+
+
+def test_a_new_leader_is_asked_at_once_whatever_it_said_before() -> None:
+    """Its commits wait for the first fetch. Before it led, it answered for a while that nobody does."""
+    bench = Bench()
+    nobody = FetchResponse(Answer(ErrorCode.NOT_LEADER_OR_FOLLOWER, 0, None, ()))
+    sends = bench.of(Send)
+    while bench.now_ms < 10_900:
+        for send in sends:
+            bench.respond(send, nobody)
+        sends = bench.of(Send) or [effect for effect in bench.wait(20) if isinstance(effect, Send)]
+    bench.follow(leader_id=2, epoch=3)
+    assert [peer for peer, _ in bench.sent(FetchRequest)] == [2]
 
 
 def test_a_second_leader_of_one_epoch_is_not_believed() -> None:
