@@ -28,8 +28,10 @@ from streamlog.wire.internal.metadata import FeatureLevelRecord
 PLAINTEXT_PROTOCOL: Final = 0
 """SecurityProtocol's number in registrations."""
 
-PROBE_MS_MAX: Final = 1_000
-"""A machine that is there refuses at once; one that is not may be cut off, and its broker alive."""
+PROBE_MS_MAX: Final = 200
+"""A machine that is there refuses at once, unless the request was lost: a kernel repeats it after a second (and drops
+it in the very moment in which it closes a dead process's listener), the next probe does so at once. A machine that does
+not answer may be cut off, and its broker alive."""
 
 
 def refuse_unformatted(env: Env, config: BrokerConfig, data_dir: str) -> None:

@@ -1,9 +1,10 @@
 """Which brokers are alive, as far as the active controller can tell. Soft state: nobody replicates it.
 
 A broker that is not fenced has a session, which each heartbeat extends. When it runs out the broker is fenced, which
-takes its leaderships away. A new active controller knows nothing about past heartbeats and gives everybody a fresh
-session: a failover may fence late, never early. It has not heard of them itself either, so they count as lost until
-they beat: a broker that starts anew need not wait for its own old session.
+takes its leaderships away. A new active controller knows nothing about heartbeats to the one before, and gives a fresh
+session to everybody of whom it has not heard itself a short while ago, as the leader that it followed or when it was
+active before: a failover may fence late, never early. They count as lost until they beat: a broker that starts anew
+need not wait for its own old session.
 
 A session that runs out is the slow signal: a frozen broker, or a cut cable. The quick one is a connection that ends:
 a process that is killed has its connections closed by its kernel. That alone proves nothing (a proxy, an idle
@@ -25,6 +26,10 @@ from typing import Final
 from streamlog.broker.metadata.image import BrokerRegistration, MetadataImage
 
 NOT_SHUTTING_DOWN: Final = -1
+
+FIRST_HEARTBEAT_MS: Final = 500
+"""How long after an election every broker can be heard of: it takes a look for the new controller, which costs some
+ten milliseconds, or a quarter of a second when a heartbeat has just failed."""
 
 NOTHING_HEARD: Final[Mapping[int, int]] = MappingProxyType({})
 
@@ -56,12 +61,21 @@ class Liveness:
         """This controller has become active: everybody is as if heard of just now.
 
         But who led before, and is a broker too, was last heard of when this node last heard its controller: a process
-        that is frozen is so as a whole. `heard_ms`: those times, by broker.
+        that is frozen is so as a whole. `heard_ms`: those times, by broker. However many elections it took, such a
+        session goes on where it was; with time left for one heartbeat to find its way to us. One that has run out says
+        nothing: if somebody was active meanwhile it is over, and otherwise nobody could be heard.
         """
-        self.sessions = {
-            broker.id: Session(broker.epoch, min(now_ms, heard_ms.get(broker.id, now_ms)), is_lost=True)
-            for broker in image.brokers.values()
-        }
+        before, self.sessions = self.sessions, {}
+        for broker in image.brokers.values():
+            heard = [heard_ms[broker.id]] if broker.id in heard_ms else []
+            session = before.get(broker.id)
+            if session is not None and session.epoch == broker.epoch:
+                heard.append(session.last_heard_ms)
+            last_ms = max(heard, default=now_ms)
+            if last_ms + self.session_timeout_ms < now_ms:
+                last_ms = now_ms
+            last_ms = max(last_ms, now_ms + FIRST_HEARTBEAT_MS - self.session_timeout_ms)
+            self.sessions[broker.id] = Session(broker.epoch, min(now_ms, last_ms), is_lost=True)
 
     def on_registered(self, broker_id: int, epoch: int, now_ms: int) -> None:
         """A broker has registered; as the same incarnation, its session goes on."""

@@ -79,8 +79,7 @@ class Overseer:
 
     def _on_active(self) -> None:
         image = self._controller.state
-        followed = self._controller.quorum.last_followed
-        self.liveness.begin(image, self._env.clock.mono_ms(), {} if followed is None else dict([followed]))
+        self.liveness.begin(image, self._env.clock.mono_ms(), self._controller.quorum.heard_ms)
         for broker in image.brokers.values():
             self._ask_after(broker)
         self._woken.set()

@@ -134,8 +134,8 @@ class Quorum:
         """Called when a snapshot has replaced the log: fold it instead of what was there, and go on behind it."""
         self.on_leader_moved: list[Callable[[], None]] = []
         """Called after that, by whoever talks to the leader."""
-        self.last_followed: tuple[int, int] | None = None
-        """The leader this node followed last, and the monotonic time of its last answer; None: it has followed none."""
+        self.heard_ms: dict[int, int] = {}
+        """Leaders that this node has followed, and the monotonic time of the last answer of each."""
         self._waiters = OffsetWaiters(0)  # for committed_end_offset
         self._leader_waiters: list[asyncio.Future[None]] = []
         self._effects: deque[Effect] = deque()
@@ -400,7 +400,7 @@ class Quorum:
             lost = KafkaError(ErrorCode.NOT_CONTROLLER, "another node leads the metadata quorum now")
             self._waiters.fail_above(self.committed_end_offset, lost)
         if change.leader_id not in (None, self._settings.node_id):
-            self.last_followed = (change.leader_id, self._env.clock.mono_ms())
+            self.heard_ms[change.leader_id] = self._now_ms()
         self.on_leader(change)
         for tell in self.on_leader_moved:
             tell()
@@ -457,8 +457,8 @@ class Quorum:
         return self._links
 
     def _on_response(self, send: Send, response: Response) -> None:
-        if self.last_followed is not None and send.peer.id == self.last_followed[0]:
-            self.last_followed = (send.peer.id, self._env.clock.mono_ms())
+        if send.peer.id in self.heard_ms:
+            self.heard_ms[send.peer.id] = self._now_ms()
         self._run(lambda now_ms: self.core.on_response(send.peer.id, send.number, response, now_ms))
 
     def _on_failure(self, send: Send, is_gone: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from streamlog.broker.metadata.heartbeats import FENCE, IN_CONTROLLED_SHUTDOWN, broker_heartbeat, fence_broker
 from streamlog.broker.metadata.image import NO_LEADER
+from streamlog.broker.metadata.liveness import FIRST_HEARTBEAT_MS
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.internal.metadata import BrokerRegistrationChangeRecord, PartitionChangeRecord
 from streamlog.wire.messages.broker_heartbeat import BrokerHeartbeatRequest
@@ -192,6 +193,33 @@ def test_who_led_the_quorum_before_is_as_silent_as_its_controller_was() -> None:
     cluster.now_ms += 100
     cluster.beat(2)
     assert cluster.liveness.expired(cluster.image, deadline_ms) is None
+
+
+def test_elections_in_a_row_do_not_give_a_silent_broker_new_sessions() -> None:
+    """Neither when another led in between, nor when this controller was active before."""
+    cluster = three()
+    cluster.now_ms += 10 * SESSION_MS
+    for _ in range(2):
+        for number in (1, 2, 3):
+            cluster.beat(number)
+        silent_since_ms = cluster.now_ms
+        cluster.now_ms += 1_000
+        cluster.beat(1)
+        cluster.liveness.begin(cluster.image, cluster.now_ms, {3: cluster.now_ms - 400})
+        assert cluster.liveness.deadline_ms(cluster.image) == silent_since_ms + SESSION_MS + 1
+        assert cluster.liveness.expired(cluster.image, silent_since_ms + SESSION_MS + 1) == 2
+        assert cluster.liveness.sessions[3].last_heard_ms == cluster.now_ms - 400
+
+
+def test_after_an_election_there_is_time_for_a_heartbeat() -> None:
+    """However long ago a broker was heard; and when that is longer than a session, nothing is known."""
+    cluster = three()
+    cluster.now_ms += 10 * SESSION_MS
+    cluster.liveness.begin(cluster.image, cluster.now_ms, {2: cluster.now_ms - SESSION_MS + 1})
+    assert cluster.liveness.expired(cluster.image, cluster.now_ms + FIRST_HEARTBEAT_MS) is None
+    assert cluster.liveness.expired(cluster.image, cluster.now_ms + FIRST_HEARTBEAT_MS + 1) == 2
+    cluster.liveness.begin(cluster.image, cluster.now_ms, {3: cluster.now_ms - SESSION_MS - 1})
+    assert cluster.liveness.sessions[3].last_heard_ms == cluster.now_ms
 
 
 def test_a_controller_that_stood_still_blames_nobody_for_silence() -> None:
