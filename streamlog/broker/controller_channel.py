@@ -123,6 +123,7 @@ class ControllerChannel:
                         raise KafkaError(ErrorCode.BROKER_NOT_AVAILABLE, "this node is being stopped")
                     await asyncio.sleep(RETRY_MS / 1000)
         except TimeoutError:
+            self._drop_idle()
             raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, "no controller answers") from None
 
     async def _try_once(
@@ -192,6 +193,13 @@ class ControllerChannel:
     def _forget(self, connection: PeerConnection) -> None:
         self._open.pop(connection, None)
         connection.close()
+
+    def _drop_idle(self) -> None:
+        """An answer did not come. Where answers are lost and requests are not, each of these would take one heartbeat
+        to the controller and give us another session, in which we could neither read the metadata nor replicate."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            self._forget(connection)
 
     def _drop_others(self) -> None:
         """Another leads, or nobody: whoever was asked need not be waited for."""

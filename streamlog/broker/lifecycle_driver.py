@@ -21,9 +21,9 @@ from streamlog.wire.messages.broker_registration import BrokerRegistrationReques
 
 log = logging.getLogger(__name__)
 
-ANSWER_MS_MAX: Final = 2_000
+ANSWER_MS_MAX: Final = 1_500
 """How long one attempt may take, the search for the active controller included: then another is made, by what the
-broker wants by then."""
+broker wants by then. Half a session: a connection that swallows a heartbeat must not cost the whole of it."""
 
 
 class Channel(Protocol):
