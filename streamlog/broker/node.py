@@ -216,6 +216,7 @@ async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener])
         config.integer("broker.heartbeat.interval.ms"),
         lambda: broker.image.applied_offset,
     )
+    broker.replication.controller_heard_ms = lambda: lifecycle.core.answered_at_ms
     lifecycle.start(broker.scope)
     epoch = await lifecycle.registered()
     broker.producer_ids.broker_epoch = epoch

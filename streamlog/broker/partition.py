@@ -280,6 +280,22 @@ class Partition:
                     self._start_flushing()
         return result
 
+    @property
+    def is_cut_off(self) -> bool:
+        """We lead it by what we know, commit nothing any more, and have most likely been replaced."""
+        return self.leader is not None and self.leader.is_cut_off(self._clock.mono_ms())
+
+    def check_can_commit(self) -> None:
+        """Raise NOT_LEADER_OR_FOLLOWER when acks=all had better look for another leader, NOT_ENOUGH_REPLICAS when
+        what it promises cannot be kept now.
+        """
+        if self.is_cut_off:
+            raise KafkaError(
+                ErrorCode.NOT_LEADER_OR_FOLLOWER,
+                f"{self!r}: neither the controller nor all in-sync replicas have been heard for a session",
+            )
+        self.check_min_isr()
+
     def check_min_isr(self) -> None:
         """Raise NOT_ENOUGH_REPLICAS when what acks=all promises cannot be kept now."""
         if self.leader is not None and self.leader.is_under_min_isr:

@@ -44,6 +44,9 @@ async def _find(broker: Broker, context: RequestContext, key_type: int, key: str
         endpoint = None if leader is None or leader.fenced else leader.endpoint(context.listener)
         if leader is None or endpoint is None:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{TOPIC}-{partition} has no leader")
+        led = broker.partitions.opened(TOPIC).get(partition)
+        if led is not None and led.is_cut_off:
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{TOPIC}-{partition}: ask a broker that knows more")
     except KafkaError as error:
         return Coordinator(
             key=key, node_id=NO_NODE, port=NO_NODE, error_code=error.code, error_message=error.message or None

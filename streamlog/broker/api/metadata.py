@@ -107,6 +107,7 @@ def _respond(
     broker: Broker, context: RequestContext, request: MetadataRequest, topics: list[MetadataResponseTopic]
 ) -> MetadataResponse:
     asked_cluster = request.include_cluster_authorized_operations
+    _disown(broker, topics)
     return MetadataResponse(
         brokers=list(describe_brokers(broker.image, context.listener)),
         cluster_id=broker.cluster_id,
@@ -114,6 +115,17 @@ def _respond(
         topics=topics,
         cluster_authorized_operations=CLUSTER_OPERATIONS if asked_cluster else NOT_ASKED,
     )
+
+
+def _disown(broker: Broker, topics: list[MetadataResponseTopic]) -> None:
+    """Do not call ourselves the leader of what we are cut off from: a client that believes it would ask nobody else."""
+    for topic in topics:
+        opened = broker.partitions.opened(topic.name or "")
+        for told in topic.partitions:
+            if told.leader_id == broker.node_id:
+                partition = opened.get(told.partition_index)
+                if partition is not None and partition.is_cut_off:
+                    told.leader_id, told.error_code = NO_LEADER, ErrorCode.LEADER_NOT_AVAILABLE
 
 
 def describe_brokers(image: MetadataImage, listener: str) -> Iterable[MetadataResponseBroker]:

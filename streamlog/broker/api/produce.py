@@ -192,7 +192,7 @@ def _append(
                     raise first
                 partition = broker.partitions.lead(topic, data.index)
                 if acks < 0:
-                    partition.check_min_isr()
+                    partition.check_can_commit()
                 records = _checked(data.records, context.version, request.transactional_id)
                 result = partition.append(records, now_ms, prepared=first)
             except (JudgeInThread, _TurnOver) as reason:

@@ -49,6 +49,10 @@ class PartitionShardLog:
     def committed_offset(self) -> int:
         return self._partition.log.high_watermark
 
+    @property
+    def is_cut_off(self) -> bool:
+        return self._partition.is_cut_off
+
     def append(self, batch: bytearray, now_ms: int) -> None:
         self._check_leader()
         self._partition.check_min_isr()

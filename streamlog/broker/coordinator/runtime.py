@@ -164,7 +164,8 @@ class ShardRuntime(Generic[RequestT, RecordT]):
         """
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         live = self._shards.get(partition)
-        if live is None:
+        if live is None or live.log.is_cut_off:
+            # Cut off, the shard stays: it may turn out that nobody has taken its place.
             future.set_exception(KafkaError(ErrorCode.NOT_COORDINATOR))
             return future
         if live.phase is not Phase.ACTIVE:

@@ -41,6 +41,11 @@ class ShardLog(Protocol):
         """Records below this survive what the topic promises to survive."""
         ...
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Nothing is committed here any more, and another broker leads, most likely."""
+        ...
+
     def append(self, batch: bytearray, now_ms: int) -> None:
         """Append one batch at the end. Raises: KafkaError; then nothing was appended, or nothing that counts."""
         ...

@@ -16,6 +16,10 @@ follower that is about to join already holds the high watermark back, or it coul
 With fewer members than min.insync.replicas nothing is committed at all (KIP-966): then a set that shrinks to its last
 member cannot acknowledge what only that one has.
 
+Only the controller can take a silent member out of the set. So a leader that hears neither the controller nor some
+member commits nothing any more, and has most likely been replaced (`is_cut_off`): whoever wants to write is sent to
+look for another. While all members fetch it goes on, controller or not.
+
 Nobody's fetch is believed across incarnations: the broker epoch of the fetch goes with the proposal, and the
 controller refuses members that have restarted since (KIP-903).
 
@@ -32,6 +36,7 @@ from typing import Final
 UNKNOWN_OFFSET: Final = -1
 UNKNOWN_EPOCH: Final = -1
 NEVER: Final = -(2**62)
+FOREVER_MS: Final = 2**61
 
 
 class Verdict(Enum):
@@ -111,8 +116,12 @@ class LeaderState:
         *,
         lag_ms_max: int,
         now_ms: int,
+        silence_ms_max: int = FOREVER_MS,
+        controller_heard_ms: Callable[[], int] = lambda: NEVER,
     ) -> None:
-        """`is_eligible(broker, broker epoch)`: by the metadata it is alive, and of that incarnation (-1: of any)."""
+        """`is_eligible(broker, broker epoch)`: by the metadata it is alive, and of that incarnation (-1: of any).
+        `silence_ms_max`: a session. `controller_heard_ms()`: when the controller last answered us.
+        """
         self.node_id = node_id
         self.leader_epoch = leader_epoch
         self.epoch_start_offset = epoch_start_offset
@@ -130,6 +139,8 @@ class LeaderState:
         self.min_insync_replicas = 1
         self._is_eligible = is_eligible
         self._lag_ms_max = lag_ms_max
+        self._silence_ms_max = silence_ms_max
+        self._controller_heard_ms = controller_heard_ms
         self._began_at_ms = now_ms
 
     # -- what the controller says -----------------------------------------------------------------------------
@@ -182,6 +193,17 @@ class LeaderState:
     def is_under_min_isr(self) -> bool:
         """Too few members to acknowledge anything; a topic cannot ask for more than it has replicas."""
         return len(self.isr) < min(self.min_insync_replicas, len(self.replicas))
+
+    def is_cut_off(self, now_ms: int) -> bool:
+        """Neither the controller nor some member of the in-sync set has been heard for a session."""
+        since_ms = now_ms - self._silence_ms_max
+        if self._controller_heard_ms() >= since_ms or self._began_at_ms >= since_ms:
+            return False
+        return any(
+            follower.fetched_at_ms < since_ms
+            for broker_id, follower in self.followers.items()
+            if broker_id in self.maximal_isr
+        )
 
     def replicated_offset(self, own_offset: int, leader_end_offset: int, now_ms: int) -> int:
         """Everything below is on all replicas that count; -1: nothing can be committed now.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from streamlog.broker.log.flusher import Flusher
@@ -58,6 +58,8 @@ class Replication:
         self._settings = settings or ReplicationSettings()
         self.ask_controller: AskController = _nobody
         """Set when the node is put together."""
+        self.controller_heard_ms: Callable[[], int] = env.clock.mono_ms
+        """When the controller last answered a heartbeat. Set before the first `assign` on a node that sends any."""
         self._image = MetadataImage()
         self._fetchers: dict[int, Fetcher] = {}
         """By leader."""
@@ -112,6 +114,8 @@ class Replication:
                 self._is_eligible,
                 lag_ms_max=self._settings.lag_ms_max,
                 now_ms=self._env.clock.mono_ms(),
+                silence_ms_max=self._settings.session_ms,
+                controller_heard_ms=self.controller_heard_ms,
             )
             state.adopt(registration.replicas, registration.isr, registration.partition_epoch)
             partition.lead(registration.leader_epoch, state, count)

@@ -23,6 +23,8 @@ class FetchSettings:
 @dataclass(frozen=True, slots=True)
 class ReplicationSettings:
     lag_ms_max: int = 30_000
+    session_ms: int = 3_000
+    """broker.session.timeout.ms: after this long without an answer the controller has given this broker up."""
     listener: str = ""
     """Name of the listener by which brokers reach each other; "" takes the first that a broker has registered."""
     fetch: FetchSettings = field(default_factory=FetchSettings)
@@ -31,6 +33,7 @@ class ReplicationSettings:
 def replication_settings(config: BrokerConfig) -> ReplicationSettings:
     return ReplicationSettings(
         lag_ms_max=config.integer("replica.lag.time.max.ms"),
+        session_ms=config.integer("broker.session.timeout.ms"),
         listener=config.text("inter.broker.listener.name"),
         fetch=FetchSettings(
             wait_ms_max=config.integer("replica.fetch.wait.max.ms"),

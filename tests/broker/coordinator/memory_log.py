@@ -16,6 +16,7 @@ class MemoryLog:
         self.leadership = object()
         self.data = bytearray()
         self.end_offset = 0
+        self.is_cut_off = False
         self.refuses: ErrorCode | None = None
         """Set: the next append is refused with it."""
         self.reading = asyncio.Event()

@@ -163,6 +163,16 @@ async def test_another_broker_may_coordinate() -> None:
         assert code(one.ask("a")) is ErrorCode.NOT_COORDINATOR
 
 
+async def test_a_coordinator_that_is_cut_off_sends_everybody_away() -> None:
+    """And is one again if nobody has taken its place: its shard is what it was."""
+    async with stage() as one:
+        one.ask("a+3")
+        one.log.is_cut_off = True
+        assert code(one.ask("a")) is ErrorCode.NOT_COORDINATOR
+        one.log.is_cut_off = False
+        assert one.ask("a").result() == 3
+
+
 async def test_nothing_is_answered_from_a_half_loaded_shard() -> None:
     """Until the log is folded the answer is to come again."""
     async with stage() as one:

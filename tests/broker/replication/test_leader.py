@@ -211,6 +211,33 @@ def test_replicas_that_are_added_and_removed_come_and_go() -> None:
     assert not fetch(state, 3, 9, 9)
 
 
+def test_a_leader_that_hears_neither_the_controller_nor_a_member_is_cut_off() -> None:
+    """With the controller, or with all members, it can still commit: then it goes on."""
+    heard_ms = 0
+    state = LeaderState(
+        1,
+        5,
+        0,
+        lambda *_: True,
+        lag_ms_max=LAG_MS,
+        now_ms=0,
+        silence_ms_max=3_000,
+        controller_heard_ms=lambda: heard_ms,
+    )
+    state.adopt((1, 2, 3), (1, 2), 10)
+    assert not state.is_cut_off(3_000)
+    assert state.is_cut_off(3_001)
+    heard_ms = 3_000
+    assert not state.is_cut_off(6_000)
+    fetch(state, 3, 10, 10, 6_000)
+    assert state.is_cut_off(6_001), "3 is no member"
+    fetch(state, 2, 10, 10, 6_000)
+    assert not state.is_cut_off(9_000), "all members are here"
+    assert state.is_cut_off(9_001)
+    state.adopt((1, 2, 3), (1,), 11)
+    assert not state.is_cut_off(9_001), "it needs nobody"
+
+
 def test_the_low_watermark_is_of_the_living() -> None:
     """DeleteRecords does not wait for a dead replica."""
     for alive, lowest in ((frozenset({2}), 3), (frozenset({2, 3}), -1), (frozenset[int](), 5)):
