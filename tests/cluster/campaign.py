@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from streamlog.client.metadata import TopicInfo
-from tests.cluster.load import Committer, Load, read_all, violations
+from tests.cluster.load import STUBBORN, Committer, Load, read_all, violations
 from tests.cluster.members import Cluster, kafka_cluster, streamlog_cluster
 from tests.cluster.network import CLIENTS, Network, is_possible
 from tests.kafka_node import REPOSITORY, kafka_libs
@@ -65,6 +65,19 @@ class Felt:
     """By partition."""
     committed_again_s: float | None
     """None: not while it lasted."""
+    starved_s: float
+    """How much of the time until all was written again a thread that was needed for it was ready to run, and others had
+    the processors: the largest such time of any one thread of the other nodes and of the client."""
+
+    @property
+    def slowest_s(self) -> float:
+        """Of the slowest partition, by the clock on the wall."""
+        return max(self.written_again_s)
+
+    @property
+    def own_s(self) -> float:
+        """Without the time that others had the processors."""
+        return self.slowest_s - self.starved_s
 
 
 @dataclass(slots=True)
@@ -76,17 +89,21 @@ class Report:
     felt: list[Felt] = field(default_factory=list)
     acknowledged: int = 0
     violations: list[str] = field(default_factory=list)
+    client: dict[str, Any] = field(default_factory=dict)
+    """The producer's settings."""
 
     def summary(self) -> dict[str, dict[str, float]]:
         """By kind of fault: how many, and of the slowest partition of each the median and the maximum."""
         found: dict[str, dict[str, float]] = {}
         for kind in sorted({one.fault for one in self.felt}):
-            worst = [max(one.written_again_s) for one in self.felt if one.fault == kind]
+            worst = [one.slowest_s for one in self.felt if one.fault == kind]
+            own = [one.own_s for one in self.felt if one.fault == kind]
             commits = [one.committed_again_s or COMMIT_S_MAX for one in self.felt if one.fault == kind]
             found[kind] = {
                 "faults": len(worst),
                 "written_again_s_median": round(statistics.median(worst), 3),
                 "written_again_s_max": round(max(worst), 3),
+                "without_waiting_for_a_processor_s_max": round(max(own), 3),
                 "committed_again_s_median": round(statistics.median(commits), 3),
                 "committed_again_s_max": round(max(commits), 3),
             }
@@ -95,6 +112,30 @@ class Report:
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"summary": self.summary(), **asdict(self)}, indent=2) + "\n")
+
+
+class Starvation:
+    """How long threads were ready to run while others had the processors, from now on."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._before = self._waits()
+
+    def _waits(self) -> dict[str, int]:
+        """By thread, in nanoseconds; nothing where the kernel does not count it."""
+        found: dict[str, int] = {}
+        for pid in self._pids:
+            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    found[str(path)] = int(path.read_text().split()[1])
+                except OSError:
+                    continue  # it has just ended
+        return found
+
+    def seconds(self) -> float:
+        """The largest wait of one thread: what came one after the other in several of them is not added up."""
+        now = self._waits()
+        return max((now[thread] - self._before.get(thread, 0) for thread in now), default=0) / 1e9
 
 
 def coordinator_partition(group: str, partitions: int) -> int:
@@ -155,7 +196,7 @@ def run_campaign(
     cluster: Cluster, faults: int, seed: int, kinds: Sequence[str] = FAULTS, load_settings: dict[str, Any] | None = None
 ) -> Report:
     """Mistreat a running cluster; returns what was measured and what was wrong."""
-    report = Report(cluster.name, seed)
+    report = Report(cluster.name, seed, client=STUBBORN | (load_settings or {}))
     dice = random.Random(seed)
     allowed = [kind for kind in kinds if kind in LOCAL or cluster.network is not None]
     make_topic(cluster)
@@ -173,14 +214,20 @@ def run_campaign(
         with fault(cluster, kind, node):
             if kind not in LOCAL:
                 began_s = time.monotonic()  # the last link has just been cut
+            starvation = Starvation(
+                [os.getpid(), *(one.pid for one in cluster.members.values() if one.node_id != node)]
+            )
             # A stop takes its time, and what is handed over at its beginning is written as ever.
             written = load.slowest_s(began_s) if kind == STOP else load.written_again_s(began_s)
+            starved_s = starvation.seconds()
             committed = committer.committed_again_s(began_s, COMMIT_S_MAX)
             time.sleep(dice.random() * HOLD_S_MAX)
-        report.felt.append(Felt(kind, target, node, [round(one, 3) for one in written], committed))
+        again = [round(one, 3) for one in written]
+        report.felt.append(Felt(kind, target, node, again, committed, round(min(starved_s, max(written)), 3)))
         told = f"no commit ({committer.problems[-1:]})" if committed is None else f"committed after {committed:6.2f} s"
         print(
-            f"{number:4d}  {kind:26s} {target:12s} node {node}  written again after {max(written):6.2f} s, {told}",
+            f"{number:4d}  {kind:26s} {target:12s} node {node}  written again after {max(written):6.2f} s "
+            f"(waited {starved_s:.2f} s for a processor), {told}",
             flush=True,
         )
     cluster.until_in_sync(TOPIC, OFFSETS)

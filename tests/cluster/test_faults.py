@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from pathlib import Path
 
@@ -31,7 +30,8 @@ KAFKA_FAULT_COUNT = 14
 
 WRITTEN_AGAIN_S_AFTER_KILL = 2.0
 WRITTEN_AGAIN_S_MAX = 5.0
-"""Medians. Apache Kafka, with its default of nine seconds for a session: 9 to 12."""
+"""After each single fault, without the time in which others had the processors. Apache Kafka, with its default of nine
+seconds for a session: 9 to 12."""
 
 DEFAULTS = {
     "linger.ms": 2,
@@ -58,10 +58,8 @@ def test_faults_lose_repeat_and_reorder_nothing(tmp_path: Path) -> None:
     with cluster_under_test("streamlog", tmp_path) as cluster:
         report = run_campaign(cluster, FAULT_COUNT, SEED)
     finish(report)
-    killed = [max(one.written_again_s) for one in report.felt if one.fault == KILL]
-    others = [max(one.written_again_s) for one in report.felt if one.fault != KILL]
-    assert statistics.median(killed) < WRITTEN_AGAIN_S_AFTER_KILL
-    assert statistics.median(others) < WRITTEN_AGAIN_S_MAX
+    limits_s = {KILL: WRITTEN_AGAIN_S_AFTER_KILL}
+    assert [one for one in report.felt if one.own_s > limits_s.get(one.fault, WRITTEN_AGAIN_S_MAX)] == []
 
 
 def test_apache_kafka_goes_through_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""How long faults are felt, in simulated time: no client's timeouts in it, and no machine that is busy with others."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.felt import KILL, KINDS, ROLES, run_many
+
+SLOWEST_MS = 4_000
+"""After everything but a kill. What is left of five seconds is the clients': they have to notice, and to look again."""
+SLOWEST_MS_AFTER_KILL = 1_000
+"""Of two seconds."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_partition_is_soon_written_again(kind: str) -> None:
+    """Whether the node led the metadata quorum or not; and the group commits again."""
+    limit_ms = SLOWEST_MS_AFTER_KILL if kind == KILL else SLOWEST_MS
+    for felt in run_many([(kind, role, 3, {}) for role in ROLES], 2):
+        assert felt.violations == []
+        assert felt.slowest_ms < limit_ms, felt
+        assert felt.committed_ms is not None
+        assert felt.committed_ms < limit_ms, felt
