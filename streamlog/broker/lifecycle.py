@@ -89,8 +89,7 @@ class Lifecycle:
         self.next_at_ms: int | None = None
         """When to ask next; None while an answer is awaited, before the start and after the end."""
         self._is_ready = False
-        self.answered_at_ms = 0
-        """When the controller last answered so that it counts."""
+        self._answered_at_ms = 0
         self._leave_by_ms = 0  # valid in PENDING_CONTROLLED_SHUTDOWN
 
     # -- what happens here ----------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ class Lifecycle:
             case BrokerState.RUNNING:
                 self.state = BrokerState.PENDING_CONTROLLED_SHUTDOWN
                 self._leave_by_ms = now_ms + LEAVE_MS_MAX
-                self.answered_at_ms = now_ms
+                self._answered_at_ms = now_ms
                 self._hurry(now_ms)
             case BrokerState.PENDING_CONTROLLED_SHUTDOWN | BrokerState.SHUTTING_DOWN:
                 pass
@@ -147,7 +146,7 @@ class Lifecycle:
     def _has_waited_long_enough(self, now_ms: int) -> bool:
         if self.state is not BrokerState.PENDING_CONTROLLED_SHUTDOWN:
             return False
-        return now_ms >= self._leave_by_ms or now_ms - self.answered_at_ms >= SILENCE_MS_MAX
+        return now_ms >= self._leave_by_ms or now_ms - self._answered_at_ms >= SILENCE_MS_MAX
 
     def on_registration_response(self, response: BrokerRegistrationResponse, now_ms: int) -> None:
         code = ErrorCode.of(response.error_code)
@@ -155,7 +154,7 @@ class Lifecycle:
             return
         if code is ErrorCode.NONE:
             self.epoch = response.broker_epoch
-            self.answered_at_ms = now_ms
+            self._answered_at_ms = now_ms
             # Whoever recovers for long says so now and then; who is ready at once says only that.
             self.next_at_ms = now_ms if self._is_ready else now_ms + self.heartbeat_ms
         elif code in RETRIABLE:
@@ -175,7 +174,7 @@ class Lifecycle:
         if code is not ErrorCode.NONE:
             self.on_failure(now_ms)
             return
-        self.answered_at_ms = now_ms
+        self._answered_at_ms = now_ms
         self.is_fenced = response.is_fenced
         if self.state is BrokerState.PENDING_CONTROLLED_SHUTDOWN:
             if response.should_shut_down:
@@ -203,5 +202,5 @@ class Lifecycle:
         """When `due` has something to say at the latest."""
         if self.state is not BrokerState.PENDING_CONTROLLED_SHUTDOWN:
             return self.next_at_ms
-        limit = min(self._leave_by_ms, self.answered_at_ms + SILENCE_MS_MAX)
+        limit = min(self._leave_by_ms, self._answered_at_ms + SILENCE_MS_MAX)
         return limit if self.next_at_ms is None else min(limit, self.next_at_ms)

@@ -40,13 +40,20 @@ class LifecycleDriver:
         registration: BrokerRegistrationRequest,
         heartbeat_ms: int,
         metadata_offset: Callable[[], int],
+        majority_heard_ms: Callable[[], int],
     ) -> None:
-        """`metadata_offset`: the last offset of the metadata log that this broker follows."""
+        """`metadata_offset`: the last offset of the metadata log that this broker follows. `majority_heard_ms`: since
+        when the controller of this node, while it leads, may have been replaced without knowing.
+        """
         self.core = Lifecycle(heartbeat_ms)
         self._env = env
         self._channel = channel
         self._registration = registration
         self._metadata_offset = metadata_offset
+        self._majority_heard_ms = majority_heard_ms
+        self.heard_at_ms = 0
+        """When the controller last answered a heartbeat. One of our own that hears no majority answers too: it is
+        believed as of when it did."""
         self._woken = asyncio.Event()  # the core wants something else than it did
         self._changed: asyncio.Future[None] | None = None  # somebody waits for the core's state to change
         self._is_over = False  # the task has ended, as it should or not
@@ -151,6 +158,8 @@ class LifecycleDriver:
             )
             answered = await self._channel.request(request, ANSWER_MS_MAX)
             assert isinstance(answered, BrokerHeartbeatResponse), "the answer is of the request's API"
+            if not answered.error_code:
+                self.heard_at_ms = self._majority_heard_ms()
             core.on_heartbeat_response(answered, self._now_ms())
         except KafkaError as error:
             log.warning("broker=%d the controller does not answer: %s", self._registration.broker_id, error)

@@ -215,8 +215,9 @@ async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener])
         _registration(broker, config, listening),
         config.integer("broker.heartbeat.interval.ms"),
         lambda: broker.image.applied_offset,
+        lambda: broker.quorum.majority_heard_ms,
     )
-    broker.replication.controller_heard_ms = lambda: lifecycle.core.answered_at_ms
+    broker.replication.controller_heard_ms = lambda: lifecycle.heard_at_ms
     lifecycle.start(broker.scope)
     epoch = await lifecycle.registered()
     broker.producer_ids.broker_epoch = epoch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
 from streamlog.broker.peer import NotOffered, PeerConnection, PeerGone, connect
@@ -12,13 +13,17 @@ from streamlog.env import Env
 from streamlog.errors import LocalProtocolError, RemoteProtocolError
 from streamlog.testing.simulator.machine import Machine
 from streamlog.testing.simulator.members import CLIENT_PORT
+from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.message import Request, Response
+from streamlog.wire.messages.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
+from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from streamlog.wire.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
+    OffsetCommitResponse,
 )
-from streamlog.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from streamlog.wire.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from streamlog.wire.records import encode_batch
 
 ASK_PAUSE_S: Final = 0.03
@@ -58,3 +63,49 @@ def commit(group: str, topic: str, topic_id: UUID) -> OffsetCommitRequest:
     partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
     asked = OffsetCommitRequestTopic(name=topic, topic_id=topic_id, partitions=[partition])
     return OffsetCommitRequest(group_id=group, topics=[asked])
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a node says of itself to a client that asks: that it leads, that it coordinates."""
+
+    topic: str
+    topic_id: UUID
+    group: str
+    node_id: int
+    partitions: range
+
+    def of(self, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, list[str]]]:
+        async def ask(env: Env) -> list[str]:
+            connection = await connect(env, machine.host, CLIENT_PORT, "visitor")
+            try:
+                return await self._claims(env, connection)
+            finally:
+                connection.close()
+
+        return ask
+
+    async def _claims(self, env: Env, connection: PeerConnection) -> list[str]:
+        found: list[str] = []
+        metadata = await connection.request(MetadataRequest(topics=[MetadataRequestTopic(name=self.topic)]))
+        assert isinstance(metadata, MetadataResponse), "the answer is of the request's API"
+        for told in metadata.topics[0].partitions:
+            if told.leader_id == self.node_id:
+                found.append(f"it leads {self.topic}-{told.partition_index}")
+        asked = FindCoordinatorRequest(coordinator_keys=[self.group])
+        coordinator = await connection.request(asked)
+        assert isinstance(coordinator, FindCoordinatorResponse), "the answer is of the request's API"
+        if coordinator.coordinators[0].node_id == self.node_id:
+            found.append(f"it coordinates {self.group}")
+        for number in self.partitions:
+            written = await connection.request(produce(env, self.topic, self.topic_id, number))
+            assert isinstance(written, ProduceResponse), "the answer is of the request's API"
+            code = written.responses[0].partition_responses[0].error_code
+            if code != ErrorCode.NOT_LEADER_OR_FOLLOWER:
+                found.append(f"{ErrorCode.of(code).name} to a Produce for {self.topic}-{number}")
+        committed = await connection.request(commit(self.group, self.topic, self.topic_id))
+        assert isinstance(committed, OffsetCommitResponse), "the answer is of the request's API"
+        code = committed.topics[0].partitions[0].error_code
+        if code != ErrorCode.NOT_COORDINATOR:
+            found.append(f"{ErrorCode.of(code).name} to a commit of {self.group}")
+        return found

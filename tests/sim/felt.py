@@ -37,7 +37,7 @@ from streamlog.wire.messages.find_coordinator import FindCoordinatorRequest, Fin
 from streamlog.wire.messages.offset_commit import OffsetCommitResponse
 from streamlog.wire.messages.produce import ProduceResponse
 from tests.cluster.campaign import coordinator_partition
-from tests.sim.asking import answers, commit, produce
+from tests.sim.asking import Claims, answers, commit, produce
 
 KILL, FREEZE, ISOLATE, PEERS, MUTE, DEAF = (
     "kill", "freeze", "cut off", "cut off from nodes", "cannot be heard by nodes", "cannot hear nodes",
@@ -50,6 +50,9 @@ NODES: Final = 3
 PARTITIONS: Final = 6
 TOPIC, GROUP = "events", "group"
 OFFSETS: Final = "__consumer_offsets"
+
+CUT_OFF_MS: Final = 4_000
+"""By then a node knows that it is cut off: a session, and what it takes a last heartbeat to fail."""
 
 PATIENCE_S: Final = 30.0
 START_S_MAX: Final = 60.0
@@ -74,6 +77,8 @@ class Felt:
     """By partition."""
     committed_ms: int | None = None
     was_coordinator: bool = False
+    still_claims: list[str] = field(default_factory=list)
+    """What a node that is cut off from the others goes on to say to clients a session later, and should not."""
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -141,6 +146,10 @@ class FeltRun:
         except TimeoutError:
             pass
         assert client.alive, "who asks asks to the end"
+        if self.felt.kind in (PEERS, MUTE, DEAF):
+            await asyncio.sleep(max(0, self._began_ms + CUT_OFF_MS - self.world.now_ms) / 1000)
+            claims = Claims(TOPIC, self._topic_id, GROUP, victim, range(PARTITIONS))
+            self.felt.still_claims = await self.stage.once("visitor", claims.of(self.members.machines[victim]), 10)
 
     async def _make_topics(self, env: Env) -> None:
         async with Admin(self.bootstrap, env=env, connection=ConnectionSettings(client_id="maker")) as admin:

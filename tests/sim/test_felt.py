@@ -14,10 +14,12 @@ SLOWEST_MS_AFTER_KILL = 1_000
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_partition_is_soon_written_again(kind: str) -> None:
-    """Whether the node led the metadata quorum or not; and the group commits again."""
+    """Whether the node led the metadata quorum or not; and the group commits again. Clients that still reach a node
+    that is cut off are sent away by it."""
     limit_ms = SLOWEST_MS_AFTER_KILL if kind == KILL else SLOWEST_MS
     for felt in run_many([(kind, role, 3, {}) for role in ROLES], 2):
         assert felt.violations == []
         assert felt.slowest_ms < limit_ms, felt
         assert felt.committed_ms is not None
         assert felt.committed_ms < limit_ms, felt
+        assert felt.still_claims == [], felt

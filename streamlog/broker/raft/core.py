@@ -189,6 +189,13 @@ class RaftCore:
         history = self._replica.history
         return history.voters_at(offset), history.kraft_version_at(offset)
 
+    def majority_heard_ms(self, now_ms: int) -> int:
+        """While this replica leads: when a majority last fetched, so that it certainly led. Else, and alone, now."""
+        state = self._replica.state
+        if not isinstance(state, Leader) or self._replica.voters.is_only(self._replica.key):
+            return now_ms
+        return state.check_quorum_deadline_ms - self._replica.check_quorum_ms
+
     def answer(self, error: ErrorCode) -> Answer:
         """An answer that only says who leads."""
         return self._replica.answer(error)

@@ -230,6 +230,11 @@ class Quorum:
         return self.core.leader_id
 
     @property
+    def majority_heard_ms(self) -> int:
+        """Monotonic. While this node leads: when a majority last fetched. Else now."""
+        return self.core.majority_heard_ms(self._now_ms())
+
+    @property
     def leader_address(self) -> tuple[str, int] | None:
         """Where the leader listens for controllers and brokers, if there is one and it is known."""
         return self.core.leader_address
