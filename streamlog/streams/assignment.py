@@ -81,6 +81,7 @@ class Assignment:
         """
         self.tasks: dict[int, Task] = {}  # ours, whatever their state but CLOSED
         self.errors: dict[int, str] = {}  # why a task could not be opened at the last attempt
+        self.gone: frozenset[str] = frozenset()  # topics that the app reads and that do not exist; see `lacking`
         self._plan, self._topology = plan, topology
         self._env, self._settings = env, settings
         self._engine, self._directory = engine, directory
@@ -108,12 +109,32 @@ class Assignment:
     # --- the group's callbacks ------------------------------------------------------------------------------------
 
     async def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        self._need_consumer().pause(partitions)
         numbers = sorted({one.partition for one in partitions})
         # A task can get more partitions when another version of the app, which read fewer topics, left the group.
         await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
         for number in numbers:
             self._begin(number, pause_s=0)
+        for number in self._left_over():
+            self._begin(number, pause_s=0)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether partitions of a task are ours and others of it are not: a topic was deleted, or a worker of another
+        version of the app has them."""
+        owned = set(self._need_consumer().assignment())
+        return any(self._all_partitions(number) - owned for number in {one.partition for one in owned})
+
+    def _without(self, number: int) -> frozenset[str]:
+        """Topics that do not exist, and that the task goes on without."""
+        owned = set(self._need_consumer().assignment())
+        left_out = frozenset(one.topic for one in self._all_partitions(number) - owned if one.topic in self.gone)
+        return left_out if self._topology().held_without(left_out) is None else frozenset()
+
+    def _left_over(self) -> list[int]:
+        """Numbers of partitions that are ours and of no task: it was closed when a topic that it read was deleted, and
+        can go on with the others."""
+        owned = {one.partition for one in self._need_consumer().assignment()}
+        return sorted(number for number in owned if number not in self.tasks and self._without(number))
 
     async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
         numbers = sorted({one.partition for one in partitions})
@@ -159,6 +180,7 @@ class Assignment:
             self._topology(),
             number,
             self._epoch,
+            without=self._without(number),
             life=self._env.entropy.uuid4().hex,
             pump=self._pump,
             outbox=self._outbox,
@@ -168,6 +190,8 @@ class Assignment:
             on_drained=self._on_drained,
         )
         self.tasks[number] = task
+        owned = set(self._need_consumer().assignment())
+        self._need_consumer().pause([one for one in self._partitions(task) if one in owned])
         task.move_to(TaskState.RESTORING)
         self._openings[number] = self._scope.spawn(f"open-{number}", self._open(task, pause_s))
 
@@ -328,6 +352,10 @@ class Assignment:
 
     def _partitions(self, task: Task) -> list[TopicPartition]:
         return [TopicPartition(topic, task.number) for topic in task.topics]
+
+    def _all_partitions(self, number: int) -> set[TopicPartition]:
+        topology = self._topology()
+        return {TopicPartition(name, number) for name in topology.consumed if number < topology.partitions(name)}
 
     def _need_consumer(self) -> Consumer:
         assert self._consumer is not None, "partitions come from a consumer"

@@ -73,6 +73,11 @@ class Growth:
             log.info("topic=%s grew: it had %d partitions and has %d", name, self._count(name), count)
         self.topology = after
 
+    async def missing(self) -> frozenset[str]:
+        """Topics that the app reads and that do not exist, asked of the brokers."""
+        counts = await self._ask(self.topology.consumed)
+        return frozenset(name for name in self.topology.consumed if name not in counts)
+
     def _count(self, topic: str) -> int:
         return self.topology.partitions(topic)
 

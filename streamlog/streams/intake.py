@@ -66,6 +66,7 @@ class Intake:
               on_joined: called whenever the group has given partitions, or none.
         """
         self._failure: str | None = None  # of joining or reading, until it has passed
+        self._missing_said: list[str] = []  # topics that were logged as deleted
         self._app_id, self._broker, self._topics = app_id, broker, topics
         self._env, self._connection, self._session_timeout_ms = env, connection, session_timeout_ms
         self._state_path, self._member_data = state_path, member_data
@@ -101,9 +102,26 @@ class Intake:
     def trouble(self) -> str | None:
         """Why nothing is read just now, or not all that should be."""
         missing = self.missing_topics()
-        if self._failure is None and missing:
-            return f"topic {', '.join(missing)} does not exist any more: tasks that read it are closed until it does"
-        return self._failure
+        return self._without(missing) if self._failure is None and missing else self._failure
+
+    def _without(self, missing: Sequence[str]) -> str:
+        """What it means that these topics do not exist, and what to do."""
+        topology = self._growth.topology
+        several = len(missing) > 1
+        it = "them" if several else "it"
+        held = topology.held_without(missing)
+        standing = topology.standing_without(missing)
+        if held is not None:
+            what = f"{held}, so all tasks that share its partition numbers are closed"
+        elif standing:
+            what = f"agent{'s' if len(standing) > 1 else ''} {', '.join(standing)} {_verb(standing, 'stand')} still"
+        else:
+            what = f"the agents that read {it} go on with their other topics"
+        commands = ", ".join(f"streamlog topics create {one} -p {topology.partitions(one)}" for one in missing)
+        return (
+            f"topic{'s' if several else ''} {', '.join(missing)} {_verb(missing, 'do', 'does')} not exist any more: "
+            f"{what}. Create {it} again ({commands}), or take what reads {it} out of the app"
+        )
 
     def missing_topics(self) -> list[str]:
         """Topics that the app reads and that do not exist, as far as is known."""
@@ -147,19 +165,13 @@ class Intake:
 
     async def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         await self._growth.follow(partitions)
+        self._assignment.gone = await self._growth.missing() if self._assignment.lacking else frozenset()
         await self._assignment.on_assigned(partitions)
         if 0 in self._assignment.tasks:
             self._beside.lead()
         self._on_joined()
 
     async def _on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        missing = [one for one in self.missing_topics() if any(one == partition.topic for partition in partitions)]
-        if missing:
-            log.warning(
-                "app=%s topic=%s does not exist any more: tasks that read it are closed until it is there again",
-                self._app_id,
-                ",".join(missing),
-            )
         await asyncio.gather(self._stop_leading(partitions), self._assignment.on_revoked(partitions))
 
     async def _on_lost(self, partitions: Sequence[TopicPartition]) -> None:
@@ -205,6 +217,17 @@ class Intake:
                 last, self._failure, pause_s = None, None, RETRY_BACKOFF_S_FIRST
             for batch in batches:
                 await self._feed(batch)
+            self._look_for_missing()
+
+    def _look_for_missing(self) -> None:
+        """Say once that topics were deleted."""
+        missing = self.missing_topics()
+        if missing != self._missing_said:
+            if missing:
+                log.error("app=%s %s", self._app_id, self._without(missing))
+            else:
+                log.info("app=%s topic %s is there again", self._app_id, ", ".join(self._missing_said))
+            self._missing_said = missing
 
     async def _feed(self, batch: FetchedBatch) -> None:
         task = self._assignment.tasks.get(batch.partition)
@@ -223,3 +246,7 @@ class Intake:
         task.feed(topic, columns, batch.next_offset, batch.high_watermark)
         self._assignment.throttle(task, topic)
         self._commits.on_fed(len(columns), is_full=task.dirty_full)
+
+
+def _verb(subjects: Sequence[str], plural: str, singular: str = "") -> str:
+    return plural if len(subjects) > 1 else singular or f"{plural}s"

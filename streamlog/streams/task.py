@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -105,6 +105,7 @@ class Task:
         number: int,
         epoch: int,
         *,
+        without: Collection[str] = (),
         life: str = "",
         pump: Pump,
         outbox: Outbox,
@@ -117,6 +118,7 @@ class Task:
 
         Args: topology: the plan's, resolved.
               epoch: tells this incarnation's records from those of earlier ones.
+              without: topics that the app reads and that do not exist; lanes that read nothing else are not made.
               life: the same among all workers, for ever: signs the task's commits.
               on_failure: told when an agent's body failed, and what its policy does about it.
               on_crash: told when streamlog itself failed; bodies' exceptions go through their policies.
@@ -124,6 +126,8 @@ class Task:
         """
         self.plan, self.topology = plan, topology
         self.number, self.epoch, self.life = number, epoch, life
+        self.topics = [name for name in topology.consumed if number < topology.partitions(name) and name not in without]
+        """The consumed topics that have this partition."""
         self.state = TaskState.ASSIGNED
         self.store: Store | None = None
         self.sources: dict[str, Source] = {}  # by topic; filled by `open`
@@ -142,11 +146,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.number} epoch={self.epoch} {self.state.value}>"
-
-    @property
-    def topics(self) -> list[str]:
-        """The consumed topics that have this partition."""
-        return [name for name in self.topology.consumed if self.number < self.topology.partitions(name)]
 
     def move_to(self, state: TaskState) -> None:
         assert state in LEGAL[self.state], f"task {self.number} cannot go from {self.state.value} to {state.value}"

@@ -11,7 +11,7 @@ writers, and a key of it lives where its events are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -116,6 +116,27 @@ class Topology:
         count = self.table(table).partitions
         assert count is not None, f"{table} has no partition count before resolve()"
         return count
+
+    def standing_without(self, gone: Collection[str]) -> tuple[str, ...]:
+        """Lanes that have nothing to read when these topics do not exist."""
+        return tuple(lane.name for lane in self.lanes if all(source in gone for source in lane.sources))
+
+    def held_without(self, gone: Collection[str]) -> str | None:
+        """Why tasks cannot go on with their other topics when these do not exist, in a few words; None when they can.
+
+        A task has one commit, so what its lanes read goes on together or not at all. It can go on without a topic that
+        is only read. Where its lanes write to the topic, outputs have nowhere to go, and a commit waits for outputs.
+        Where a table follows the topic, nobody knows what rows it should have.
+        """
+        for table in self.tables:
+            if table.kind == "source" and table.changelog in gone:
+                return f"table {table.name} follows it"
+        channels = {lane.name: lane.sources for lane in self.lanes}  # a sink that is an agent is named by its agent
+        for lane in self.lanes:
+            outputs = {lane.target, *lane.sinks, *(topic for sink in lane.sinks for topic in channels.get(sink, ()))}
+            if any(topic in outputs for topic in gone):
+                return f"agent {lane.name} writes to it"
+        return None
 
     def resolve(self, existing: Mapping[str, int], partitions_default: int) -> Topology:
         """The same topology with every partition count known.

@@ -93,22 +93,52 @@ def test_changes_are_printed_as_they_are_committed(flying: Shell) -> None:
     assert (change["key"], change["value"]["delay_min"]) == ("ZZ", 9.0)
 
 
-def test_tables_of_an_app_whose_topic_was_deleted_say_so_at_once(shell: Shell) -> None:
+ONLY = """
+import streamlog
+
+app = streamlog.App("flights", partitions=4)
+flights = app.topic("flights", key=str, partitions=4)
+seen = app.Table("seen", key=str, value=int, default=int)
+
+
+@app.agent(flights)
+async def see(stream):
+    async for key, _ in stream.items():
+        seen[key] += 1
+"""
+"""An app that has nothing to do without its topic."""
+
+
+def test_tables_of_an_app_whose_only_topic_was_deleted_say_so_at_once(shell: Shell) -> None:
     """Nobody has such a table's partitions, and nobody will before the topic is there again."""
-    worker = shell.worker()
+    (shell.path / "only.py").write_text(ONLY)
+    worker = shell.start("-A", "only", "worker", "--web", "127.0.0.1:0")
+    worker.wait_for(r"state=running positions", count=4)
     shell.ok("topics", "delete", "flights")
-    worker.wait_for(r"topic=flights does not exist any more: tasks that read it are closed")
+    worker.wait_for(r"topic flights does not exist any more: agent see stands still. Create it again")
     worker.wait_for(r"state=closed", count=4)
     said = "streamlog: app flights reads topic flights, which does not exist any more: its tables can be read again "
-    for question in (("get", "flights", "delay_min", "UA"), ("scan", "flights", "delay_min")):
+    for question in (("get", "flights", "seen", "UA"), ("scan", "flights", "seen")):
         began = time.monotonic()
         done = shell.run("tables", *question)
         assert (done.code, done.err[: len(said)], done.out) == (1, said, "")
         assert time.monotonic() - began < 8, "it asks for 10 seconds where a partition may be moving"
-    doctor = shell.run("-A", "flights_app", "doctor")
+    doctor = shell.run("-A", "only", "doctor")
     assert doctor.code == 1
     assert "0 of 0 partitions running, lag 0; topic flights does not exist any more" in " ".join(doctor.out.split())
     shell.ok("topics", "create", "flights", "-p", "4")
     worker.wait_for(r"state=running positions", count=8)
     shell.ok("produce", "flights", "-s", ":", "-q", stdin=flight_line("UA", 5))
-    until("read again", lambda: shell.run("tables", "get", "flights", "delay_min", "UA").out == "5.0\n")
+    until("read again", lambda: shell.run("tables", "get", "flights", "seen", "UA").out == "1\n")
+
+
+def test_tables_stay_readable_when_one_of_several_topics_was_deleted(shell: Shell) -> None:
+    """The app has another agent, whose tasks have the rows; the doctor names the topic and the agent."""
+    shell.worker()
+    shell.ok("produce", "flights", "-s", ":", "-q", stdin=flight_line("UA", 5))
+    until("processed", lambda: shell.ok("tables", "scan", "flights", "delay_min") != "")
+    before = shell.ok("tables", "scan", "flights", "delay_min")
+    shell.ok("topics", "delete", "flights")
+    said = "topic flights does not exist any more: agent by_carrier stands still"
+    until("noticed", lambda: said in " ".join(shell.run("-A", "flights_app", "doctor").out.split()))
+    until("open again", lambda: shell.run("tables", "scan", "flights", "delay_min").out == before)

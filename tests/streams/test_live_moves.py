@@ -279,3 +279,111 @@ async def test_a_store_ahead_of_the_group_counts(broker: str, tmp_path: Path) ->
         await running.numbers.send(10, key="k")
         await until(lambda: running.row("counts") == 11)
         assert running.seen == [10]
+
+
+TWO = 2
+
+
+@dataclass
+class Neighbours:
+    """An app with an agent for each of two topics; of the second one's, what happens when the first is deleted."""
+
+    name: str = field(default_factory=lambda: f"neighbours-{os.getpid()}-{random.getrandbits(32):08x}")
+    gone: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+
+    def app(self) -> tuple[streamlog.App, streamlog.Topic[str, int], streamlog.Topic[str, int]]:
+        app = streamlog.App(self.name, commit_interval_ms=50)
+        going = app.topic(f"{self.name}-going", key=str, value=int, partitions=TWO)
+        staying = app.topic(f"{self.name}-staying", key=str, value=int, partitions=TWO)
+        counts = app.Table("counts", key=str, value=int, default=int)
+
+        @app.agent(going)
+        async def lost(stream: streamlog.Stream[str, int]) -> None:
+            async for value in stream:
+                self.gone.append(value)
+
+        @app.agent(staying)
+        async def goes_on(stream: streamlog.Stream[str, int]) -> None:
+            async for value in stream:
+                counts[str(value)] += 1
+                self.kept.append(value)
+
+        return app, going, staying
+
+
+async def test_a_deleted_topic_stops_only_the_agents_that_read_it(
+    broker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The agents of other topics go on in the same tasks, and the worker says who stands still, and what to do."""
+    here = Neighbours()
+    app, going, staying = here.app()
+    async with (
+        app.running(broker=broker, data_dir=str(tmp_path / "state")) as worker,
+        Admin(broker, env=real_env()) as admin,
+    ):
+        await until(lambda: [task.state for task in worker.status().tasks] == ["running"] * TWO)
+        await going.send(0, key="k")
+        await staying.send(0, key="0")
+        await until(lambda: here.gone == [0] and here.kept == [0])
+        await admin.delete_topics([going.name])
+        await until(lambda: worker.status().error is not None)
+        error = worker.status().error
+        assert error is not None
+        assert error.startswith(f"topic {going.name} does not exist any more: agent lost stands still. Create it again")
+        assert not worker.status().healthy
+        await staying.send(1, key="1")
+        await until(lambda: here.kept == [0, 1])
+        await until(lambda: [task.state for task in worker.status().tasks] == ["running"] * TWO)
+        await admin.create_topics([NewTopic(going.name, TWO, 1)])
+        await until(lambda: worker.status().healthy)
+        await until(lambda: worker.missing_topics() == [])
+        await going.send(7, key="k")
+        await staying.send(2, key="2")
+        await until(lambda: here.gone == [0, 7] and here.kept == [0, 1, 2])
+    said = [one.getMessage() for one in caplog.records if "does not exist any more" in one.getMessage()]
+    assert len(said) == 1, said
+
+
+async def test_a_deleted_topic_leaves_the_other_agents_of_all_workers_going(broker: str, tmp_path: Path) -> None:
+    """Also of a worker that hears of it from the group's leader only, and of tasks that move meanwhile."""
+    here = Neighbours()
+    app, going, staying = here.app()
+    other = here.app()[0]
+    async with (
+        app.running(broker=broker, data_dir=str(tmp_path / "one")) as worker,
+        Admin(broker, env=real_env()) as admin,
+    ):
+        async with other.running(broker=broker, data_dir=str(tmp_path / "two")) as neighbour:
+            for one in (worker, neighbour):
+                await until(lambda one=one: [task.state for task in one.status().tasks] == ["running"])  # type: ignore[misc]
+            await admin.delete_topics([going.name])
+            for one in (worker, neighbour):
+                await until(lambda one=one: one.status().error is not None)  # type: ignore[misc]
+                await until(  # without the deleted topic
+                    lambda one=one: (
+                        [  # type: ignore[misc]
+                            (task.state, [part.topic for part in task.partitions]) for task in one.status().tasks
+                        ]
+                        == [("running", [staying.name])]
+                    )
+                )
+        await until(lambda: [task.state for task in worker.status().tasks] == ["running"] * TWO)
+        for number in range(20):
+            await staying.send(number, key=str(number))
+        await until(lambda: sorted(here.kept) == list(range(20)))
+
+
+async def test_tasks_whose_table_follows_a_deleted_topic_stay_closed(broker: str, tmp_path: Path) -> None:
+    """Where a table follows the deleted topic its tasks stay closed: whose rows it should have is not known."""
+    counting = Counting(tmp_path / "state")
+    async with counting.running(broker) as here, Admin(broker, env=real_env()) as admin:
+        await admin.delete_topics([counting.rates_topic])
+        await until(lambda: here.worker.status().tasks == ())
+        error = here.worker.status().error
+        assert error is not None
+        assert error.startswith(
+            f"topic {counting.rates_topic} does not exist any more: table rate follows it, so all tasks that share its "
+        ), error
+        await admin.create_topics([NewTopic(counting.rates_topic, 1, 1)])
+        await until(lambda: here.worker.status().healthy and here.worker.status().tasks != ())
