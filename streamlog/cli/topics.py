@@ -12,11 +12,13 @@ import click
 from streamlog.cli.invocation import TIMEOUT_MS, Invocation, broker_option, json_option, run
 from streamlog.cli.output import plural, print_json, print_rows
 from streamlog.client.admin import Admin, NewTopic, SomeFailed
+from streamlog.client.failures import BrokerUnreachable
 from streamlog.client.metadata import PartitionInfo, TopicInfo
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
 from streamlog.state.changelog import ANY_TIME
+from streamlog.wire.error_codes import KafkaError
 
 EARLIEST, LATEST = -2, -1
 
@@ -174,19 +176,22 @@ Ends = Mapping[TopicPartition, tuple[int, int]]
 
 async def _ends(admin: Admin, infos: Mapping[str, TopicInfo]) -> Ends:
     """First offset and end of partitions, as far as somebody leads them and answers."""
-    led = [
-        TopicPartition(name, one.partition)
-        for name, info in infos.items()
-        for one in info.partitions
-        if one.leader >= 0
-    ]
-    try:
-        begins = await admin.list_offsets(dict.fromkeys(led, EARLIEST))
-        ends = await admin.list_offsets(dict.fromkeys(led, LATEST))
-    except SomeFailed as failure:
-        click.echo(f"streamlog: offsets are missing: {failure.errors.popitem()[1]}", err=True)
-        return {}
-    return {one: (begins[one].offset, ends[one].offset) for one in led}
+    led: dict[int, list[TopicPartition]] = {}
+    for name, info in infos.items():
+        for one in info.partitions:
+            if one.leader >= 0:
+                led.setdefault(one.leader, []).append(TopicPartition(name, one.partition))
+    found: dict[TopicPartition, tuple[int, int]] = {}
+    for leader, mine in led.items():  # by leader: one that is frozen must not hide what the others say
+        try:
+            begins = await admin.list_offsets(dict.fromkeys(mine, EARLIEST))
+            ends = await admin.list_offsets(dict.fromkeys(mine, LATEST))
+        except (KafkaError, BrokerUnreachable) as failure:
+            why = failure.errors.popitem()[1] if isinstance(failure, SomeFailed) else failure
+            click.echo(f"streamlog: offsets of what broker {leader} leads are missing: {why}", err=True)
+            continue
+        found |= {one: (begins[one].offset, ends[one].offset) for one in mine}
+    return found
 
 
 async def _described(admin: Admin, info: TopicInfo, ends: Ends) -> dict[str, Any]:
