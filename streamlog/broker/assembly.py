@@ -13,6 +13,7 @@ from streamlog.broker.controller_home import ControllerHome
 from streamlog.broker.features import BOOTSTRAP_FEATURES
 from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
 from streamlog.broker.log.directory import LogDirectory
+from streamlog.broker.metadata.cluster_min_isr import settle_min_isr
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.decision import ControllerSettings
 from streamlog.broker.metadata.image import BrokerRegistration
@@ -99,7 +100,7 @@ def new_home(
         delete_topic_enable=config.boolean("delete.topic.enable"),
         topic_defaults=config.topic_defaults,
     )
-    controller.call_when_active(lambda: bootstrap_features(controller))
+    controller.call_when_active(lambda: bootstrap_features(controller, settings))
     overseer = Overseer(
         env,
         controller,
@@ -148,9 +149,8 @@ async def is_certainly_dead(env: Env, broker: BrokerRegistration) -> bool:
     return False
 
 
-def bootstrap_features(controller: Controller) -> None:
-    """The first active controller of a cluster finalizes its features, before anything else."""
+def bootstrap_features(controller: Controller, settings: ControllerSettings) -> None:
+    """The first active controller of a cluster finalizes its features, and what follows, before anything else."""
     if not controller.image.features:
-        controller.append(
-            FeatureLevelRecord(name=name, feature_level=level) for name, level in BOOTSTRAP_FEATURES.items()
-        )
+        features = [FeatureLevelRecord(name=name, feature_level=level) for name, level in BOOTSTRAP_FEATURES.items()]
+        controller.append([*features, *settle_min_isr(controller.image, settings.topic_defaults)])

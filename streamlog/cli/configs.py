@@ -15,9 +15,17 @@ from streamlog.client.admin import BROKER_RESOURCE
 SOURCES = {1: "topic", 2: "broker", 3: "cluster", 4: "file", 5: "default", 8: "group"}
 
 
+ALL_BROKERS = "all"
+
+
+def resource_of(broker_id: str) -> str:
+    """What the protocol calls a broker, or all of them."""
+    return "" if broker_id == ALL_BROKERS else broker_id
+
+
 @click.group()
 def configs() -> None:
-    """Show and change settings of brokers."""
+    """Show and change settings of brokers: of one by its id, or of `all`."""
 
 
 @configs.command()
@@ -27,11 +35,11 @@ def configs() -> None:
 @broker_option
 @click.pass_obj
 def describe(invocation: Invocation, broker_id: str, everything: bool, as_json: bool) -> None:
-    """Show the settings of one broker."""
+    """Show the settings of one broker, or what was set for all."""
 
     async def work() -> list[dict[str, Any]]:
         async with admin_of(invocation) as admin:
-            entries = await admin.describe_configs(broker_id, kind=BROKER_RESOURCE)
+            entries = await admin.describe_configs(resource_of(broker_id), kind=BROKER_RESOURCE)
         return [
             {"name": one.name, "value": "(hidden)" if one.is_sensitive else one.value, "from": SOURCES.get(one.source)}
             for one in sorted(entries.values(), key=lambda one: one.name)
@@ -48,15 +56,18 @@ def describe(invocation: Invocation, broker_id: str, everything: bool, as_json: 
 @broker_option
 @click.pass_obj
 def alter(invocation: Invocation, broker_id: str, settings: Sequence[str], unset: Sequence[str]) -> None:
-    """Change settings of one broker while it runs."""
+    """Change settings of one broker, or of all, while they run."""
     values = parse_settings(settings)
     if not values and not unset:
         raise click.UsageError("nothing to change: say --config or --unset")
 
     async def work() -> None:
         async with admin_of(invocation) as admin:
-            await admin.incremental_alter_configs(broker_id, set=values, delete=unset, kind=BROKER_RESOURCE)
+            await admin.incremental_alter_configs(
+                resource_of(broker_id), set=values, delete=unset, kind=BROKER_RESOURCE
+            )
 
     run(work())
     changes = [f"{key}={value}" for key, value in values.items()] + [f"{key} back to its default" for key in unset]
-    click.echo(f"Changed broker {broker_id}: {', '.join(changes)}.")
+    whose = "all brokers" if broker_id == ALL_BROKERS else f"broker {broker_id}"
+    click.echo(f"Changed {whose}: {', '.join(changes)}.")

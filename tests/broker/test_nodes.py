@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamlog.broker.lifecycle import BrokerState
-from streamlog.broker.metadata.image import MetadataImage
+from streamlog.broker.metadata.image import RESOURCE_BROKER, MetadataImage
 from streamlog.broker.node import Node
 from streamlog.broker.peer import PeerGone, connect
 from streamlog.wire.error_codes import ErrorCode
@@ -22,7 +22,7 @@ from streamlog.wire.messages.envelope import EnvelopeRequest, EnvelopeResponse
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from streamlog.wire.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
-from tests.broker.nodes import BROKER, CONTROLLER, Nodes, combined, nodes
+from tests.broker.nodes import BROKER, COMBINED, CONTROLLER, Nodes, combined, nodes
 from tests.broker.running import client_of, make_topic
 
 SEPARATE = {1: CONTROLLER, 2: CONTROLLER, 3: CONTROLLER, 11: BROKER, 12: BROKER}
@@ -315,3 +315,16 @@ async def test_a_damaged_envelope_costs_its_sender_the_connection(tmp_path: Path
             await connection.request(EnvelopeRequest(request_data=data, request_principal=b"", client_host_address=b""))
         other = await connect(found.env, "127.0.0.1", found.controller_ports[1], "test")
         other.close()
+
+
+async def test_a_new_cluster_has_one_min_isr_whatever_the_properties_files_say(tmp_path: Path) -> None:
+    """The first controller's is written down (KIP-966); a broker with another setting goes by that."""
+    async with nodes(tmp_path, {1: COMBINED, 11: BROKER}) as found:
+        await found.start(1, min_insync_replicas="2")
+        await found.start(11, min_insync_replicas="1")
+        async with client_of(found.brokers[11]) as client:
+            await make_topic(client, "t", partitions=2)
+        await agree(found)
+        for node in found.brokers.values():
+            assert node.broker.image.config(RESOURCE_BROKER, "") == {"min.insync.replicas": "2"}
+            assert {partition.log.config.min_insync_replicas for partition in node.broker.partitions} == {2}

@@ -143,6 +143,20 @@ def test_broker_settings_are_shown_with_where_they_come_from(on_broker: Shell) -
     assert len(everything) > len(rows)
 
 
+def test_settings_of_all_brokers_are_changed_at_once(on_broker: Shell) -> None:
+    """Such as the cluster's min.insync.replicas, which the first controller has written down."""
+
+    def found() -> dict[str, str]:
+        return {row["name"]: row["value"] for row in on_broker.run("configs", "describe", "all", "--json").json}
+
+    assert found() == {"min.insync.replicas": "1"}
+    done = on_broker.ok("configs", "alter", "all", "-c", "log.retention.ms=5")
+    assert done == "Changed all brokers: log.retention.ms=5.\n"
+    assert found() == {"min.insync.replicas": "1", "log.retention.ms": "5"}
+    on_broker.ok("configs", "alter", "all", "--unset", "log.retention.ms")
+    assert found() == {"min.insync.replicas": "1"}
+
+
 def test_partitions_without_a_committed_offset_are_listed(on_broker: Shell) -> None:
     """A topic that grew after a group had read it: what nobody has read is no lag of 0."""
     on_broker.ok("topics", "create", "growing", "-p", "1")

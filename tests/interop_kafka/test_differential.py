@@ -113,18 +113,6 @@ KNOWN: dict[str, Known] = {
         "one resource twice: Kafka's handler fails and never answers, we refuse both",
         ["[7][0]: ours [42, 42], Kafka's 'silent'"],
     ),
-    "configs_of_a_new_topic": Known(
-        "Kafka writes min.insync.replicas down as the cluster's when eligible leader replicas are on (KIP-966), which "
-        "is for several brokers",
-        [
-            "[0].min.insync.replicas.config_source: ours 5, Kafka's 3",
-            (
-                "[1].min.insync.replicas: ours [{'name': 'min.insync.replicas', 'value': '1', 'source': 5}], "
-                "Kafka's [{'name': 'min.insync.replicas', 'value': '1', 'source': 3}, "
-                "{'name': 'min.insync.replicas', 'value': '1', 'source': 5}]"
-            ),
-        ],
-    ),
     "configs_of_nothing_are_described": Known(
         "we answer once what is asked for twice: all the configs of a topic, asked for thousands of times in a small "
         "request, would hold up everybody",

@@ -12,4 +12,4 @@ refuse = refuse_update
 async def handle(
     home: ControllerHome, request: UpdateFeaturesRequest, context: ControllerContext
 ) -> UpdateFeaturesResponse:
-    return await home.controller.write(lambda image: update_features(image, request, context.version))
+    return await home.controller.write(lambda image: update_features(image, home.settings, request, context.version))

@@ -15,7 +15,8 @@ from enum import IntEnum
 from typing import Final
 
 from streamlog.broker.config import validate_topic_default
-from streamlog.broker.metadata.changes import MIN_ISR, UNCLEAN, PartitionChanges, has_elr
+from streamlog.broker.metadata.changes import MIN_ISR, UNCLEAN, PartitionChanges
+from streamlog.broker.metadata.cluster_min_isr import check_min_isr
 from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
 from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC, ConfigKey, KnownRecord, MetadataImage
 from streamlog.broker.topic_configs import (
@@ -48,10 +49,10 @@ from streamlog.wire.messages.incremental_alter_configs import (
 )
 
 DYNAMIC_BROKER_CONFIGS: Final = frozenset(broker_names())
+"""What can be altered on a running broker."""
 
 REPLICATION_RATES: Final = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
 """Bytes per second that moving replicas may use (KIP-73). They exist as dynamic configs only."""
-"""What can be altered on a running broker."""
 
 
 class Operation(IntEnum):
@@ -212,9 +213,7 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
         raise refuse(ErrorCode.INVALID_REQUEST, f"{name!r} is no broker's number")
     if name and int(name) not in image.brokers:
         raise refuse(ErrorCode.INVALID_REQUEST, f"there is no broker {name}")
-    if name and MIN_ISR in after and has_elr(image):
-        # Leaders on that broker would move the high watermark by another number than the controller counts with.
-        raise refuse(ErrorCode.INVALID_CONFIG, f"{MIN_ISR} is set for a topic or for all brokers, not for one")
+    check_min_isr(image, name, after)
     for key, value in after.items():
         if key in REPLICATION_RATES:
             _check_rate(key, value)

@@ -4,7 +4,8 @@ A level counts for the whole cluster, so every registered broker and controller 
 request stand or fall together.
 
 Going back from eligible leader replicas: a partition whose ISR is empty gets those who were eligible as its ISR, for
-they have everything that is committed, and without the feature only an ISR can say so.
+they have everything that is committed, and without the feature only an ISR can say so. Beginning with them settles
+min.insync.replicas for the cluster (cluster_min_isr.py).
 
 Sources: KIP-584, KIP-778 (kinds of downgrade), KIP-1022, KIP-966.
 """
@@ -16,7 +17,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, SUPPORTED_FEATURES
-from streamlog.broker.metadata.decision import Decision, refuse
+from streamlog.broker.metadata.cluster_min_isr import settle_min_isr
+from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
 from streamlog.broker.metadata.image import KnownRecord, MetadataImage
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.internal.metadata import FeatureLevelRecord, PartitionChangeRecord
@@ -35,7 +37,7 @@ class UpgradeType(IntEnum):
 
 
 def update_features(
-    image: MetadataImage, request: UpdateFeaturesRequest, version: int
+    image: MetadataImage, settings: ControllerSettings, request: UpdateFeaturesRequest, version: int
 ) -> Decision[UpdateFeaturesResponse]:
     """Decide an UpdateFeatures request. `version`: of the request; up to 1 each feature has a result of its own."""
     records: list[KnownRecord] = []
@@ -44,7 +46,7 @@ def update_features(
         for update in request.feature_updates:
             if counts[update.feature] > 1:
                 raise refuse(ErrorCode.INVALID_REQUEST, f"{update.feature} is named twice in one request")
-            records += _update(image, update, version)
+            records += _update(image, settings, update, version)
     except KafkaError as error:
         return Decision((), refuse_update(request, error, version))
     results = [UpdatableFeatureResult(feature=u.feature, error_message=None) for u in request.feature_updates]
@@ -65,7 +67,9 @@ def refuse_update(request: UpdateFeaturesRequest, error: KafkaError, version: in
     )
 
 
-def _update(image: MetadataImage, update: FeatureUpdateKey, version: int) -> Iterator[KnownRecord]:
+def _update(
+    image: MetadataImage, settings: ControllerSettings, update: FeatureUpdateKey, version: int
+) -> Iterator[KnownRecord]:
     name, level = update.feature, update.max_version_level
     kind = _kind(update, version)
     supported = SUPPORTED_FEATURES.get(name)
@@ -84,8 +88,8 @@ def _update(image: MetadataImage, update: FeatureUpdateKey, version: int) -> Ite
     if level == current:
         return
     yield FeatureLevelRecord(name=name, feature_level=level)
-    if name == ELIGIBLE_LEADER_REPLICAS and level == 0:
-        yield from _give_up_elr(image)
+    if name == ELIGIBLE_LEADER_REPLICAS:
+        yield from _give_up_elr(image) if level == 0 else settle_min_isr(image, settings.topic_defaults)
 
 
 def _kind(update: FeatureUpdateKey, version: int) -> UpgradeType:

@@ -162,8 +162,8 @@ class Cluster:
         for key, value in configs.items():
             self.configure(name, key.replace("_", "."), value)
 
-    def configure(self, name: str, key: str, value: str) -> None:
-        record = ConfigRecord(resource_type=RESOURCE_TOPIC, resource_name=name, name=key, value=value)
+    def configure(self, name: str, key: str, value: str, *, kind: int = RESOURCE_TOPIC) -> None:
+        record = ConfigRecord(resource_type=kind, resource_name=name, name=key, value=value)
         self.take(lambda image: Decision((record,), None))
 
     def partition(self, name: str = "t", index: int = 0) -> PartitionRegistration:

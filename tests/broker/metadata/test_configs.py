@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from streamlog.broker.metadata.changes import MIN_ISR
 from streamlog.broker.metadata.configs import Operation, alter_configs, incremental_alter_configs
 from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from streamlog.wire.error_codes import ErrorCode
@@ -155,3 +156,14 @@ def test_one_broker_alone_cannot_have_another_min_isr() -> None:
         alter(cluster, ("min.insync.replicas", Operation.SET, "2"), name="1", kind=RESOURCE_BROKER) == E.INVALID_CONFIG
     )
     assert alter(cluster, ("min.insync.replicas", Operation.SET, "2"), name="", kind=RESOURCE_BROKER) == E.NONE
+
+
+def test_the_clusters_min_isr_can_be_changed_and_not_removed() -> None:
+    """Without it each node would go by its own properties file."""
+    cluster = Cluster(brokers=1)
+    assert alter(cluster, (MIN_ISR, Operation.SET, "2"), name="", kind=RESOURCE_BROKER) == E.NONE
+    assert alter(cluster, (MIN_ISR, Operation.DELETE, ""), name="", kind=RESOURCE_BROKER) == E.INVALID_CONFIG
+    assert alter(cluster, (MIN_ISR, Operation.SET, "1"), name="", kind=RESOURCE_BROKER) == E.NONE
+    without = Cluster(brokers=1, elr=False)
+    for operation, value in ((Operation.SET, "2"), (Operation.DELETE, "")):
+        assert alter(without, (MIN_ISR, operation, value), name="", kind=RESOURCE_BROKER) == E.NONE

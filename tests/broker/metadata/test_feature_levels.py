@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, METADATA_VERSION
+from streamlog.broker.metadata.changes import MIN_ISR
+from streamlog.broker.metadata.decision import ControllerSettings
 from streamlog.broker.metadata.feature_levels import UpgradeType, update_features
-from streamlog.broker.metadata.image import NO_LEADER
+from streamlog.broker.metadata.image import NO_LEADER, RESOURCE_BROKER
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
 from tests.broker.metadata.cluster import Cluster
@@ -18,7 +20,7 @@ UP, SAFE, UNSAFE = UpgradeType.UPGRADE, UpgradeType.SAFE_DOWNGRADE, UpgradeType.
 def update(cluster: Cluster, *updates: tuple[str, int, int], validate_only: bool = False) -> ErrorCode:
     keys = [FeatureUpdateKey(feature=name, max_version_level=level, upgrade_type=kind) for name, level, kind in updates]
     request = UpdateFeaturesRequest(feature_updates=keys, validate_only=validate_only)
-    return E.of(cluster.take(lambda image: update_features(image, request, 2)).error_code)
+    return E.of(cluster.take(lambda image: update_features(image, cluster.settings, request, 2)).error_code)
 
 
 def test_a_feature_goes_up_and_down() -> None:
@@ -60,7 +62,7 @@ def test_one_that_is_refused_takes_the_others_along() -> None:
     assert cluster.last == ()
     keys = [FeatureUpdateKey(feature=ELIGIBLE_LEADER_REPLICAS, max_version_level=1), FeatureUpdateKey(feature="absent")]
     request = UpdateFeaturesRequest(feature_updates=keys)
-    response = cluster.take(lambda image: update_features(image, request, 0))
+    response = cluster.take(lambda image: update_features(image, cluster.settings, request, 0))
     assert [E.of(result.error_code) for result in response.results] == [E.INVALID_UPDATE_VERSION] * 2
     assert update(cluster, *[(ELIGIBLE_LEADER_REPLICAS, 1, UP)] * 2) is E.INVALID_REQUEST
 
@@ -93,3 +95,32 @@ def test_without_the_feature_who_was_eligible_is_in_sync() -> None:
     assert (cluster.partition("u").isr, cluster.partition("u").eligible_leader_replicas) == ((1,), ())
     cluster.beat(3)
     assert (cluster.partition("t").leader, cluster.partition("t").leader_recovery_state) == (3, 0)
+
+
+def min_isr_configs(cluster: Cluster) -> dict[str, str]:
+    return {
+        name: values[MIN_ISR]
+        for (kind, name), values in cluster.image.configs.items()
+        if kind == RESOURCE_BROKER and MIN_ISR in values
+    }
+
+
+def test_with_the_feature_min_isr_is_one_number_for_the_cluster() -> None:
+    """The controller's own, in the same batch, and no broker's: what its leaders count with, the controller does."""
+    settings = ControllerSettings(topic_defaults={MIN_ISR: "2"})
+    cluster = Cluster(brokers=3, settings=settings, elr=False)
+    cluster.configure("1", MIN_ISR, "1", kind=RESOURCE_BROKER)
+    cluster.configure("2", "log.retention.ms", "5", kind=RESOURCE_BROKER)
+    assert update(cluster, (ELIGIBLE_LEADER_REPLICAS, 1, UP)) is E.NONE
+    assert min_isr_configs(cluster) == {"": "2"}
+    assert cluster.image.config(RESOURCE_BROKER, "2") == {"log.retention.ms": "5"}
+
+
+def test_a_min_isr_that_was_set_for_the_cluster_stays() -> None:
+    """Somebody has chosen it."""
+    cluster = Cluster(settings=ControllerSettings(topic_defaults={MIN_ISR: "2"}), elr=False)
+    cluster.configure("", MIN_ISR, "3", kind=RESOURCE_BROKER)
+    assert update(cluster, (ELIGIBLE_LEADER_REPLICAS, 1, UP)) is E.NONE
+    assert min_isr_configs(cluster) == {"": "3"}
+    assert update(cluster, (ELIGIBLE_LEADER_REPLICAS, 1, UP)) is E.NONE
+    assert cluster.last == ()
