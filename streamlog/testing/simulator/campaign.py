@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streamlog.testing.simulator.children import run_all, run_one
+from streamlog.testing.simulator.children import run_all, run_one, warm_up
 from streamlog.testing.simulator.coverage import SITUATIONS
 from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.script import render
@@ -51,6 +51,7 @@ class Campaign:
 
     def run(self, seeds: Iterable[int], jobs: int) -> None:
         began = time.monotonic()
+        warm_up()
         for outcome in run_all((draw(seed) for seed in seeds), jobs):
             self._add(outcome)
             if outcome.setup.seed % TWICE_ONE_IN == 0 and not outcome.violations:

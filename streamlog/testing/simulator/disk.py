@@ -16,6 +16,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from random import Random
 from typing import TypeAlias
 
@@ -153,11 +154,11 @@ class SimDisk:
     # -- looking ----------------------------------------------------------------------------------------------
 
     def find(self, path: str) -> Node | None:
-        node: Node = self.root
+        node: Node | None = self.root
         for name in _names(path):
-            if not isinstance(node, Directory) or name not in node.entries:
+            if not isinstance(node, Directory):
                 return None
-            node = node.entries[name]
+            node = node.entries.get(name)
         return node
 
     def node(self, path: str) -> Node:
@@ -293,9 +294,10 @@ class SimDisk:
         return kept
 
 
-def _names(path: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _names(path: str) -> tuple[str, ...]:
     assert path.startswith("/"), f"{path}: a simulated disk has no working directory"
-    return [name for name in path.split("/") if name]
+    return tuple(name for name in path.split("/") if name)
 
 
 def _make_durable(change: tuple[Edit, ...]) -> None:

@@ -19,12 +19,48 @@ Turns: TypeAlias = Literal["in turn", "random", "priorities"]
 
 Shape: TypeAlias = Literal["broker", "quorum", "cluster"]
 
-BROKER: Final = "broker"
+Size: TypeAlias = Literal["short", "usual", "long"]
 
-FAULTS_MAX: Final = 12
+BROKER: Final = "broker"
 
 QUIET_MS: Final = 1_000
 """Nothing goes wrong before this: the topics are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much happens in runs of a size."""
+
+    safety_ms: tuple[int, ...]
+    cluster_safety_ms: tuple[int, ...]
+    """A cluster is there after one second or two."""
+    sends: tuple[int, ...]
+    cluster_sends: tuple[int, ...]
+    kinds: tuple[int, ...]
+    """How many kinds of faults a run draws from."""
+    quorum_kinds: tuple[int, ...]
+    faults_max: int
+    quorum_faults_max: int
+
+
+SCALES: Final[dict[Size, Scale]] = {
+    "short": Scale((1_500, 2_500, 4_000), (4_000, 6_000), (5, 10, 30), (5, 15), (1, 1, 2, 3), (1, 2, 3, 5), 5, 8),
+    "usual": Scale(
+        (6_000, 10_000, 15_000, 25_000),
+        (6_000, 10_000, 15_000),
+        (20, 60, 200),
+        (20, 60),
+        (0, 1, 1, 2, 3, 5),
+        (0, 1, 2, 3, 5, 7),
+        12,
+        24,
+    ),
+    "long": Scale(
+        (150_000, 300_000), (120_000, 240_000), (400, 1_200, 4_000), (400, 1_200), (2, 5, 12), (3, 7, 15), 240, 480
+    ),
+}
+"""Short runs are many: most bugs need few faults, close to each other. In a long one much has happened before the next
+thing does: many segments, epochs, snapshots, restarts, producers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +70,8 @@ class Setup:
     seed: int
     shape: Shape = "broker"
     """What runs: one broker with clients, the controllers of a quorum, or nodes that are both, with clients."""
+    size: Size = "usual"
+    """Which scale it was drawn from. Says only how to draw it again."""
     nodes: int = 1
     static_voters: bool = False
     """Whether settings name the voters of the quorum; else its log does."""
@@ -110,18 +148,19 @@ SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum", "bro
 """In turn."""
 
 
-def draw(seed: int, shape: Shape | None = None) -> Setup:
+def draw(seed: int, shape: Shape | None = None, size: Size = "usual") -> Setup:
     """The run of a seed; `shape`: the one that this seed would give if it were of that shape."""
     shape = shape or SHAPES[seed % len(SHAPES)]
-    return _DRAW[shape](seed)
+    return _DRAW[shape](seed, size)
 
 
-def _draw_broker_run(seed: int) -> Setup:
-    random = Random(f"{seed}/setup")
+def _draw_broker_run(seed: int, size: Size) -> Setup:
+    random, scale = Random(f"{seed}/setup"), SCALES[size]
     setup = Setup(
         seed,
+        size=size,
         watchful=random.random() < 0.05,
-        safety_ms=random.choice((6_000, 10_000, 15_000, 25_000)),
+        safety_ms=random.choice(scale.safety_ms),
         turns=random.choice(("in turn", "random", "priorities")),
         names=random.choice((Names.JOURNAL, Names.JOURNAL, Names.PREFIX)),
         network=_draw_network(random),
@@ -137,7 +176,7 @@ def _draw_broker_run(seed: int) -> Setup:
         linger_ms=random.choice((0, 0, 5, 50)),
         batch_size_bytes=random.choice((100, 1_000, 16_384, 131_072)),
         value_bytes=random.choice((20, 20, 200, 2_000)),
-        sends=random.choice((20, 60, 200)),
+        sends=random.choice(scale.sends),
         delivery_timeout_ms=random.choice((3_000, 15_000, 60_000)),
         request_timeout_ms=random.choice((300, 1_000, 5_000)),
         session_timeout_ms=random.choice((6_000, 6_000, 10_000)),
@@ -145,16 +184,17 @@ def _draw_broker_run(seed: int) -> Setup:
     return replace(setup, faults=_draw_faults(random, setup))
 
 
-def _draw_quorum_run(seed: int) -> Setup:
-    random = Random(f"{seed}/setup")
+def _draw_quorum_run(seed: int, size: Size) -> Setup:
+    random, scale = Random(f"{seed}/setup"), SCALES[size]
     election_ms = random.choice((300, 500, 1_000))
     setup = Setup(
         seed,
         shape="quorum",
+        size=size,
         nodes=random.choice((1, 2, 3, 3, 3, 3, 5, 5)),
         static_voters=random.random() < 0.3,
         watchful=random.random() < 0.05,
-        safety_ms=random.choice((6_000, 10_000, 15_000, 25_000)),
+        safety_ms=random.choice(scale.safety_ms),
         turns=random.choice(("in turn", "random", "priorities")),
         names=random.choice((Names.JOURNAL, Names.JOURNAL, Names.PREFIX)),
         network=_draw_network(random),
@@ -166,16 +206,17 @@ def _draw_quorum_run(seed: int) -> Setup:
             "metadata.log.max.record.bytes.between.snapshots": str(random.choice((500, 3_000, 20_971_520))),
         },
         value_bytes=random.choice((0, 20, 500)),
-        sends=random.choice((20, 60, 200)),
+        sends=random.choice(scale.sends),
     )
     return replace(setup, faults=_draw_quorum_faults(random, setup))
 
 
 def _draw_quorum_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
-    kinds = random.sample(QUORUM_MENU, random.choice((0, 1, 2, 3, 5, 7)))
+    scale = SCALES[setup.size]
+    kinds = random.sample(QUORUM_MENU, random.choice(scale.quorum_kinds))
     names = [f"node{number}" for number in range(1, setup.nodes + 1)]
     faults: list[Fault] = []
-    for _ in range(random.randrange(QUORUM_FAULTS_MAX) + 1 if kinds else 0):
+    for _ in range(random.randrange(scale.quorum_faults_max) + 1 if kinds else 0):
         kind = random.choice(kinds)
         on = random.choice(names)
         if kind == "link" and len(names) > 1:
@@ -248,8 +289,6 @@ LOSING: Final = (*POWER, *DISK_ERRORS)
 KILLS: Final = ("kill", "kill_in", "spoil", *POWER)
 """After these a broker has not stopped cleanly."""
 
-QUORUM_FAULTS_MAX: Final = 24
-
 QUORUM_MENU: Final = (
     "kill", "power", "kill_in", "power_in", "power_at_sync", "stop", "stop_dark", "pause", "cut", "cut_to",
     "cut_from", "link", "link", "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift",
@@ -266,13 +305,14 @@ ON_CLIENTS: Final = frozenset(
 
 
 def _draw_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
-    kinds = random.sample(MENU, random.choice((0, 1, 1, 2, 3, 5)))
+    scale = SCALES[setup.size]
+    kinds = random.sample(MENU, random.choice(scale.kinds))
     if not kinds:
         return ()
     clients = [f"producer{number}" for number in range(setup.producers)]
     clients += [f"consumer{number}" for number in range(setup.consumers)]
     faults: list[Fault] = []
-    for _ in range(1 + random.randrange(FAULTS_MAX)):
+    for _ in range(1 + random.randrange(scale.faults_max)):
         kind = random.choice(kinds)
         links = kind in ("cut", "cut_to", "cut_from")
         on = random.choice(clients) if links or (kind in ON_CLIENTS and random.random() < 0.4) else BROKER
@@ -309,8 +349,8 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
     return Fault(at_ms, kind, on, for_ms, amount)
 
 
-def _draw_cluster_run(seed: int) -> Setup:
-    random = Random(f"{seed}/setup")
+def _draw_cluster_run(seed: int, size: Size) -> Setup:
+    random, scale = Random(f"{seed}/setup"), SCALES[size]
     election_ms = random.choice((300, 1_000))
     topic = _draw_topic(random)
     topic["min.insync.replicas"] = "2"
@@ -319,9 +359,10 @@ def _draw_cluster_run(seed: int) -> Setup:
     setup = Setup(
         seed,
         shape="cluster",
+        size=size,
         nodes=random.choice((3, 3, 3, 4)),
         watchful=random.random() < 0.02,
-        safety_ms=random.choice((6_000, 10_000, 15_000)),
+        safety_ms=random.choice(scale.cluster_safety_ms),
         turns=random.choice(("in turn", "random", "priorities")),
         names=random.choice((Names.JOURNAL, Names.PREFIX)),
         network=_draw_network(random),
@@ -341,7 +382,7 @@ def _draw_cluster_run(seed: int) -> Setup:
         readers=random.choice((0, 1)),
         linger_ms=random.choice((0, 5)),
         batch_size_bytes=random.choice((100, 1_000, 16_384)),
-        sends=random.choice((20, 60)),
+        sends=random.choice(scale.cluster_sends),
         delivery_timeout_ms=random.choice((5_000, 30_000)),
         request_timeout_ms=random.choice((1_000, 3_000)),
     )
@@ -359,7 +400,7 @@ def _draw_cluster_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
     return faults
 
 
-_DRAW: Final[dict[Shape, Callable[[int], Setup]]] = {
+_DRAW: Final[dict[Shape, Callable[[int, Size], Setup]]] = {
     "broker": _draw_broker_run,
     "quorum": _draw_quorum_run,
     "cluster": _draw_cluster_run,
