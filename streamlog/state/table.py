@@ -12,16 +12,19 @@ Three dicts, keyed by the decoded key:
 
 and while a commit runs, `in_commit`: the keys it carries. Invariants: dirty and in_commit are subsets of recent, so a
 read never asks the store for a row the store does not have yet; and an entry leaves memory only by a turn, which keeps
-both. Absence is an entry like any other (`_ABSENT`), so that a key that does not exist is looked up once.
+both. A turn comes before an entry is brought in, never after: what a call has found or written is in `recent` when it
+returns. Absence is an entry like any other (`_ABSENT`), so that a key that does not exist is looked up once.
 
 Commits overlap with processing: `take_dirty` encodes what changed and starts the next round of changes at once; the
 caller sends the rows to the changelog, writes them to the store, then says `committed`; or `abandon`, which makes them
 dirty again.
 
 Values that can be changed in place (lists, records) are watched where a table is made with `watch`: who gets one may
-change it and need not `set` it again. A clean value that is given out is `lent`, with the bytes it had; a default that
-is given out for a key without a row is `offered`. When changes are taken, and before a scan, what differs from its
-bytes by then counts as set. Whoever holds a value longer, across a commit, has to `set` it, or the change is lost.
+change it and need not `set` it again. `watched` has the clean values that were given out, and the defaults that were
+given out for keys without a row, with the bytes they had then. When changes are taken, and before a scan, what differs
+from its bytes counts as set. Two generations of it turn with those of the rows, so a value is watched until changes are
+taken, or until about as much as half the cache was read after it. Whoever holds a value longer has to `set` it, or the
+change is lost.
 """
 
 from __future__ import annotations
@@ -108,12 +111,13 @@ class TableState(Generic[K, V]):
         "_in_commit",
         "_key",
         "_large",
-        "_lent",
-        "_offered",
+        "_large_old",
         "_old",
         "_recent",
         "_store",
         "_turn_at_bytes",
+        "_watched",
+        "_watched_old",
         "_watches",
         "absent",
         "loads",
@@ -167,9 +171,10 @@ class TableState(Generic[K, V]):
         self._dirty: dict[K, bytes] = {}
         self._in_commit: dict[K, bytes] | None = None
         self._watches = watch and can_change(value.type)
-        self._lent: dict[K, bytes] = {}  # clean values that were given out, with their bytes; a subset of recent
-        self._offered: dict[K, tuple[V, bytes]] = {}  # defaults that were given out, with their bytes
+        self._watched: dict[K, tuple[V, bytes]] = {}  # given out since the last turn, with their bytes at that time
+        self._watched_old: dict[K, tuple[V, bytes]] = {}  # given out before it
         self._large: dict[K, int] = {}  # encoded size of values in recent beyond SMALL_VALUE_BYTES
+        self._large_old: dict[K, int] = {}  # the same for old
         self._cache_bytes_max = cache_bytes_max
         self._charge_bytes = 0  # estimate for recent
         self._turn_at_bytes = cache_bytes_max // 2
@@ -190,28 +195,34 @@ class TableState(Generic[K, V]):
         return default if value is _ABSENT else value
 
     def offer(self, key: K, default: Callable[[], V]) -> V:
-        """A value for a key that has none: it becomes the row's if it is changed."""
+        """A value for a key that `get` has just found to have none: it becomes the row's if it is changed."""
         if not self._watches:
             return default()
-        if key not in self._offered:
+        watched = self._watched.get(key) or self._watched_old.get(key)
+        if watched is None:
             value = default()
-            self._offered[key] = value, self._encode_value(value)
-        return self._offered[key][0]
+            watched = value, self._encoded(key, value)
+        self._watched[key] = watched
+        return watched[0]
 
     def _given_out(self, key: K, value: V | _Mark) -> V | _Mark:
-        if key in self._offered:
-            self._settle_offer(key)
-            return self._recent.get(key, _ABSENT)
-        if not isinstance(value, _Mark) and key not in self._dirty and key not in self._lent:
-            self._lent[key] = self._encode_value(value)
+        """Watch the value of `key` from here on. A default that was given out before may have become its value."""
+        if isinstance(value, _Mark):
+            watched = self._watched.get(key) or self._watched_old.get(key)
+            if watched is None or not self._settle(key, *watched):
+                return value
+            return self._recent[key]
+        if key not in self._dirty and key not in self._watched:
+            watched = self._watched_old.get(key)
+            self._watched[key] = (value, self._encoded(key, value)) if watched is None else watched
         return value
 
     def contains(self, key: K) -> bool:
-        if self._offered:
-            return self.get(key, _ABSENT) is not _ABSENT
         value = self._recent.get(key, _UNKNOWN)
         if value is _UNKNOWN:
             value = self._load(key)
+        if value is _ABSENT and self._watches:
+            value = self._given_out(key, value)
         return value is not _ABSENT
 
     def peek(self, key: K) -> V | None:
@@ -226,12 +237,17 @@ class TableState(Generic[K, V]):
 
     def _load(self, key: K) -> V | _Mark:
         """Bring an entry into `recent`, from the old generation or from the store."""
+        if self._charge_bytes > self._turn_at_bytes:
+            self._turn()
         value = self._old.get(key, _UNKNOWN)
-        if value is _UNKNOWN and self.absent is not None and self.absent(key):
+        size_bytes = 0
+        if value is not _UNKNOWN:
+            size_bytes = self._large_old.get(key, 0)
+        elif self.absent is not None and self.absent(key):
             if self.on_absent_key is not None:
                 self.on_absent_key(self._encode_key(key))
             value = _ABSENT
-        elif value is _UNKNOWN:
+        else:
             self.loads += 1
             key_bytes = self._encode_key(key)
             data = self._store.get(self.name, key_bytes)
@@ -241,12 +257,11 @@ class TableState(Generic[K, V]):
                 value = _ABSENT
             else:
                 value = self._decode_row(key, data)
-                if len(data) > SMALL_VALUE_BYTES:
-                    self._charge_large(key, len(data))
+                size_bytes = len(data)
         self._recent[key] = value
         self._charge_bytes += ENTRY_BYTES
-        if self._charge_bytes > self._turn_at_bytes:
-            self._turn()
+        if size_bytes > SMALL_VALUE_BYTES:
+            self._charge_large(key, size_bytes)
         return value
 
     def _decode_row(self, key: object, data: bytes) -> V:
@@ -286,7 +301,7 @@ class TableState(Generic[K, V]):
 
     def _merged(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[tuple[bytes, K | _Mark, Any]]:
         """Sorted union of changes and store: (key bytes, key, value), or (key bytes, unknown, row) from the store."""
-        self._settle()
+        self._settle_all()
         changed = self._changed(start, stop, reverse)
         position, end = 0, len(changed)
         for key_bytes, data in self._store.scan(self.name, start, stop, reverse=reverse):
@@ -316,22 +331,31 @@ class TableState(Generic[K, V]):
         """Keys that were written since the last finished commit, deletions included, with their bytes."""
         yield from {**(self._in_commit or {}), **self._dirty}.items()
 
-    def _settle(self) -> None:
-        """What was changed in place counts as set from here on."""
-        for key, data in self._lent.items():
-            value = self._recent[key]
-            if key not in self._dirty and not isinstance(value, _Mark) and self._encoded(key, value) != data:
-                self._first_write(key)
-        self._lent.clear()
-        for key in list(self._offered):
-            self._settle_offer(key)
-        self._offered.clear()
+    def _settle_all(self) -> None:
+        """What was changed in place counts as set from here on; it is watched on."""
+        for watched in (self._watched_old, self._watched):
+            for key, (value, data) in watched.items():
+                self._settle(key, value, data)
 
-    def _settle_offer(self, key: K) -> None:
-        """A default that was changed is the key's value; another is offered again."""
-        value, data = self._offered[key]
-        if self._encoded(key, value) != data:
-            self.set(key, value)
+    def _settle(self, key: K, value: V, data: bytes) -> bool:
+        """Whether `value`, which had these bytes when it was given out, was changed in place and so counts as set.
+
+        Whatever it was changed to: what cannot be encoded is found out by `take_dirty`, where it stops the commit. Here
+        it would be taken for the fault of whoever looks at another row.
+        """
+        if key in self._dirty and self._recent[key] is not _ABSENT:
+            return False  # written since, or settled already; a key that was deleted has a default that came later
+        try:
+            if self._encode_value(value) == data:
+                return False
+            value = self._fit_value(value)
+        except SerdeError:
+            pass
+        if key not in self._recent:
+            self._charge_bytes += ENTRY_BYTES
+        self._dirty[key] = self._encode_key(key)
+        self._recent[key] = value
+        return True
 
     def _encoded(self, key: K, value: V) -> bytes:
         try:
@@ -361,38 +385,43 @@ class TableState(Generic[K, V]):
         if key not in self._dirty:
             self._first_write(key)
         self._recent[key] = value
-        if self._offered:
-            self._offered.pop(key, None)
+        if self._watches:
+            self._unwatch(key)
 
     def delete(self, key: K) -> None:
         """Delete; a key that is known to be absent is left alone."""
-        self._offered.pop(key, None)
+        self._unwatch(key)
         if key not in self._dirty:
             if self._recent.get(key) is _ABSENT:
                 return
             self._first_write(key)
         self._recent[key] = _ABSENT
 
+    def _unwatch(self, key: K) -> None:
+        self._watched.pop(key, None)
+        self._watched_old.pop(key, None)
+
     def _first_write(self, key: K) -> None:
         """Make `key` dirty; its value follows at once."""
         key_bytes = self._encode_key(key)
         before = self._recent.get(key, _UNKNOWN)
+        known = before if before is not _UNKNOWN else self._old.get(key, _UNKNOWN)
         if self.on_new_key is not None and (
-            before is _UNKNOWN or (before is _ABSENT and self.on_absent_key is None)  # else the read has asked
+            known is _UNKNOWN or (known is _ABSENT and self.on_absent_key is None)  # else the read has asked
         ):
             self.on_new_key(key_bytes)
-        self._dirty[key] = key_bytes
         if before is _UNKNOWN:
-            self._recent[key] = _ABSENT  # until the value follows: dirty is a subset of recent
-            self._charge_bytes += ENTRY_BYTES
             if self._charge_bytes > self._turn_at_bytes:
                 self._turn()
+            self._recent[key] = _ABSENT  # until the value follows: dirty is a subset of recent
+            self._charge_bytes += ENTRY_BYTES
+        self._dirty[key] = key_bytes
 
     def forget(self, changes: Sequence[Change] | None = None) -> None:
         """Somebody else wrote these rows to the store (None: all of them): read them from there again."""
-        assert not self._dirty, f"table {self.name} has changes of its own"
-        self._lent.clear()
-        self._offered.clear()
+        assert not self.has_uncommitted, f"table {self.name} has changes of its own"
+        self._watched.clear()
+        self._watched_old.clear()
         if self.on_leave is not None:
             self.on_leave(True)
         if changes is None:
@@ -432,7 +461,7 @@ class TableState(Generic[K, V]):
                  nothing has been taken.
         """
         assert self._in_commit is None, f"table {self.name}: the commit before was neither finished nor abandoned"
-        self._settle()
+        self._settle_all()
         rows: list[tuple[bytes, bytes | None, int]] = []
         recent, encode = self._recent, self._encoded
         for key, key_bytes in self._dirty.items():
@@ -445,6 +474,8 @@ class TableState(Generic[K, V]):
             if len(data) > SMALL_VALUE_BYTES:
                 self._charge_large(key, len(data))
         self._in_commit, self._dirty = self._dirty, {}
+        self._watched.clear()
+        self._watched_old.clear()
         return DirtyRows(self.name, rows)
 
     def committed(self, dirty: DirtyRows) -> None:
@@ -487,11 +518,14 @@ class TableState(Generic[K, V]):
 
         Measured from what had to stay, not from zero: were everything dirty, a fixed bound would turn at every write.
         """
-        self._settle()
+        for key, (value, data) in self._watched_old.items():
+            self._settle(key, value, data)  # the last chance: nobody watches it from here on
+        self._watched_old, self._watched = self._watched, {}
         if self.on_leave is not None:
             self.on_leave(False)
         kept = {key: self._recent[key] for key in (*(self._in_commit or ()), *self._dirty)}
         self._old, self._recent = self._recent, kept
+        self._large_old = self._large
         self._large = {key: size_bytes for key, size_bytes in self._large.items() if key in kept}
         self._charge_bytes = len(kept) * ENTRY_BYTES + DECODED_BYTES_PER_ENCODED_BYTE * sum(self._large.values())
         self._turn_at_bytes = self._charge_bytes + self._cache_bytes_max // 2
