@@ -250,6 +250,10 @@ def deal(cards: Sequence[str], count: int, dice: random.Random) -> list[str]:
 def make_topic(cluster: Cluster) -> None:
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
     settings = {"min.insync.replicas": "2"}
+    give_up_at = time.monotonic() + 60
+    while len(admin.list_topics(timeout=30).brokers) < len(cluster.members):
+        assert time.monotonic() < give_up_at, "not all nodes have joined"
+        time.sleep(0.1)
     admin.create_topics([NewTopic(TOPIC, PARTITIONS, REPLICAS, config=settings)], operation_timeout=30)[TOPIC].result(
         60
     )

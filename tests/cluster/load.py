@@ -153,7 +153,9 @@ class Committer:
                 "group.id": group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "session.timeout.ms": 6_000,
+                # The session is the client's default, 45 s. One of 6 s with heartbeats every 3 s may be over before a
+                # frozen coordinator is replaced: the member joins anew, under another name, and the new coordinator
+                # waits for the one with the old name for a whole session.
                 "reconnect.backoff.ms": 20,
                 "reconnect.backoff.max.ms": 100,
                 "socket.timeout.ms": 1_500,

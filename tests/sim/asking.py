@@ -77,33 +77,40 @@ class Claims:
 
     def of(self, machine: Machine) -> Callable[[Env], Coroutine[Any, Any, list[str]]]:
         async def ask(env: Env) -> list[str]:
-            connection = await connect(env, machine.host, CLIENT_PORT, "visitor")
-            try:
-                return await self._claims(env, connection)
-            finally:
-                connection.close()
+            return await self._claims(env, machine)
 
         return ask
 
-    async def _claims(self, env: Env, connection: PeerConnection) -> list[str]:
+    async def _claims(self, env: Env, machine: Machine) -> list[str]:
+        async def asked(request: Request) -> Response:
+            """By a connection for each: some are closed behind the answer."""
+            connection = await connect(env, machine.host, CLIENT_PORT, "visitor")
+            try:
+                return await connection.request(request)
+            finally:
+                connection.close()
+
         found: list[str] = []
+        connection = await connect(env, machine.host, CLIENT_PORT, "visitor")
         metadata = await connection.request(MetadataRequest(topics=[MetadataRequestTopic(name=self.topic)]))
+        await asyncio.sleep(ASK_PAUSE_S)
+        if connection.closed is None:
+            found.append("whoever is connected may go on asking it")
         assert isinstance(metadata, MetadataResponse), "the answer is of the request's API"
         for told in metadata.topics[0].partitions:
             if told.leader_id == self.node_id:
                 found.append(f"it leads {self.topic}-{told.partition_index}")
-        asked = FindCoordinatorRequest(coordinator_keys=[self.group])
-        coordinator = await connection.request(asked)
+        coordinator = await asked(FindCoordinatorRequest(coordinator_keys=[self.group]))
         assert isinstance(coordinator, FindCoordinatorResponse), "the answer is of the request's API"
         if coordinator.coordinators[0].node_id == self.node_id:
             found.append(f"it coordinates {self.group}")
         for number in self.partitions:
-            written = await connection.request(produce(env, self.topic, self.topic_id, number))
+            written = await asked(produce(env, self.topic, self.topic_id, number))
             assert isinstance(written, ProduceResponse), "the answer is of the request's API"
             code = written.responses[0].partition_responses[0].error_code
             if code != ErrorCode.NOT_LEADER_OR_FOLLOWER:
                 found.append(f"{ErrorCode.of(code).name} to a Produce for {self.topic}-{number}")
-        committed = await connection.request(commit(self.group, self.topic, self.topic_id))
+        committed = await asked(commit(self.group, self.topic, self.topic_id))
         assert isinstance(committed, OffsetCommitResponse), "the answer is of the request's API"
         code = committed.topics[0].partitions[0].error_code
         if code != ErrorCode.NOT_COORDINATOR:

@@ -5,6 +5,7 @@ Version 4 asks for several keys at once (KIP-699), and is the form everything is
 
 from __future__ import annotations
 
+from streamlog.broker.api.metadata import send_elsewhere
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
 from streamlog.broker.coordinator.groups import TOPIC
@@ -46,6 +47,7 @@ async def _find(broker: Broker, context: RequestContext, key_type: int, key: str
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{TOPIC}-{partition} has no leader")
         led = broker.partitions.opened(TOPIC).get(partition)
         if led is not None and led.is_cut_off:
+            send_elsewhere(context)
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{TOPIC}-{partition}: ask a broker that knows more")
     except KafkaError as error:
         return Coordinator(

@@ -107,7 +107,9 @@ def _respond(
     broker: Broker, context: RequestContext, request: MetadataRequest, topics: list[MetadataResponseTopic]
 ) -> MetadataResponse:
     asked_cluster = request.include_cluster_authorized_operations
-    _disown(broker, topics)
+    if broker.replication.is_cut_off:
+        _disown(broker, topics)
+        send_elsewhere(context)
     return MetadataResponse(
         brokers=list(describe_brokers(broker.image, context.listener)),
         cluster_id=broker.cluster_id,
@@ -115,6 +117,12 @@ def _respond(
         topics=topics,
         cluster_authorized_operations=CLUSTER_OPERATIONS if asked_cluster else NOT_ASKED,
     )
+
+
+def send_elsewhere(context: RequestContext) -> None:
+    """Close the connection behind the answer: who looks for another leader asks, as long as it has a connection, nobody
+    but us, and we do not know."""
+    asyncio.get_running_loop().call_soon(context.connection.close)
 
 
 def _disown(broker: Broker, topics: list[MetadataResponseTopic]) -> None:

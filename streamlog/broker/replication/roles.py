@@ -91,6 +91,13 @@ class Replication:
         self._led.pop(partition, None)
         self._leave(partition)
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether something that we lead by what we know is led by another broker by now, most likely."""
+        if self._env.clock.mono_ms() - self.controller_heard_ms() <= self._settings.session_ms:
+            return False  # the most frequent case by far
+        return any(partition.is_cut_off for partition in self._led)
+
     def refresh(self) -> None:
         """Brokers have come or gone: what waited for a replica that is dead need not."""
         for partition in list(self._led):
