@@ -1,7 +1,8 @@
 """Does the simulator catch what it is there for? Plants bug after bug, and runs seeds until an invariant is violated.
 
 `make mutants` hunts all of them and writes docs/mutants.md. What is known is kept in target/mutants.json as it is found
-out: a hunt that was interrupted goes on where it was, unless the code has changed meanwhile. Quick ones come first.
+out: a hunt that was interrupted goes on where it was. When the code has changed meanwhile it begins again, with the
+seed that noticed the bug before. Quick ones come first.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Hunt:
     clean: list[int] = field(default_factory=list)
     """Seeds that noticed nothing."""
     seed: int | None = None
-    """The lowest that did."""
+    """One that did."""
+    hint: int | None = None
+    """One that did with other code."""
     violation: str = ""
     seconds: float = 0.0
 
@@ -79,8 +82,14 @@ class Hunts:
         """What is known of it and still holds."""
         version = hashlib.blake2b(f"{code} {mutant}".encode(), digest_size=8).hexdigest()
         if mutant.name not in self.by_name or self.by_name[mutant.name].version != version:
-            self.by_name[mutant.name] = Hunt(version)
+            before = self.by_name.get(mutant.name, Hunt())
+            self.by_name[mutant.name] = Hunt(version, hint=before.hint if before.seed is None else before.seed)
         return self.by_name[mutant.name]
+
+    def effort(self, mutant: Mutant) -> int:
+        """How many seeds it will take, by what is known."""
+        known = self.by_name.get(mutant.name, Hunt())
+        return mutant.budget if known.seed is None and known.hint is None else 1
 
 
 def code_version() -> str:
@@ -97,7 +106,7 @@ def hunt(mutant: Mutant, jobs: int, known: Hunt, hunts: Hunts | None = None) -> 
     done = set(known.clean)
 
     def setups() -> Iterator[Setup]:
-        for seed in range(mutant.budget):
+        for seed in sorted(range(mutant.budget), key=lambda seed: seed != known.hint):
             if known.seed is not None:
                 return
             if seed not in done:
@@ -138,7 +147,7 @@ def page(mutants: Sequence[Mutant], hunts: Hunts) -> str:
         "",
         "Written by `make mutants`: each bug of `tests/sim/mutants.txt` is planted in the production code, then seeds",
         "of one shape of run (from 0, at most as many as the budget says) run until an invariant is violated. The",
-        "seed told is the lowest that notices; no seed notices anything while nothing is planted.",
+        "seed told is one that notices; none of them notices anything while nothing is planted.",
         "",
         f"{len(caught)} of {len(counted)} are caught.",
         "",
@@ -199,8 +208,7 @@ def main() -> None:
     sought = [one for one in mutants if not one.suite] + controls(mutants)
     if asked.wanted:
         sought = [one for one in sought if any(word in one.name for word in asked.wanted)]
-    effort = {name: len(known.clean) for name, known in hunts.by_name.items()}
-    sought.sort(key=lambda one: effort.get(one.name, one.budget))
+    sought.sort(key=hunts.effort)
     bad = False
     for mutant in sought:
         found = hunt(mutant, asked.jobs, hunts.of(mutant, code), hunts)

@@ -1,16 +1,18 @@
 """The files a stopped broker leaves, opened again with the broker's own code and compared with what clients read.
 
-Three looks at every partition: its batches, one by one; the log as it opens after the stop; and the log as it opens
-when everything that can be derived is gone. The first must hold what consumers read, the other two must agree.
+Three looks at every partition: its batches, one by one; the log as it opens after the stop, read from its beginning
+and from anywhere; and the log as it opens when everything that can be derived is gone. The first must hold what
+consumers read, the other two must agree.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from streamlog.broker.log.checkpoint import (
     CLEAN_SHUTDOWN_FILE,
@@ -19,7 +21,7 @@ from streamlog.broker.log.checkpoint import (
     decode_partition_metadata,
 )
 from streamlog.broker.log.config import LogConfig
-from streamlog.broker.log.directory import LogDirectory
+from streamlog.broker.log.directory import STRAY_SUFFIX, LogDirectory
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.log.producer_state import PRODUCER_EXPIRATION_MS
 from streamlog.broker.log.refusal import PartitionOffline
@@ -39,6 +41,9 @@ LEADER_EPOCH_AT, CHECKSUM_AT = 12, 16
 """In a batch header."""
 
 DERIVED = (".index", ".timeindex", ".txnindex", ".snapshot", LEADER_EPOCH_FILE)
+
+PLACES_READ: Final = 8
+"""Offsets of each partition from which it is read."""
 
 
 class _Nobody:
@@ -70,6 +75,11 @@ def audit(disk: SimDisk, data_dir: str, node_id: int, setup: Setup, everything: 
     """Look at the data directory of a broker that has stopped. Returns what is wrong with it."""
     violations: list[Violation] = []
     random = Random(f"{setup.seed}/flips")
+    try:
+        _check_strays(disk, data_dir, everything.topics)
+        _check_producer_ids(disk, data_dir, everything.logs)
+    except Violation as violation:
+        violations.append(violation)
     for one, log in everything.logs.items():
         is_table = one.topic == TABLE
         if disk.find(f"{data_dir}/{one}") is None:
@@ -77,8 +87,11 @@ def audit(disk: SimDisk, data_dir: str, node_id: int, setup: Setup, everything: 
         try:
             _check_batches(disk, f"{data_dir}/{one}", log, has_gaps=is_table, expires=setup.expires)
             _check_flip(_copy(disk), data_dir, node_id, one, log, random)
-            kept = _state(_copy(disk), data_dir, node_id, one, is_table)
-            derived = _state(_without_derived(disk, f"{data_dir}/{one}"), data_dir, node_id, one, is_table)
+            with _opened(_copy(disk), data_dir, node_id, one, is_table) as kept_log:
+                kept = _describe(kept_log)
+                _check_places(kept_log, one, random)
+            with _opened(_without_derived(disk, f"{data_dir}/{one}"), data_dir, node_id, one, is_table) as derived_log:
+                derived = _describe(derived_log)
         except Violation as violation:
             violations.append(violation)
             continue
@@ -99,6 +112,60 @@ def audit(disk: SimDisk, data_dir: str, node_id: int, setup: Setup, everything: 
                 number = 43 if name == "producers" else 21
                 violations.append(Violation(number, f"{one} {name}: {kept[name]}, and derived {derived[name]}"))
     return violations
+
+
+def _check_strays(disk: SimDisk, data_dir: str, topics: Iterable[str]) -> None:
+    """Raise Violation when a partition was put aside and its topic is there: no name is used for two topics."""
+    for name in disk.directory(data_dir).entries:
+        topic = name.partition(".")[0].rpartition("-")[0]
+        if name.endswith(STRAY_SUFFIX) and topic in topics:
+            raise Violation(27, f"{name} was put aside, and {topic} is there")
+
+
+def _check_producer_ids(disk: SimDisk, data_dir: str, partitions: Iterable[TopicPartition]) -> None:
+    """Raise Violation when two programs, or two lives of one, wrote under the same producer id."""
+    sessions: dict[int, bytes] = {}
+    for one in partitions:
+        if disk.find(f"{data_dir}/{one}") is None:
+            continue
+        for path, inode in disk.walk(f"{data_dir}/{one}"):
+            if not path.endswith(".log"):
+                continue
+            data = bytes(inode.content)
+            for position, header in iter_batch_headers(data):
+                if header.producer_id < 0 or header.record_count == 0 or header.is_control:
+                    continue
+                value = decode_records(data, position, header, verify=False).values[0] or b""
+                session = value.partition(b":")[0]
+                before = sessions.setdefault(header.producer_id, session)
+                if before != session:
+                    raise Violation(52, f"producer id {header.producer_id} is of {before!r} and of {session!r}")
+
+
+def _check_places(log: PartitionLog, one: TopicPartition, random: Random) -> None:
+    """Raise Violation unless a read from any offset begins with the record that is there, or else the next one."""
+    offsets = [offset for offset, _ in _records(log, 1_000_000)]
+    for _ in range(PLACES_READ if offsets else 0):
+        wanted = random.randrange(offsets[0], offsets[-1] + 1)
+        due = offsets[bisect_left(offsets, wanted)]
+        found = next((offset for offset, _ in _records(log, 1, wanted)), None)
+        if found != due:
+            raise Violation(21, f"{one}: a read from {wanted} begins at {found}, and {due} was due")
+
+
+def _records(log: PartitionLog, bytes_max: int, start_offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(offset, value) of what the log gives from an offset on."""
+    offset = max(start_offset, log.log_start_offset)
+    while offset < log.log_end_offset:
+        data, next_offset = log.read(offset, bytes_max, end_offset=log.log_end_offset)
+        if next_offset <= offset:
+            return
+        for position, header in iter_batch_headers(data):
+            columns = decode_records(data, position, header, verify=False)
+            for at, value in zip(columns.offsets, columns.values, strict=True):
+                if at >= offset:
+                    yield at, value or b""
+        offset = next_offset
 
 
 def _as_far_as_known(kept: Any, derived: Any) -> Any:
@@ -173,23 +240,7 @@ def _served(
     disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, random: Random
 ) -> Iterator[tuple[int, bytes]]:
     with _opened(disk, data_dir, node_id, one, one.topic == TABLE) as log:
-        offset = log.log_start_offset
-        while offset < log.log_end_offset:
-            data, next_offset = log.read(offset, 1 + random.randrange(5_000), end_offset=log.log_end_offset)
-            if next_offset <= offset:
-                return
-            for position, header in iter_batch_headers(data):
-                columns = decode_records(data, position, header, verify=False)
-                for at, value in zip(columns.offsets, columns.values, strict=True):
-                    if at >= offset:
-                        yield at, value or b""
-            offset = next_offset
-
-
-def _state(disk: SimDisk, data_dir: str, node_id: int, one: TopicPartition, is_table: bool) -> dict[str, object]:
-    """What the partition says of itself when it is opened from this disk."""
-    with _opened(disk, data_dir, node_id, one, is_table) as log:
-        return _describe(log)
+        yield from _records(log, 1 + random.randrange(5_000))
 
 
 @contextmanager

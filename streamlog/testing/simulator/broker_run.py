@@ -10,7 +10,7 @@ verdict  everything is read once more and held against the history; a clean stop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from streamlog.broker.config import BrokerConfig, load_config
@@ -24,11 +24,13 @@ from streamlog.errors import EnvironmentFailure
 from streamlog.testing.simulator import workload
 from streamlog.testing.simulator.audit import audit
 from streamlog.testing.simulator.cluster_watch import ClusterWatch
+from streamlog.testing.simulator.commits import check_commit
 from streamlog.testing.simulator.history import History, Send
 from streamlog.testing.simulator.invariants import Violation, Watch
 from streamlog.testing.simulator.machine import Machine
 from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
 from streamlog.testing.simulator.quorum_watch import QuorumWatch
+from streamlog.testing.simulator.repeater import repeater
 from streamlog.testing.simulator.setup import BROKER, Setup
 from streamlog.testing.simulator.stage import Outcome, Stage
 from streamlog.testing.simulator.workload import GROUP, TABLE, TOPIC, Everything, Work
@@ -36,7 +38,7 @@ from streamlog.wire.error_codes import KafkaError
 
 T = TypeVar("T")
 
-WRITERS: Final = ("producer", "churn", "trimmer")
+WRITERS: Final = ("producer", "repeater", "churn", "trimmer")
 
 START_S_MAX: Final = 60.0
 LIVENESS_S_MAX: Final = 100.0
@@ -57,7 +59,9 @@ class BrokerRun:
         self.nodes: dict[str, Node] = {}
         """Running brokers, by machine."""
         self.members = Members.of(self.world, setup) if setup.shape == "cluster" else None
-        self.watch = Watch(forgets=setup.forgets) if self.members is None else ClusterWatch(setup.forgets)
+        self.watch = (
+            Watch(forgets=setup.forgets) if self.members is None else ClusterWatch(setup.forgets, setup.doubtful)
+        )
         self.quorum = None if self.members is None else QuorumWatch.of(self.members.machines)
         self.machines = (
             {1: self.world.machine(BROKER, names=setup.names)} if self.members is None else self.members.machines
@@ -65,6 +69,8 @@ class BrokerRun:
         """Of brokers, by node id."""
         bootstrap = [f"{machine.host}:{CLIENT_PORT}" for machine in self.machines.values()]
         self.work = Work(self.world, setup, ",".join(bootstrap), self.history)
+        self.work.on_committed = self._on_committed
+        self.work.newest_epoch_led = self._newest_epoch_led
 
     def go(self) -> Outcome:
         outcome = self.stage.perform(self._scenario(), self._check)
@@ -97,6 +103,20 @@ class BrokerRun:
             self.watch.check_answer(self._running(send.sent_ns), send.topic, send.partition, send.offset)
         except Violation as violation:
             self.history.violations.append(violation)
+
+    def _on_committed(self, offsets: Mapping[TopicPartition, int], began_ns: int) -> None:
+        try:
+            check_commit(self._running(began_ns), GROUP, offsets, self.watch.is_newest)
+        except Violation as violation:
+            self.history.violations.append(violation)
+
+    def _newest_epoch_led(self, node_id: int, index: int) -> int | None:
+        machine = self.machines.get(node_id)
+        node = None if machine is None else dict(self._up()).get(machine.name)
+        partition = None if node is None else node.broker.partitions.find(TOPIC, index)
+        if partition is None or not partition.is_leader or not self.watch.is_newest(partition):
+            return None
+        return partition.leader_epoch
 
     def _judge_ends(self, everything: Everything) -> None:
         for topic, partition, offset in self.history.reads:
@@ -142,6 +162,10 @@ class BrokerRun:
         for number in range(setup.readers):
             name = f"reader{number}"
             self.stage.add(name, self.world.machine(name), workload.reader(work, name))
+        if setup.repeats and not (
+            setup.forgets or setup.expires or setup.trims
+        ):  # a producer is forgotten with its records
+            self.stage.add("repeater", self.world.machine("repeater"), repeater(work, "repeater"))
         if setup.trims:
             self.stage.add("trimmer", self.world.machine("trimmer"), workload.trimmer(work, "trimmer"))
         if setup.churn:

@@ -1,7 +1,9 @@
 """The invariants of replicated partitions, looked at in running nodes and on their disks.
 
 A leader's high watermark says what is committed. From then on every replica that has a batch there has that one, and
-whoever leads later has it too. (Not so where records may be forgotten: see `Setup.forgets`.)
+whoever leads later has it too. (Not so where records may be forgotten: see `Setup.forgets`.) It moves only over what
+the members of the in-sync set have, and no fewer replicas than the topic wants; a replica that is down is looked up on
+its disk, one whose disk may have lost something says nothing.
 """
 
 from __future__ import annotations
@@ -51,14 +53,20 @@ class ClusterWatch:
     """Looks into running nodes between two callbacks. Raises Violation."""
 
     forgets: bool
+    doubtful: frozenset[str] = frozenset()
+    """Machines whose disks may lose what is not synced."""
     promises: DiskPromises = field(default_factory=DiskPromises)
+    _running: list[tuple[Machine, Node]] = field(default_factory=list)
     _replicas: dict[tuple[str, PartitionId], _Replica] = field(default_factory=dict)
+    _newest: dict[PartitionId, int] = field(default_factory=dict)
+    """The latest leader epoch that anybody knew."""
     _leaders: dict[tuple[PartitionId, int], str] = field(default_factory=dict)
     """By leader epoch: the machine."""
     _committed: dict[PartitionId, _Committed] = field(default_factory=dict)
 
     def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
-        for machine, node in running:
+        self._running = list(running)
+        for machine, node in self._running:
             self.promises.check(machine, node.broker.logs)
             for partition in node.broker.partitions:
                 if partition.log.failure is None and not partition.closed:
@@ -80,6 +88,7 @@ class ClusterWatch:
         if partition.leader_epoch < replica.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {replica.leader_epoch}")
         replica.leader_epoch = partition.leader_epoch
+        self._newest[key] = max(partition.leader_epoch, self._newest.get(key, -1))
         if high < replica.high_watermark and not self.forgets:
             raise Violation(8, f"{name}: high watermark {high} after {replica.high_watermark}")
         replica.high_watermark = high
@@ -114,6 +123,31 @@ class ClusterWatch:
                 if committed.end_offset <= base_offset < high:
                     committed.entries[base_offset] = entry
             committed.end_offset = high
+            if not self.forgets:
+                self._check_holders(name, key, partition, high)
+
+    def _check_holders(self, name: str, key: PartitionId, partition: Partition, high: int) -> None:
+        """What has just become committed is where it has to be."""
+        assert partition.leader is not None, "who leads alone is not looked at"
+        ends: dict[int, int] = {}
+        machines = {machine.name: (node.broker.node_id, node) for machine, node in self._running}
+        for (machine_name, other), replica in self._replicas.items():
+            if other != key or machine_name in self.doubtful:
+                continue
+            number, node = machines.get(machine_name, (0, None))
+            found = None if node is None else node.broker.partitions.find(partition.topic, partition.index)
+            if found is not None and number:
+                ends[number] = found.log.log_end_offset
+            elif node is None:
+                replica.view.read_disk()
+                ends[-len(ends) - 1] = replica.view.end_offset
+        lacking = [number for number, end in ends.items() if end < high]
+        wanted = min(partition.log.config.min_insync_replicas, partition.replica_count)
+        if partition.replica_count - len(lacking) < wanted:
+            raise Violation(3, f"{name} commits up to {high}; {lacking} lack it, and {wanted} have to have it")
+        late = [number for number in lacking if number in partition.leader.isr]
+        if late:
+            raise Violation(2, f"{name} commits up to {high}, which {late} lack and are in sync")
 
     def _is_newest(self, key: PartitionId, epoch: int) -> bool:
         return not any(other == key and later > epoch for other, later in self._leaders)
@@ -129,6 +163,14 @@ class ClusterWatch:
                 if known != entry:
                     raise Violation(4, f"{name} has {entry}, and committed was {known}")
         replica.checked_end = min(high, committed.end_offset)
+
+    def is_newest(self, partition: Partition) -> bool:
+        """Whether nobody has been seen in a later leader epoch."""
+        for _, node in self._running:
+            other = node.broker.partitions.find(partition.topic, partition.index)
+            if other is not None and other.leader_epoch > partition.leader_epoch:
+                return False
+        return partition.leader_epoch >= self._newest.get((partition.topic_id, partition.index), -1)
 
     def check_answer(self, running: Iterable[tuple[Machine, Node]], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record is stored by all in-sync replicas. Raises Violation."""

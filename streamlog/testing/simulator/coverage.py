@@ -11,6 +11,7 @@ SITUATIONS: Final = (
     "derived file rebuilt",
     "interrupted file operation finished",
     "duplicate batch recognised",
+    "acknowledged batch repeated",
     "append undone",
     "sync failed",
     "sync shared by several appends",

@@ -30,7 +30,10 @@ INVARIANTS: Final = {
     one.number: one
     for one in (
         Invariant(1, "durability", "history", "an acknowledged record outlives kills and power cuts"),
-        Invariant(2, "ack-is-stored", "online", "what is acknowledged lies below the high watermark, and is on disk"),
+        Invariant(
+            2, "ack-is-stored", "online", "what is acknowledged is committed, what is committed is on disk and in sync"
+        ),
+        Invariant(3, "too-few-commit-nothing", "online", "what is committed has as many replicas as the topic wants"),
         Invariant(4, "committed-prefix", "online", "what two replicas know to be committed is the same"),
         Invariant(5, "new-leaders-are-complete", "online", "a partition's new leader has all that was committed"),
         Invariant(
@@ -50,6 +53,7 @@ INVARIANTS: Final = {
         Invariant(19, "flips-are-noticed", "dump", "a bit that turns over on disk is never served"),
         Invariant(21, "derived-files-derive", "dump", "without indexes and snapshots the log opens to the same state"),
         Invariant(23, "failed-sync-is-final", "online", "nothing is acknowledged by a log whose sync has failed"),
+        Invariant(27, "strays-are-strangers", "dump", "only what belongs to a deleted topic is put aside"),
         Invariant(28, "reopening-changes-nothing", "dump", "open(close(x)) is x"),
         Invariant(29, "election-safety", "online", "an epoch of the quorum has one leader, in one life of it"),
         Invariant(30, "log-matching", "online", "logs of the quorum that agree in a batch agree before it"),
@@ -63,8 +67,9 @@ INVARIANTS: Final = {
         Invariant(41, "no-duplicates", "history", "one record per send of an idempotent producer"),
         Invariant(42, "no-reordering", "history", "a producer's records stand in the order of its sends"),
         Invariant(43, "producers-are-a-fold", "dump", "producer state is what the log says"),
+        Invariant(52, "producer-ids-are-unique", "dump", "a producer id is given to one producer, ever"),
         Invariant(54, "one-owner", "history", "a partition has one owner in a generation"),
-        Invariant(56, "commits-last", "history", "the committed offset is the last one committed"),
+        Invariant(56, "commits-last", "history", "commits are stored when they are answered; the last one counts"),
         Invariant(58, "groups-converge", "history", "after the faults the group is stable and reads everything"),
         Invariant(61, "every-send-is-answered", "history", "a send has its answer within the delivery timeout"),
         Invariant(62, "refused-is-not-stored", "history", "what definitely failed is not in the log"),
@@ -161,6 +166,11 @@ class Watch:
         if high >= seen.high_watermark or self.forgets:
             seen.leader_epoch, seen.high_watermark = partition.leader_epoch, high
             seen.process, seen.has_failed = process, False
+
+    def is_newest(self, partition: Partition) -> bool:
+        """Whether nobody has been seen in a later leader epoch."""
+        seen = self._seen.get((partition.topic_id, partition.index))
+        return seen is None or partition.leader_epoch >= seen.leader_epoch
 
     def check_answer(self, running: Iterable[tuple[Machine, Node]], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record, sent to these incarnations, is stored. Raises Violation."""

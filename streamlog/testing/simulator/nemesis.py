@@ -15,14 +15,14 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from random import Random
 from typing import Any, Final
 
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.env import Env
 from streamlog.errors import EnvironmentFailure
-from streamlog.testing.simulator.disk import CAPACITY_BYTES
+from streamlog.testing.simulator.disk import CAPACITY_BYTES, SimDisk
 from streamlog.testing.simulator.machine import CALLBACK_COST_NS, Machine, Process
 from streamlog.testing.simulator.owner import WORLD
 from streamlog.testing.simulator.world import World
@@ -41,7 +41,7 @@ ENTRY_BYTES: Final = {"index": 8, "timeindex": 12, "txnindex": 34}
 DERIVED: Final = (".index", ".timeindex", ".txnindex", ".snapshot", "leader-epoch-checkpoint")
 
 ROOM_BYTES: Final = 3_000
-"""What a disk has left when it becomes full."""
+"""What a disk has left when it becomes full, if nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +187,19 @@ class Nemesis:
                 service.machine.kill()
 
     def spoil(self, fault: Fault) -> None:
-        """kill -9, and a file that can be derived is gone, cut short or wrong when it starts again."""
+        """kill -9, and amount files that can be derived are gone, cut short or wrong when it starts again."""
         self._end_process(fault, "kill")
         disk, random = self.machine(fault).disk, self.world.random(f"spoil {fault}")
         derived = [path for path, inode in disk.walk() if path.endswith(DERIVED) and "metadata-0" not in path]
-        if not derived:
-            return
-        self.count("spoil")
-        path = random.choice(derived)
+        for path in random.sample(derived, min(max(fault.amount, 1), len(derived))):
+            self.count("spoil")
+            self._spoil(disk, path, random)
+
+    def _spoil(self, disk: SimDisk, path: str, random: Random) -> None:
         inode = disk.file(path)
         entry_bytes = ENTRY_BYTES.get(path.rpartition(".")[2])
-        how = random.choice(("gone", "short", "nonsense", "mixed up" if entry_bytes else "nonsense"))
+        hows = ("gone", "short", "nonsense", "mixed up", "shifted") if entry_bytes else ("gone", "short", "nonsense")
+        how = random.choice(hows)
         self.world.note("nemesis", f"{path} is {how}")
         if how == "gone":
             disk.remove(path)
@@ -205,6 +207,8 @@ class Nemesis:
             inode.truncate(random.randrange(len(inode.content) + 1))
         elif how == "mixed up" and entry_bytes:
             inode.write(_mixed_up(random, bytes(inode.content), entry_bytes), 0)
+        elif how == "shifted" and entry_bytes:
+            inode.write(_shifted(bytes(inode.content), entry_bytes), 0)
         else:
             inode.write(random.randbytes(len(inode.content)), 0)
 
@@ -342,10 +346,10 @@ class Nemesis:
         self.machine(fault).disk_faults.errors[step] = max(fault.amount, 1)
 
     def disk_full(self, fault: Fault) -> Callable[[], None]:
-        """The disk has next to nothing left, for for_ms."""
+        """The disk has next to nothing left, amount bytes, for for_ms."""
         self.count("disk_full")
         disk = self.machine(fault).disk
-        disk.capacity_bytes = disk.used_bytes + ROOM_BYTES
+        disk.capacity_bytes = disk.used_bytes + (fault.amount or ROOM_BYTES)
 
         def recover() -> None:
             disk.capacity_bytes = CAPACITY_BYTES
@@ -384,6 +388,13 @@ def _mixed_up(random: Random, data: bytes, size_bytes: int) -> bytes:
     entries = [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
     random.shuffle(entries)
     return b"".join(entries)
+
+
+def _shifted(data: bytes, size_bytes: int) -> bytes:
+    """Every entry but the last two leads where the next one should: rising, and wrong."""
+    entries = [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
+    wrong = [one[:-4] + after[-4:] for one, after in pairwise(entries[:-1])]
+    return b"".join([*wrong, *entries[len(wrong) :]])
 
 
 KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] = {

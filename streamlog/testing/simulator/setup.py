@@ -6,7 +6,7 @@ and knobs far from what anybody would configure, because a run with a bit of eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, Literal, TypeAlias
@@ -50,7 +50,7 @@ SCALES: Final[dict[Size, Scale]] = {
         (6_000, 10_000, 15_000),
         (20, 60, 200),
         (20, 60),
-        (0, 1, 1, 2, 3, 5),
+        (0, 1, 1, 2, 3, 3, 5, 7),
         (0, 1, 2, 3, 5, 7),
         12,
         24,
@@ -92,6 +92,14 @@ class Setup:
     """Members of the group."""
     readers: int = 1
     """Consumers on their own."""
+    restarts_one_in: int = 0
+    """A producer ends after one burst in so many, to start again with a session of its own; 0: never."""
+    dawdles_one_in: int = 0
+    """A member thinks about one reading in so many before it commits; 0: never."""
+    leaves_one_in: int = 0
+    """A member leaves the group, to come again, after one reading in so many; 0: never."""
+    repeats: bool = False
+    """Whether somebody sends acknowledged batches again."""
     compacted: bool = False
     """Whether there is a compacted topic too."""
     churn: bool = False
@@ -105,6 +113,8 @@ class Setup:
     """Of each producer, about, spread over the safety phase."""
     delivery_timeout_ms: int = 30_000
     request_timeout_ms: int = 2_000
+    patience_ms: int = 60_000
+    """How long a member of the group asks again before it gives up."""
     session_timeout_ms: int = 6_000
     faults: tuple[Fault, ...] = ()
 
@@ -117,6 +127,14 @@ class Setup:
     def replicas(self) -> int:
         """Of each partition."""
         return min(self.nodes, 3)
+
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """Machines whose disks may lose what is not synced."""
+        return self._targets(LOSING)
+
+    def _targets(self, kinds: Sequence[str]) -> frozenset[str]:
+        return frozenset(name for fault in self.faults if fault.kind in kinds for name in fault.on.split("+"))
 
     @property
     def forgets(self) -> bool:
@@ -139,8 +157,7 @@ class Setup:
 
     def _may_lose(self, losing: tuple[str, ...]) -> bool:
         """Whether these faults on disks can take the last copy of something."""
-        victims = {name for fault in self.faults if fault.kind in losing for name in fault.on.split("+")}
-        killed = {name for fault in self.faults if fault.kind in KILLS for name in fault.on.split("+")}
+        victims, killed = self._targets(losing), self._targets(KILLS)
         return bool(victims) and (len(victims) > 1 or not killed <= victims)
 
 
@@ -170,6 +187,11 @@ def _draw_broker_run(seed: int, size: Size) -> Setup:
         producers=random.choice((1, 1, 2, 3)),
         consumers=random.choice((0, 1, 1, 2, 3)),
         readers=random.choice((0, 1)),
+        repeats=random.random() < 0.4,
+        restarts_one_in=random.choice((0, 0, 10)),
+        patience_ms=random.choice((2_000, 60_000)),
+        dawdles_one_in=random.choice((0, 0, 5)),
+        leaves_one_in=random.choice((0, 0, 20)),
         compacted=random.random() < 0.4,
         churn=random.random() < 0.3,
         trims=random.random() < 0.25,
@@ -273,9 +295,11 @@ def _draw_topic(random: Random) -> dict[str, str]:
 
 
 MENU: Final = (
-    "kill", "power", "kill_in", "power_in", "power_at_sync", "spoil", "stop", "stop_dark", "pause", "cut", "cut_to",
-    "cut_from", "reset", "slow_disk", "sync_fails", "write_fails", "disk_full", "clock_jump", "drift", "slow_node",
+    "kill", "power", "kill_in", "power_in", "power_at_sync", "spoil", "spoil", "stop", "stop_dark", "pause", "cut",
+    "cut_to", "cut_from", "reset", "slow_disk", "sync_fails", "sync_fails", "write_fails", "disk_full", "disk_full",
+    "clock_jump", "drift", "slow_node",
 )  # fmt: skip
+"""What is here twice is drawn twice as often."""
 
 DISK_ERRORS: Final = ("sync_fails", "write_fails")
 
@@ -334,6 +358,10 @@ def _draw_fault(random: Random, kind: str, on: str, at_ms: int) -> Fault:
         amount = 1 + random.randrange(random.choice((3, 20)))
     elif kind in CRASH_POINTS:
         amount = 1 + random.randrange(random.choice((5, 50, 300)))
+    elif kind == "spoil":
+        amount = random.choice((1, 5, 1_000))
+    elif kind == "disk_full":
+        amount = random.choice((1, 100, 3_000))
     elif kind == "slow_disk":
         amount = random.choice((10, 100, 1_000))
     elif kind in ("sync_fails", "write_fails", "read_fails"):
@@ -380,6 +408,11 @@ def _draw_cluster_run(seed: int, size: Size) -> Setup:
         producers=random.choice((1, 2)),
         consumers=random.choice((0, 1, 2)),
         readers=random.choice((0, 1)),
+        repeats=random.random() < 0.4,
+        restarts_one_in=random.choice((0, 0, 10)),
+        patience_ms=random.choice((2_000, 60_000)),
+        dawdles_one_in=random.choice((0, 0, 5)),
+        leaves_one_in=random.choice((0, 0, 20)),
         linger_ms=random.choice((0, 5)),
         batch_size_bytes=random.choice((100, 1_000, 16_384)),
         sends=random.choice(scale.cluster_sends),

@@ -37,6 +37,9 @@ BURST_MAX: Final = 6
 CHURN_PAUSE_S: Final = 0.7
 TRIM_PAUSE_S: Final = 2.0
 TIMES_ASKED: Final = 5
+FETCH_BYTES_MAX: Final = 50_000
+"""What a slow link carries within the shortest request timeout; an answer that takes longer would never arrive."""
+DAWDLE_S: Final = 1.5
 
 PASSING: Final = (BrokerUnreachable, KafkaError)
 """What clients may be told while something is wrong. A UserError or a RemoteProtocolError would be a bug."""
@@ -56,11 +59,19 @@ class Work:
     """Where the logs end, once producers have ended; consumers end when they are there."""
     reached: dict[tuple[str, TopicPartition], int] = field(default_factory=dict)
     """How far each consumer program has come."""
+    on_committed: Callable[[Mapping[TopicPartition, int], int], None] = lambda offsets, began_ns: None
+    """Told of offsets that the coordinator has just acknowledged, and when they were sent."""
 
-    def settings(self, name: str) -> ConnectionSettings:
+    newest_epoch_led: Callable[[int, int], int | None] = lambda node_id, partition: None
+    """The epoch in which this node leads the partition of the topic now; None when another knows of a later one."""
+
+    def settings(self, name: str, patience_ms: int = 60_000) -> ConnectionSettings:
         request_ms = self.setup.request_timeout_ms
         return ConnectionSettings(
-            client_id=name, request_timeout_ms=request_ms, connect_timeout_ms=min(request_ms, 2_000)
+            client_id=name,
+            request_timeout_ms=request_ms,
+            connect_timeout_ms=min(request_ms, 2_000),
+            api_timeout_ms=patience_ms,
         )
 
     def is_done(self, name: str, partitions: Iterable[TopicPartition]) -> bool:
@@ -89,8 +100,10 @@ def producer(work: Work, name: str) -> Main:
                     number += 1
                 await client.room()
                 await asyncio.sleep(random.random() * 2 * pause_s)
+                if _one_in(random, setup.restarts_one_in):
+                    return
 
-    return _persistent(work, main)
+    return persistent(work, main)
 
 
 def _send(work: Work, client: Producer, random: Random, session: str, number: int) -> None:
@@ -122,7 +135,7 @@ def _on_answer(work: Work, send: Send, answered: asyncio.Future[RecordMetadata])
         work.history.stored(send, told.partition, told.offset)
 
 
-def _persistent(work: Work, main: Main) -> Main:
+def persistent(work: Work, main: Main) -> Main:
     """A program that ends, to be started again, when it cannot go on for a passing reason."""
 
     async def run(env: Env) -> None:
@@ -150,7 +163,8 @@ def member(work: Work, name: str) -> Main:
             heartbeat_interval_ms=setup.session_timeout_ms // 4,
             rebalance_timeout_ms=5_000,
             fetch_max_wait_ms=200,
-            connection=work.settings(session),
+            fetch_max_bytes=FETCH_BYTES_MAX,
+            connection=work.settings(session, setup.patience_ms),
         ) as consumer:
             positions: dict[TopicPartition, int] = {}
 
@@ -169,10 +183,18 @@ def member(work: Work, name: str) -> Main:
                 for batch in batches:
                     _note_batch(work, session, batch, positions)
                 _step_over_expired(work, consumer, positions)
+                if batches and not work.stopping and _one_in(random, setup.dawdles_one_in):
+                    await asyncio.sleep(random.random() * 2 * DAWDLE_S)  # and the group may go on meanwhile
                 if (batches and random.random() < 0.5) or work.log_ends:
                     await _commit(work, consumer, dict(positions))
+                if not work.stopping and _one_in(random, setup.leaves_one_in):
+                    return  # it leaves the group, and comes again
 
-    return _persistent(work, main)
+    return persistent(work, main)
+
+
+def _one_in(random: Random, count: int) -> bool:
+    return count > 0 and random.randrange(count) == 0
 
 
 async def _commit(work: Work, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
@@ -180,6 +202,7 @@ async def _commit(work: Work, consumer: Consumer, positions: dict[TopicPartition
     if not mine:
         return
     commits = [work.history.begin_commit((one.topic, one.partition), offset) for one, offset in mine.items()]
+    began_ns = work.world.loop.now_ns
     try:
         await consumer.commit({one: OffsetAndMetadata(offset) for one, offset in mine.items()})
     except PASSING as error:
@@ -187,6 +210,7 @@ async def _commit(work: Work, consumer: Consumer, positions: dict[TopicPartition
         work.world.sometimes("commit failed")
         return
     work.world.note("group", " ".join(f"{one}={offset}" for one, offset in mine.items()) + " committed")
+    work.on_committed(mine, began_ns)
     for commit, (one, offset) in zip(commits, mine.items(), strict=True):
         commit.ended_ns = work.world.loop.now_ns
         work.reached[GROUP, one] = max(offset, work.reached.get((GROUP, one), 0))
@@ -202,6 +226,7 @@ def reader(work: Work, name: str) -> Main:
             env=env,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
+            fetch_max_bytes=FETCH_BYTES_MAX,
             connection=work.settings(session),
         ) as consumer:
             partitions = [TopicPartition(TOPIC, number) for number in range(work.setup.partitions)]
@@ -214,7 +239,7 @@ def reader(work: Work, name: str) -> Main:
                 for one, offset in positions.items():
                     work.reached[session, one] = max(offset, work.reached.get((session, one), 0))
 
-    return _persistent(work, main)
+    return persistent(work, main)
 
 
 def _note_batch(work: Work, session: str, batch: FetchedBatch, positions: dict[TopicPartition, int]) -> None:
@@ -262,7 +287,7 @@ def churn(work: Work, name: str) -> Main:
                         await _tried(work, admin.delete_topics([topic]))
                 await asyncio.sleep(random.random() * 2 * CHURN_PAUSE_S)
 
-    return _persistent(work, main)
+    return persistent(work, main)
 
 
 def trimmer(work: Work, name: str) -> Main:
@@ -289,7 +314,7 @@ def trimmer(work: Work, name: str) -> Main:
                 work.world.note("admin", f"{key[0]}-{key[1]} begins at {start_offset}")
                 history.trimmed(key, start_offset)
 
-    return _persistent(work, main)
+    return persistent(work, main)
 
 
 async def _tried(work: Work, attempt: Coroutine[Any, Any, None]) -> bool:
@@ -342,6 +367,7 @@ async def read_everything(work: Work, env: Env) -> Everything:
         env=env,
         group_id=GROUP,
         auto_offset_reset="earliest",
+        fetch_max_bytes=FETCH_BYTES_MAX,
         connection=work.settings("auditor"),
     ) as consumer:
         committed = await consumer.committed([one for one in partitions if one.topic == TOPIC])
