@@ -34,7 +34,8 @@ from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.internal.metadata import ConfigRecord
 
 BROKER_CONFIG: Final = 4
-"""Resource type of the records that are written; who reads them does not matter here."""
+NOBODY: Final = "999"
+"""Resource type and name of the records that are written: configs of a broker that is not there."""
 
 OFFSET_MAX: Final = 2**63 - 1
 
@@ -112,7 +113,7 @@ class QuorumRun:
     async def _write_one(self, node: ControllerNode, name: str) -> None:
         self.sent[name] = None
         value = "." * (self.setup.value_bytes + len(name))
-        record = ConfigRecord(resource_type=BROKER_CONFIG, resource_name="", name=name, value=value)
+        record = ConfigRecord(resource_type=BROKER_CONFIG, resource_name=NOBODY, name=name, value=value)
         try:
             await node.controller.write_records([record])
         except (KafkaError, PartitionOffline) as error:
@@ -168,7 +169,7 @@ class QuorumRun:
         for number, records in images.items():
             if records != images[first]:
                 self.stage.violate(35, f"nodes {first} and {number} have other images of the same log")
-        known = self.nodes[first].controller.image.config(BROKER_CONFIG, "")
+        known = self.nodes[first].controller.image.config(BROKER_CONFIG, NOBODY)
         for name in self.acked:
             if name not in known:
                 self.stage.violate(36, f"{name} was committed, and no node knows it")
