@@ -67,7 +67,8 @@ class App:
 
         Args: id: names the consumer group and the internal topics; workers with one id share the work.
               broker: "host:port,host:port"; default STREAMLOG_BROKER, and without it an embedded log under `data_dir`.
-              data_dir: where state is kept; default STREAMLOG_DATA_DIR, then ./streamlog-data.
+              data_dir: where state is kept; default STREAMLOG_DATA_DIR, then ./streamlog-data. Workers of a machine can
+                        share it: each takes a directory of its own in it, the one with the most state that is free.
               partitions: of topics that are created and say nothing themselves.
               replication_factor: of topics that are created; default the broker's.
               drain_timeout_s: how long bodies get to end their event when a partition is given up.

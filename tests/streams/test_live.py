@@ -72,6 +72,47 @@ async def test_workers_that_join_and_leave_count_everything_once(broker: str, na
         assert await counts_in(broker, name) == expected
 
 
+async def test_tasks_move_between_two_workers_on_one_data_directory(broker: str, name: str, tmp_path: Path) -> None:
+    """Each has a slot of its own in it. One is killed -9, comes back to its slot, and has all when the other leaves."""
+    data_dir = tmp_path / "state"
+    everything = {f"task-{number}" for number in range(PARTITIONS)}
+    expected: Counter[str] = Counter()
+
+    def tasks_in(slot: int) -> set[str]:
+        return {path.name for path in data_dir.glob(f"{name}/*/worker-{slot}/task-*")}
+
+    async def count_more(seed: int) -> None:
+        nonlocal expected
+        expected += await send_lines(broker, name, 500, seed=seed)
+        found = await until_counted(broker, name, expected)
+        assert not expected - found, "no word may be missing, whoever had counted it"
+
+    here = word_count(name).running(broker=broker, data_dir=str(data_dir))
+    worker = await here.__aenter__()
+
+    async def until_running(count: int) -> None:
+        await until(lambda: [task.state for task in worker.status().tasks] == ["running"] * count)
+
+    await until_running(PARTITIONS)
+    other = await start_worker(broker, name, data_dir)
+    await until_running(PARTITIONS // 2)
+    await count_more(1)
+    assert (tasks_in(0), len(tasks_in(1))) == (everything, PARTITIONS // 2)
+    other.send_signal(signal.SIGKILL)
+    await other.wait()
+    await until_running(PARTITIONS)  # those of the other are restored from their changelogs, or what is new of them
+    await count_more(2)
+    other = await start_worker(broker, name, data_dir)
+    await until_running(PARTITIONS // 2)
+    await count_more(3)
+    await here.__aexit__(None, None, None)
+    await count_more(4)
+    assert tasks_in(1) == everything
+    assert not tasks_in(2)
+    other.send_signal(signal.SIGTERM)
+    assert await other.wait() == 0
+
+
 async def test_more_workers_than_partitions_is_a_normal_state(broker: str, name: str, tmp_path: Path) -> None:
     """The idle ones are members without tasks, and take over when somebody leaves."""
     async with word_count(name).running(broker=broker, data_dir=str(tmp_path / "0")) as busy:
