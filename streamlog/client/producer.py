@@ -246,6 +246,12 @@ class Producer:
             return self._transactions.fenced
         return self._delivery.fatal
 
+    def end(self, failure: StreamlogError) -> None:
+        """Send nothing any more: what waits is answered as when its time is up, and whatever is asked raises `failure`,
+        which is `fatal` from now on. For who learned elsewhere that this producer must not go on; close it then."""
+        self._check_open()
+        self._sender.end(failure)
+
     @property
     def full(self) -> bool:
         """Whether the buffer has no room: who goes on appending should await `room` first."""

@@ -32,7 +32,8 @@ class ProducerOutbox:
     def __init__(self, make: Callable[[], Producer], wall_ms: Callable[[], int], ask: Ask) -> None:
         """`make` gives a producer that is not open, `ask` the settings of a topic."""
         self._make = make
-        self._producer = producer = make()
+        self.producer = producer = make()
+        """The one in use; another one after `renew`."""
         self._append = producer.append
         self._counts: dict[str, int] = {}  # partitions of known topics
         self._senders: dict[str, Sender] = {}
@@ -41,18 +42,18 @@ class ProducerOutbox:
 
     async def open(self) -> None:
         """Raises: BrokerUnreachable."""
-        await self._producer.open()
+        await self.producer.open()
 
     async def close(self) -> None:
         """Send what is left. Raises: what was not acknowledged."""
-        await self._producer.close()
+        await self.producer.close()
 
     async def renew(self) -> bool:
         """Replace the producer if it has ended; whether it had. What it did not send is lost.
 
         Raises: StreamlogError: no other can be had now; the old one stays.
         """
-        ended = self._producer
+        ended = self.producer
         if ended.fatal is None:
             return False
         log.warning("the producer has ended and is replaced: %s", ended.fatal)
@@ -64,7 +65,7 @@ class ProducerOutbox:
         except BaseException:
             await fresh.close()
             raise
-        self._producer, self._append = fresh, fresh.append
+        self.producer, self._append = fresh, fresh.append
         self._senders.clear()
         with suppress(StreamlogError):  # it says again why it ended
             await ended.close()
@@ -74,7 +75,7 @@ class ProducerOutbox:
         """Learn how many partitions a topic has. Raises: KafkaError: it does not exist."""
         count = self._counts.get(topic)
         if count is None:
-            count = await self._producer.partitions(topic)
+            count = await self.producer.partitions(topic)
             bounds = self._bounds.setdefault(topic, TimeBounds(topic, self._wall_ms))
             await self._learn(topic, bounds)
             self._counts[topic] = count
@@ -120,7 +121,7 @@ class ProducerOutbox:
                 f"app.topic({topic!r}) at module level"
             )
         bounds = self._bounds[topic]
-        append, choose = self._producer.appender, self._producer.partition_for
+        append, choose = self.producer.appender, self.producer.partition_for
         pairs = [(topic, partition) for partition in range(count)]
 
         def send(
@@ -136,18 +137,18 @@ class ProducerOutbox:
 
     def acked_offset(self, partition: TopicPartition) -> int | None:
         """See `Producer.acked_offset`."""
-        return self._producer.acked_offset(partition)
+        return self.producer.acked_offset(partition)
 
     @property
     def full(self) -> bool:
-        return self._producer.full
+        return self.producer.full
 
     async def room(self) -> None:
-        await self._producer.room()
+        await self.producer.room()
 
     async def flush(self) -> None:
         try:
-            await self._producer.flush()
+            await self.producer.flush()
         except KafkaError as error:
             if error.code is ErrorCode.INVALID_TIMESTAMP:
                 await self._learn_all_again()

@@ -119,6 +119,23 @@ async def test_flush_tells_the_first_failure_of_appended_records_once(bootstrap:
         await producer.flush()
 
 
+async def test_a_producer_that_was_ended_says_why_to_everybody(bootstrap: str, env: Env, topic: str) -> None:
+    """Records that wait were not delivered; whoever comes later is told at once."""
+    why = UserError("another one goes on")
+    producer = Producer(bootstrap, env=env, linger_ms=60_000)
+    await producer.open()
+    await producer.partitions(topic)
+    waiting = producer.send_nowait(topic, b"v", partition=0)
+    producer.end(why)
+    with pytest.raises(NotDelivered):
+        await waiting
+    assert producer.fatal is why
+    with pytest.raises(UserError, match="another one goes on"):
+        await producer.send(topic, b"v", partition=0)
+    with pytest.raises(UserError, match="another one goes on"):
+        await producer.close()
+
+
 async def test_a_topic_that_never_appears_is_named(bootstrap: str, env: Env, name: Callable[[str], str]) -> None:
     """send gives up after max_block_ms and says that the topic does not exist."""
     missing = name("missing")

@@ -15,6 +15,7 @@ from streamlog.client.producer import Producer
 from streamlog.env import real_env
 from streamlog.errors import EnvironmentFailure
 from streamlog.state.query import TableReader
+from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.worker import Worker
 from tests.streams.live import LiveBroker, live_broker
 from tests.streams.words import PARTITIONS, counts_in, send_lines, until, until_counted, word_count
@@ -352,9 +353,10 @@ async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_pat
         await until(lambda: len(rows()) == 10)
         commits = worker.status().commits
         await until(lambda: worker.status().commits > commits + 1)
-        assert worker._outbox is not None
-        ended = worker._outbox._producer
-        ended._sender.end(EnvironmentFailure("something in it failed"))
+        outbox = worker.outbox
+        assert isinstance(outbox, ProducerOutbox)
+        ended = outbox.producer
+        ended.end(EnvironmentFailure("something in it failed"))
         async with Producer(broker.address, env=real_env()) as other:
             for number in range(10, 20):
                 await other.send("numbers", str(number).encode(), key=str(number).encode())
@@ -363,4 +365,4 @@ async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_pat
         await until(lambda: worker.status().healthy)
         await numbers.send(20, key="20")
         await until(lambda: len(rows()) == 21)
-        assert worker._outbox._producer is not ended
+        assert outbox.producer is not ended
