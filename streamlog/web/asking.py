@@ -14,6 +14,7 @@ import msgspec
 
 from streamlog.env import Clock
 from streamlog.errors import EnvironmentFailure, RemoteProtocolError, StreamlogError, UserError
+from streamlog.streams.settings import SESSION_TIMEOUT_MS
 from streamlog.web.answers import FORWARDED, MSGPACK, Found, GetMany, Rows, TableInfo, Trouble
 from streamlog.web.http import HttpAnswer, HttpClient, WorkerUnreachable
 from streamlog.web.routing import NoWorkers, Routes
@@ -29,9 +30,14 @@ OVERLOADED = 503
 MAP_OF_TWO = b"\x82"
 """How a packed `Trouble` begins; the HTTP layer's own refusal is plain text."""
 
-NOBODY_LISTENS = (
-    "its workers run without a web server. Start them with `streamlog worker` and without --no-web, or, where a "
-    "program runs one, write app.running(extensions=[WebServer()]) with WebServer from streamlog.web.server"
+HAVE_ONE = (
+    "Start workers with `streamlog worker` and without --no-web, or, where a program runs one, write "
+    "app.running(extensions=[WebServer()]) with WebServer from streamlog.web.server"
+)
+
+TAKES_OVER = (
+    "If it was killed, others take over its partitions when the group has missed it for its session timeout "
+    f"({SESSION_TIMEOUT_MS // 1000} s), or when it is started again on its data directory"
 )
 
 HEADERS = (("accept", MSGPACK), ("content-type", MSGPACK), (FORWARDED, "1"))
@@ -84,7 +90,13 @@ class Asker:
             owner = self._routes.owner(partition)
             return self._routes.any_worker() if owner is None and self._routes.state == "Stable" else owner
 
-        return await self._until_answered(what, choose, ask, timeout_s)
+        def hopeless() -> str | None:
+            silent = self._routes.silent_owner(partition)
+            if silent is None:
+                return None
+            return f"the worker that has it, on {silent.host or 'an unknown host'}, has no web server. {HAVE_ONE}"
+
+        return await self._until_answered(what, choose, ask, timeout_s, hopeless)
 
     async def _until_answered(
         self,
@@ -92,8 +104,11 @@ class Asker:
         choose: Callable[[], str | None],
         ask: Callable[[str, float], Awaitable[HttpAnswer]],
         timeout_s: float,
+        hopeless: Callable[[], str | None] = lambda: None,
     ) -> HttpAnswer:
-        """Raises: UserError: the question is wrong. NoOwner: nobody could answer in time, and why."""
+        """Args:   hopeless: asked when a worker said that it does not have it: why no other one could answer either.
+        Raises: UserError: the question is wrong. NoOwner: nobody could answer, or not in time, and why.
+        """
         deadline_ms = self._clock.mono_ms() + int(timeout_s * 1000)
         why: str = "nobody has it"
         pause_s = 0.0
@@ -101,6 +116,7 @@ class Asker:
             if pause_s:
                 await asyncio.sleep(min(pause_s, left_ms / 1000))
             endpoint = None if pause_s else choose()
+            is_fresh = endpoint is None  # what is known of the workers, in this attempt
             if endpoint is None:
                 try:
                     await self._routes.refresh()
@@ -112,13 +128,14 @@ class Asker:
             pause_s = min(2 * pause_s or PAUSE_S_FIRST, PAUSE_S_MAX)
             if endpoint is None:
                 if self._routes.nobody_listens():
-                    raise NoOwner(f"{what} of app {self._app_id} cannot be read: {NOBODY_LISTENS}")
+                    listens = f"its workers run without a web server. {HAVE_ONE}"
+                    raise NoOwner(f"{what} of app {self._app_id} cannot be read: {listens}")
                 why = self._why_nobody()
                 continue
             try:
                 answer = await ask(endpoint, min(max(left_ms, 1) / 1000, ATTEMPT_S_MAX))
             except WorkerUnreachable as error:
-                why = str(error)
+                why = f"{error}. {TAKES_OVER}"
                 continue
             if answer.status == 200:
                 return answer
@@ -128,6 +145,8 @@ class Asker:
             trouble = _decode(answer.body, Trouble)
             if trouble.code not in ("not_owner", "not_ready"):
                 raise _error_of(trouble)
+            if trouble.code == "not_owner" and is_fresh and (reason := hopeless()) is not None:
+                raise NoOwner(f"{what} of app {self._app_id} cannot be read: {reason}")
             why = f"the worker at {endpoint} says: {trouble.error}"
         raise NoOwner(f"{what} of app {self._app_id} could not be read within {timeout_s:g} s: {why}")
 

@@ -46,6 +46,7 @@ class Routes:
         """The group's, as of the last refresh."""
         self._admin, self._app_id, self._clock = admin, app_id, clock
         self._owners: dict[int, str] = {}
+        self._silent: dict[int, WorkerInfo] = {}  # owners without an HTTP server
         self._turn = -1
         self._refreshed_ms: int | None = None
         self._lock = asyncio.Lock()
@@ -53,6 +54,11 @@ class Routes:
     def owner(self, partition: int) -> str | None:
         """Endpoint of the worker that has the partition, as far as is known."""
         return self._owners.get(partition)
+
+    def silent_owner(self, partition: int) -> WorkerInfo | None:
+        """The worker that has the partition and no HTTP server, once the workers have settled: nobody else has its
+        rows, and asking again would not help."""
+        return self._silent.get(partition) if self.state == "Stable" else None
 
     def any_worker(self) -> str | None:
         """Endpoint of some worker, for what every worker knows: another one each time, since some may be gone."""
@@ -87,7 +93,7 @@ class Routes:
         if group.state == "Dead":
             raise UserError(await self._no_such_app())
         if group.state == "Empty" or not group.members:
-            self.workers, self._owners = (), {}
+            self.workers, self._owners, self._silent = (), {}, {}
             raise NoWorkers(
                 f"no worker of app {self._app_id!r} is running: start one with `streamlog -A module:app worker`"
             )
@@ -108,6 +114,7 @@ class Routes:
         self._owners = {
             partition: one.endpoint for one in self.workers if one.endpoint is not None for partition in one.partitions
         }
+        self._silent = {partition: one for one in self.workers if one.endpoint is None for partition in one.partitions}
 
     async def _no_such_app(self) -> str:
         apps = [

@@ -258,6 +258,45 @@ def test_a_worker_without_a_web_server_is_named_as_the_reason(shell: Shell) -> N
     assert worker.stop() == 0
 
 
+def test_rows_of_workers_without_a_web_server_are_refused_at_once_and_others_are_read(shell: Shell) -> None:
+    """One of two workers has none: its rows cannot be had, and nobody waits for them."""
+    first = shell.worker()
+    address = first.wait_for(r"started broker=(\S+)")[1]
+    produce_delays(shell)
+    shell.start("-A", "flights_app", "worker", "--no-web").wait_for(r"task=\d+ epoch=\d+ state=running", count=2)
+    with streamlog.connect(address, app="flights", timeout_s=600) as live:
+        until("each has two", lambda: [len(one.partitions) for one in live.workers()] == [2, 2])
+        (mine,) = [one.partitions for one in live.workers() if one.endpoint is not None]
+        delay_min = live.table("delay_min")
+        known = {key: value for key, value in DELAYS.items() if partition_for_key(key.encode(), 4) in mine}
+        assert {key: delay_min[key] for key in known} == known
+        began = time.monotonic()
+        (other, *_) = sorted(DELAYS.keys() - known.keys())
+        refused = r"cannot be read: the worker that has it, on /?127.0.0.1, has no web server. Start workers with"
+        with pytest.raises(NoOwner, match=refused):
+            delay_min[other]
+        with pytest.raises(NoOwner, match=refused):
+            dict(delay_min.items())
+        assert time.monotonic() - began < 30, "nobody waits for what will not come"
+
+
+def test_reads_of_a_killed_owner_say_when_others_take_over(shell: Shell) -> None:
+    """Nobody has its partitions before the group has missed it."""
+    workers = two_workers(shell)
+    address = workers[0].wait_for(r"started broker=(\S+)")[1]
+    endpoint = workers[1].wait_for(r"web=http://(\S+)")[1]
+    produce_delays(shell)
+    with streamlog.connect(address, app="flights", timeout_s=1) as live:
+        (its,) = [one.partitions for one in live.workers() if one.endpoint == endpoint]
+        key = next(key for key in DELAYS if partition_for_key(key.encode(), 4) in its)
+        assert live.table("delay_min")[key] == DELAYS[key]
+        workers[1].kill()
+        with pytest.raises(
+            NoOwner, match=r"could not be read within 1 s.*cannot be reached.*others take over .* \(45 s\)"
+        ):
+            live.table("delay_min")[key]
+
+
 def _import_app(path: Path) -> App:
     spec = importlib.util.spec_from_file_location("flights_app_for_connect", path / "flights_app.py")
     assert spec is not None
