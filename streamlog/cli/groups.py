@@ -167,7 +167,11 @@ def reset_offsets(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Change where a group that has no members begins next."""
+    """Change where a group that has no members begins next.
+
+    All agents of an app are one group. An offset is a topic's, not an agent's: every agent that reads the topic begins
+    there, and passes over what is before it, except those that are further already.
+    """
     ways = [to_earliest, to_latest, to_offset is not None, to_datetime is not None, shift_by is not None]
     if sum(ways) != 1:
         raise click.UsageError(
@@ -176,8 +180,11 @@ def reset_offsets(
     if bool(topics) == all_topics:
         raise click.UsageError("say --topic or --all-topics")
     at_ms = None if to_datetime is None else milliseconds(to_datetime)
+    of_app = False
+    skipped: list[str] = []
 
     async def work() -> list[dict[str, Any]]:
+        nonlocal of_app
         async with admin_of(invocation) as admin:
             described = (await admin.describe_groups([group]))[group]
             if described.members:
@@ -186,6 +193,7 @@ def reset_offsets(
                     "offsets: stop them first"
                 )
             committed = await admin.list_group_offsets(group)
+            of_app = any(decode_progress(one.metadata) != Progress() for one in committed.values())
             partitions = sorted(committed) if all_topics else await _named(admin, topics)
             if not partitions:
                 raise UserError(f"group '{group}' has no committed offsets; name topics with --topic")
@@ -206,6 +214,9 @@ def reset_offsets(
                 else:
                     target = times[one].offset if times[one].offset >= 0 else end
                 wanted[one] = min(max(target, first), end)
+                before = max(committed[one].offset, first) if one in committed else first
+                if wanted[one] > before:
+                    skipped.append(f"{one}: {before} to {wanted[one] - 1}")
             if not dry_run:
                 await admin.alter_group_offsets(
                     group,
@@ -221,7 +232,13 @@ def reset_offsets(
             for one, offset in wanted.items()
         ]
 
-    print_rows(run(work()), as_json=as_json, empty="Nothing to reset.")
+    rows = run(work())
+    print_rows(rows, as_json=as_json, empty="Nothing to reset.")
+    if of_app and not as_json:
+        what = f", and none of them sees the records before ({', '.join(skipped)})" if skipped else ""
+        click.echo(
+            f"All agents of the app that read these topics begin there, if they are not further{what}.", err=True
+        )
     if dry_run and not as_json:
         click.echo("Nothing was changed (--dry-run).", err=True)
 

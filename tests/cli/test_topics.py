@@ -189,7 +189,10 @@ def test_passing_over_a_record_leaves_agents_that_were_further_where_they_were(o
             return found.offset, decode_progress(found.metadata)
 
     asyncio.run(commit())
-    on_broker.ok("groups", "reset-offsets", "two-agents", "--topic", "ahead:0", "--to-offset", "4")
+    done = on_broker.run("groups", "reset-offsets", "two-agents", "--topic", "ahead:0", "--to-offset", "4")
+    assert done.code == 0
+    assert "All agents of the app that read these topics begin there" in done.err
+    assert "none of them sees the records before (ahead-0: 3 to 3)" in done.err
     assert asyncio.run(committed()) == (4, Progress(ahead={"quick": 9}))
     on_broker.ok("groups", "reset-offsets", "two-agents", "--topic", "ahead:0", "--to-offset", "0")
     assert asyncio.run(committed()) == (0, Progress())
