@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -147,6 +149,31 @@ async def is_certainly_dead(env: Env, broker: BrokerRegistration) -> bool:
         return False
     transport.close()
     return False
+
+
+@contextmanager
+def ending_with(scope: Scope) -> Iterator[None]:
+    """While a node starts: whatever it waits for, it ends with the error of the first task of its scope that fails.
+
+    Afterwards that task is a matter for the scope's `on_failure` again.
+    """
+    starting = asyncio.current_task()
+    assert starting is not None, "nodes are started by tasks"
+    told = scope.on_failure
+
+    def end_the_start(error: BaseException) -> None:
+        starting.cancel()
+
+    scope.on_failure = end_the_start
+    try:
+        yield
+    except BaseException:
+        if scope.failure is None:
+            raise
+        starting.uncancel()
+        raise scope.failure from None
+    finally:
+        scope.on_failure = told
 
 
 def bootstrap_features(controller: Controller, settings: ControllerSettings) -> None:

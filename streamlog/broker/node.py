@@ -22,6 +22,7 @@ from streamlog.broker.api.serve import SERVED, ApiDispatcher
 from streamlog.broker.assembly import (
     PLAINTEXT_PROTOCOL,
     advertise_listener,
+    ending_with,
     listen,
     new_home,
     new_server,
@@ -127,17 +128,18 @@ async def start_node(
     broker: Broker | None = None
     server: Server | None = None
     try:
-        if config.controller_listeners:
-            controllers = await ControllerListeners.open(env, config)
-        broker = await _start_broker(env, config, logs, scope, controllers)
-        if controllers is not None:
-            scope.spawn("register this controller", _keep_registered(broker, controllers))
-        server = new_server(env, config, ApiDispatcher(broker))
-        listening = [await listen(server, listener) for listener in config.listeners]
-        broker.served_apis = advertise(ApiKey(key) for key in SERVED)
-        lifecycle = await _join(broker, config, listening)
-        Housekeeping(broker).start()
-        await server.start()
+        with ending_with(scope):
+            if config.controller_listeners:
+                controllers = await ControllerListeners.open(env, config)
+            broker = await _start_broker(env, config, logs, scope, controllers)
+            if controllers is not None:
+                scope.spawn("register this controller", _keep_registered(broker, controllers))
+            server = new_server(env, config, ApiDispatcher(broker))
+            listening = [await listen(server, listener) for listener in config.listeners]
+            broker.served_apis = advertise(ApiKey(key) for key in SERVED)
+            lifecycle = await _join(broker, config, listening)
+            Housekeeping(broker).start()
+            await server.start()
     except BaseException:
         if server is not None:
             await server.close()

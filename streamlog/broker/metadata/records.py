@@ -10,10 +10,13 @@ from streamlog.errors import EnvironmentFailure, RemoteProtocolError
 from streamlog.wire.internal.framing import decode_metadata_record, encode_metadata_record
 from streamlog.wire.internal.metadata import (
     METADATA_RECORDS,
+    AccessControlEntryRecord,
     BeginTransactionRecord,
     BrokerRegistrationChangeRecord,
     ClearElrRecord,
+    ClientQuotaRecord,
     ConfigRecord,
+    DelegationTokenRecord,
     EndTransactionRecord,
     FeatureLevelRecord,
     NoOpRecord,
@@ -22,10 +25,15 @@ from streamlog.wire.internal.metadata import (
     ProducerIdsRecord,
     RegisterBrokerRecord,
     RegisterControllerRecord,
+    RemoveAccessControlEntryRecord,
+    RemoveDelegationTokenRecord,
     RemoveTopicRecord,
+    RemoveUserScramCredentialRecord,
     TopicRecord,
     UnregisterBrokerRecord,
+    UserScramCredentialRecord,
 )
+from streamlog.wire.message import Message
 
 VERSIONS: Final[dict[type[KnownRecord], int]] = {
     BeginTransactionRecord: 0,
@@ -45,6 +53,18 @@ VERSIONS: Final[dict[type[KnownRecord], int]] = {
     UnregisterBrokerRecord: 0,
 }
 """The lowest version each is written in at metadata.version 30."""
+
+WITHOUT_MEANING: Final[dict[type[Message], str]] = {
+    AccessControlEntryRecord: "ACLs",
+    ClientQuotaRecord: "client quotas",
+    DelegationTokenRecord: "delegation tokens",
+    RemoveAccessControlEntryRecord: "ACLs",
+    RemoveDelegationTokenRecord: "delegation tokens",
+    RemoveUserScramCredentialRecord: "SCRAM credentials",
+    UserScramCredentialRecord: "SCRAM credentials",
+}
+"""What controllers of Apache Kafka write and streamlog does not have: who may do what, and how much. To step over it
+would be to allow what is forbidden; and a node that votes would leave it out of its snapshots, for all."""
 
 ELR_VERSION: Final = 2
 SHUTDOWN_VERSION: Final = 1
@@ -81,7 +101,10 @@ def decode_record(value: Buffer) -> KnownRecord:
     except RemoteProtocolError as error:
         raise EnvironmentFailure(f"a record of the metadata log cannot be read: {error}") from error
     if not isinstance(record, KnownRecord):
+        name = type(record).__name__
+        what = WITHOUT_MEANING.get(type(record), "something that this release does not know")
         raise EnvironmentFailure(
-            f"the metadata log has a {type(record).__name__}; this release does not know what to do with it"
+            f"the cluster's metadata has {what} ({name}), and this node would act as if they were not there. Remove "
+            "them from the cluster and start it with an empty data directory, or keep it out of that cluster"
         )
     return record
