@@ -45,6 +45,12 @@ def tell_disk_failure(error: BaseException, data_dir: str) -> str:
     return f"{where} cannot be written: {cause.strerror}. {_REMEDIES[cause.errno or 0]}, then start again."
 
 
+def is_for_want_of_room(error: BaseException) -> bool:
+    """Whether this failed for what somebody frees again, files and space: worth another try, as nothing is damaged."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+
+
 class DiskWatch:
     """All partitions of a broker share one."""
 

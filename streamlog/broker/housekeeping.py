@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 TICK_MS: Final = 1_000
 """Producers' timeouts and `flush.ms` are kept this exactly."""
 
+RETRY_OPENING_MS: Final = 5_000
+"""How often partitions are opened that the disk had no room for: an operator who has made some sees it at once."""
+
 REMOVE_MS: Final = 10_000
 """How often files that have waited out their delete delay are removed."""
 
@@ -48,6 +51,7 @@ class Housekeeping:
         config = self._broker.config
         self._every("expire producers' waits", TICK_MS, self.expire)
         self._every("watch the disk", TICK_MS, self.watch_disk)
+        self._every("open what had no room", RETRY_OPENING_MS, self.retry_opening)
         self._every("flush what is overdue", TICK_MS, self.flush_overdue)
         self._every("retention", config.integer("log.retention.check.interval.ms"), self.apply_retention)
         self._every("checkpoint", config.integer("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
@@ -79,6 +83,9 @@ class Housekeeping:
 
     async def watch_disk(self) -> None:
         self._broker.partitions.disk_watch.tick()
+
+    async def retry_opening(self) -> None:
+        await self._broker.partitions.retry_refused()
 
     async def flush_overdue(self) -> None:
         self._broker.partitions.flush_overdue(self._broker.env.clock.mono_ms())

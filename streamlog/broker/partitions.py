@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from streamlog.broker.disk_watch import DiskWatch
+from streamlog.broker.disk_watch import DiskWatch, is_for_want_of_room
 from streamlog.broker.log.config import LogConfig
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
@@ -50,6 +50,10 @@ CREATE_PAUSE_S: Final = 0.002
 RECOVER_AT_ONCE: Final = 32
 """Partitions that are read at a start before they are synced by a thread, while the next are being read. Reading them
 in threads too gains nothing: it is the interpreter that works there, and not the disk."""
+
+
+RETRY_AT_ONCE: Final = 32
+"""Partitions that had no room on the disk, tried again together: some ten milliseconds if all of them have now."""
 
 
 class _Missing(NamedTuple):
@@ -86,6 +90,7 @@ class Partitions:
         self.disk_watch = DiskWatch(env.clock)
         self._missing: dict[str, _Missing] = {}  # a task works on it while it is not empty
         self._is_creating = False
+        self._refused: dict[tuple[str, int], None] = {}  # what the disk had no room for, longest untried first
         self._by_topic: dict[str, dict[int, Partition]] = {}
 
     def find(self, topic: str, index: int) -> Partition | None:
@@ -169,11 +174,11 @@ class Partitions:
             registration = None if missing is None else missing.registrations.get(index)
             if missing is None or registration is None:
                 continue  # deleted or asked for meanwhile
-            with suppress(PartitionOffline):  # `_open` tells
-                now_ms = self._env.clock.wall_ms()
-                opened = self._logs.open_partition(topic, index, missing.topic_id, missing.config, now_ms)
-                if missing.config.flushes_before_ack(len(registration.replicas)):
-                    yield opened
+            opened = self._open_log(topic, index, missing)
+            if missing.config.flushes_before_ack(len(registration.replicas)):
+                yield from opened
+            else:
+                list(opened)
 
     async def _sync_opened(self, pending: Iterator[PartitionLog]) -> None:
         while opened := list(islice(pending, RECOVER_AT_ONCE)):
@@ -259,11 +264,21 @@ class Partitions:
 
     def _open(self, topic: str, index: int, missing: _Missing, registration: PartitionRegistration) -> Partition | None:
         topic_id, config = missing.topic_id, missing.config
+        key = topic, index
         try:
             opened = self._logs.open_partition(topic, index, topic_id, config, self._env.clock.wall_ms())
         except PartitionOffline as error:
-            log.error("partition=%s-%d state=offline reason=%s", topic, index, error.message)
+            if is_for_want_of_room(error):
+                if key not in self._refused:
+                    log.error("partition=%s-%d state=offline reason=%s (tried again)", topic, index, error.message)
+                self._refused.pop(key, None)
+                self._refused[key] = None  # others have their turn before it
+            else:
+                log.error("partition=%s-%d state=offline reason=%s", topic, index, error.message)
             return None
+        if key in self._refused:
+            del self._refused[key]
+            log.warning("partition=%s-%d state=online: the disk has taken it", topic, index)
         partition = self._by_topic.setdefault(topic, {})[index] = Partition(
             topic,
             index,
@@ -277,6 +292,33 @@ class Partitions:
         )
         self._replication.assign(partition, registration)
         return partition
+
+    async def retry_refused(self) -> None:
+        """Open or create what the disk had no room for when its turn came, a few at a time. Every few seconds."""
+        for topic, index in list(self._refused)[:RETRY_AT_ONCE]:
+            found = self._to_open(topic, index)
+            if found is not None:
+                missing, registration = found
+                if missing.config.flushes_before_ack(len(registration.replicas)):
+                    await self._sync_opened(self._open_log(topic, index, missing))
+                found = self._to_open(topic, index)  # as it is after the wait
+            if found is None:
+                self._refused.pop((topic, index), None)
+            elif self._open(topic, index, *found) is None:
+                return  # and neither will the others have room
+
+    def _to_open(self, topic: str, index: int) -> tuple[_Missing, PartitionRegistration] | None:
+        """What `_open` has to know of a partition, if it belongs here and is not open."""
+        found, registration = self._image.topics.get(topic), self._image.partition(topic, index)
+        if found is None or registration is None or self._node_id not in registration.replicas:
+            return None
+        if self.find(topic, index) is not None:
+            return None
+        return _Missing(found.id, self._config_of(self._image, topic), {}), registration
+
+    def _open_log(self, topic: str, index: int, missing: _Missing) -> Iterator[PartitionLog]:
+        with suppress(PartitionOffline):  # `_open` tells
+            yield self._logs.open_partition(topic, index, missing.topic_id, missing.config, self._env.clock.wall_ms())
 
     def _remove_topic(self, topic: TopicImage) -> None:
         served = self._by_topic.get(topic.name, {})

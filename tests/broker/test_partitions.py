@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from streamlog.broker.node import Node
 from streamlog.broker.partitions import CREATE_AT_ONCE, RECOVER_AT_ONCE
 from streamlog.env import ThreadOffload, real_env
@@ -165,3 +167,97 @@ async def test_a_sync_that_fails_at_the_start_takes_its_partition_offline_and_no
         damaged = node.broker.partitions.find("t", 1)
         assert damaged is not None
         assert damaged.log.high_watermark == 0
+
+
+async def test_partitions_that_had_no_room_are_created_when_there_is_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No restart, one line when it begins and one when it ends; until then producers hear KAFKA_STORAGE_ERROR."""
+    env, faults = faulty_env()
+
+    def before(name: str, path: str) -> None:
+        if name == "make_directory" and "/t-" in path:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    async with running_node(tmp_path, env) as node, client_of(node) as client:
+        faults.before = before
+        await make_topic(client, "t", partitions=2)
+        partitions = node.broker.partitions
+        for _ in range(3):
+            await partitions.retry_refused()
+            assert [await produce(client, "t", index) for index in range(2)] == [KAFKA_STORAGE_ERROR] * 2
+        faults.before = lambda name, path: None
+        await partitions.retry_refused()
+        assert [await produce(client, "t", index) for index in range(2)] == [0, 0]
+        assert sorted(partition.index for partition in partitions) == [0, 1]
+    for index in range(2):
+        told = [record.getMessage() for record in caplog.records if f"partition=t-{index} " in record.getMessage()]
+        assert [line.split()[1] for line in told] == ["state=offline", "state=online:"]
+
+
+@pytest.mark.parametrize("step", ["make_directory", "append", "create"])
+async def test_a_partition_that_was_made_in_part_is_whole_when_it_is_tried_again(tmp_path: Path, step: str) -> None:
+    """The directory, its partition.metadata and the first segment: whichever of them the disk refused."""
+    env, faults = faulty_env()
+
+    def before(name: str, path: str) -> None:
+        if name == step and "/t-0" in path and not (step == "create" and path.endswith(".metadata")):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    async with running_node(tmp_path, env) as node, client_of(node) as client:
+        faults.before = before
+        await make_topic(client, "t")
+        assert await produce(client, "t", 0) == KAFKA_STORAGE_ERROR
+        faults.before = lambda name, path: None
+        await node.broker.partitions.retry_refused()
+        assert await produce(client, "t", 0) == 0
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        assert await produce(client, "t", 0) == 0
+        assert [partition.log.log_end_offset for partition in node.broker.partitions] == [2]
+
+
+async def test_what_is_deleted_or_damaged_is_not_tried_again(tmp_path: Path) -> None:
+    """Neither is a matter of room."""
+    env, faults = faulty_env()
+
+    def before(name: str, path: str) -> None:
+        if name == "make_directory" and "-0" in path:
+            raise OSError(errno.EIO if "/bad" in path else errno.ENOSPC, "no", path)
+
+    async with running_node(tmp_path, env) as node, client_of(node) as client:
+        faults.before = before
+        for topic in ("gone", "bad"):
+            await make_topic(client, topic)
+            assert await produce(client, topic, 0) == KAFKA_STORAGE_ERROR
+        request = DeleteTopicsRequest(topics=[DeleteTopicState(name="gone")], timeout_ms=1000)
+        await client.ask(request, 6, DeleteTopicsResponse)
+        faults.before = lambda name, path: None
+        await node.broker.partitions.retry_refused()
+        assert list(node.broker.partitions) == []
+        assert directories(tmp_path, "gone") == 0
+
+
+async def test_what_was_found_in_a_partition_is_synced_before_it_serves_at_a_later_try_too(tmp_path: Path) -> None:
+    """A start without a file to spare, after a kill -9: the tail may be in the page cache alone."""
+    async with running_node(tmp_path) as node, client_of(node) as client:
+        await make_topic(client, "t")
+        assert await produce(client, "t", 0) == 0
+        await node.abandon()
+    env, faults = faulty_env()
+    synced: list[str] = []
+
+    def before(name: str, path: str) -> None:
+        if name == "pwrite" and "/t-0" in path and is_full:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        if name == "fdatasync" and "/t-0" in path:
+            synced.append(path)
+
+    is_full, faults.before = True, before
+    async with running_node(tmp_path, env) as node, client_of(node) as client:
+        assert await produce(client, "t", 0) == KAFKA_STORAGE_ERROR
+        assert not synced
+        is_full = False
+        await node.broker.partitions.retry_refused()
+        assert synced
+        assert await produce(client, "t", 0) == 0
+        assert [partition.log.log_end_offset for partition in node.broker.partitions] == [2]

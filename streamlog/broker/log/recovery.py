@@ -13,6 +13,8 @@ Recovery can itself be interrupted anywhere and started again. What of other fil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from streamlog.broker.log.checkpoint import (
@@ -87,34 +89,46 @@ def load(
         return _begin(storage, directory, config, report, log_start_offset, now_ms)
     names = finish_interrupted(storage, directory, config, now_ms, names, report.finished)
     segments = _open_segments(storage, directory, config, log_start_offset, now_ms, names)
-    epochs = _load_epochs(storage, directory, segments, report, LEADER_EPOCH_FILE in names)
-    snapshots = offsets_in(names, SNAPSHOT_SUFFIX)
-    if not may_have_gaps:
-        _check_no_gaps(segments, recovery_point)
-    # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
-    was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
-    if was_clean:
-        aborted_of(storage, directory, segments, len(segments) - 1)
+    with _closed_on_failure(segments):
+        epochs = _load_epochs(storage, directory, segments, report, LEADER_EPOCH_FILE in names)
+        snapshots = offsets_in(names, SNAPSHOT_SUFFIX)
+        if not may_have_gaps:
+            _check_no_gaps(segments, recovery_point)
+        # A clean stop left a log that ends where its checkpoint says. Anything else was not closed by it.
+        was_clean = clean_shutdown and _resumes_at(segments.active, recovery_point)
+        if was_clean:
+            aborted_of(storage, directory, segments, len(segments) - 1)
+            end_offset = segments.active.next_offset
+            producers = rebuild_producers(storage, directory, segments, end_offset, snapshots=snapshots)
+        else:
+            epochs.truncate_from_end(recovery_point)
+            recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, snapshots)
+            producers = recovery.run()
+        if segments.active.next_offset < recovery_point:
+            raise DamagedLog(
+                f"{segments.active.path(LOG_SUFFIX)} ends at offset {segments.active.next_offset}, but everything up "
+                f"to {recovery_point} was on disk. Restore the file, or delete the directory to copy it from a replica."
+            )
         end_offset = segments.active.next_offset
-        producers = rebuild_producers(storage, directory, segments, end_offset, snapshots=snapshots)
-    else:
-        epochs.truncate_from_end(recovery_point)
-        recovery = _Recovery(storage, directory, segments, epochs, report, recovery_point, may_have_gaps, snapshots)
-        producers = recovery.run()
-    if segments.active.next_offset < recovery_point:
-        raise DamagedLog(
-            f"{segments.active.path(LOG_SUFFIX)} ends at offset {segments.active.next_offset}, but everything up to "
-            f"{recovery_point} was on disk. Restore the file, or delete the directory to copy it from a replica."
-        )
-    end_offset = segments.active.next_offset
-    # A saved start beyond the end is left from before the log was emptied to follow a leader that starts lower.
-    log_start_offset = min(max(log_start_offset, segments[0].base_offset), end_offset)
-    epochs.truncate_from_end(end_offset)
-    epochs.truncate_from_start(log_start_offset)
-    for segment in segments:
-        if segment is not segments.active:
+        # A saved start beyond the end is left from before the log was emptied to follow a leader that starts lower.
+        log_start_offset = min(max(log_start_offset, segments[0].base_offset), end_offset)
+        epochs.truncate_from_end(end_offset)
+        epochs.truncate_from_start(log_start_offset)
+        for segment in segments:
+            if segment is not segments.active:
+                segment.close()
+        return LoadedLog(segments, epochs, producers, report, log_start_offset, was_clean and not report.rebuilt)
+
+
+@contextmanager
+def _closed_on_failure(segments: SegmentList) -> Iterator[None]:
+    """A log that cannot be opened now may be tried again."""
+    try:
+        yield
+    except BaseException:
+        for segment in segments:
             segment.close()
-    return LoadedLog(segments, epochs, producers, report, log_start_offset, was_clean and not report.rebuilt)
+        raise
 
 
 def _begin(
