@@ -40,9 +40,9 @@ UNCLEAN: Final = "unclean.leader.election.enable"
 
 
 def has_online_directory(broker: BrokerRegistration, directory: UUID) -> bool:
-    if directory in (DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED) or not broker.directories:
+    if not broker.directories or directory in broker.directories:
         return True
-    return directory in broker.directories
+    return directory in (DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED)
 
 
 def default_directory(image: MetadataImage, broker_id: int) -> UUID:
@@ -74,18 +74,20 @@ class PartitionChanges:
     """Directories that have failed, although the image does not know it yet."""
     configs: Mapping[ConfigKey, Mapping[str, str]] = field(default_factory=dict)
     """Configs of resources that the same decision changes, as they are then."""
-    _changed: dict[tuple[UUID, int], PartitionRegistration] = field(default_factory=dict)
+    _changed: dict[UUID, dict[int, PartitionRegistration]] = field(default_factory=dict)
     _rules: dict[str, tuple[int, bool]] = field(default_factory=dict)
     """By topic: min ISR, and whether unclean elections are wanted."""
 
     def partition(self, topic: TopicImage, index: int) -> PartitionRegistration:
-        return self._changed.get((topic.id, index)) or topic.partitions[index]
+        changed = self._changed.get(topic.id)
+        return topic.partitions[index] if changed is None else changed.get(index) or topic.partitions[index]
 
     def partitions(self) -> Iterator[tuple[TopicImage, int, PartitionRegistration]]:
         """All of the cluster, as they are by now."""
         for topic in self.image.topics.values():
-            for index in topic.partitions:
-                yield topic, index, self.partition(topic, index)
+            changed = self._changed.get(topic.id, {})
+            for index, partition in topic.partitions.items():
+                yield topic, index, changed.get(index, partition)
 
     def change(self, topic: TopicImage, index: int, wanted: Wanted) -> PartitionRegistration | None:
         """Note the change; returns the partition after it, or None if nothing changes."""
@@ -95,7 +97,7 @@ class PartitionChanges:
             return None
         after = before.merge(record)
         self.records.append(record)
-        self._changed[topic.id, index] = after
+        self._changed.setdefault(topic.id, {})[index] = after
         return after
 
     def terms(self, topic: TopicImage, before: PartitionRegistration, wanted: Wanted) -> Terms:
@@ -106,14 +108,12 @@ class PartitionChanges:
             if broker is None or not (broker.is_active or replica == self.coming):
                 return False
             directory = wanted.directories.get(replica) or before.directory(replica) or DIRECTORY_UNASSIGNED
-            return directory not in self.offline and has_online_directory(broker, directory)
+            return not (self.offline and directory in self.offline) and has_online_directory(broker, directory)
 
-        return Terms(
-            min_isr=self.min_isr(topic.name),
-            has_elr=has_elr(self.image),
-            may_lead=may_lead,
-            directory=lambda broker_id: default_directory(self.image, broker_id),
-        )
+        return Terms(self.min_isr(topic.name), has_elr(self.image), may_lead, self._default_directory)
+
+    def _default_directory(self, broker_id: int) -> UUID:
+        return default_directory(self.image, broker_id)
 
     def min_isr(self, topic: str) -> int:
         return self._rules_of(topic)[0]

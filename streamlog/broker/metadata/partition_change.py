@@ -23,9 +23,10 @@ Sources: KIP-631, KIP-704 (leader recovery), KIP-858 (directories), KIP-966 (ELR
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from streamlog.broker.metadata.image import NO_LEADER, PartitionRegistration
@@ -46,8 +47,7 @@ class Election(Enum):
     """As ONLINE, and if nobody is found, any replica that is alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What the cluster says about a partition, whoever changes it."""
 
     min_isr: int
@@ -60,8 +60,7 @@ class Terms:
     """Where a broker puts a replica that has no directory yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a change asks for. None: as before."""
 
     isr: tuple[int, ...] | None = None
@@ -69,7 +68,7 @@ class Wanted:
     removing: tuple[int, ...] | None = None
     adding: tuple[int, ...] | None = None
     leader_recovery_state: int | None = None
-    directories: Mapping[int, UUID] = field(default_factory=dict)
+    directories: Mapping[int, UUID] = MappingProxyType({})
     lost_data: tuple[int, ...] = ()
     """Replicas that stopped without warning, and may lack what was committed: they are not eligible any more."""
     election: Election = Election.ONLINE

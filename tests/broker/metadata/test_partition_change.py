@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -99,7 +98,7 @@ def test_a_leader_that_is_well_stays_even_if_it_is_not_preferred() -> None:
     before = partition(leader=2)
     assert change(before, Wanted()) is None
     assert change(before, Wanted(election=Election.PREFERRED)) == record(leader=1)
-    assert change(replace(before, isr=(2, 3)), Wanted(election=Election.PREFERRED)) is None
+    assert change(before._replace(isr=(2, 3)), Wanted(election=Election.PREFERRED)) is None
     assert change(before, Wanted(election=Election.PREFERRED), alive=(2, 3)) is None
 
 
