@@ -12,6 +12,7 @@ SITUATIONS: Final = (
     "interrupted file operation finished",
     "duplicate batch recognised",
     "acknowledged batch repeated",
+    "gap in a producer's numbers refused",
     "append undone",
     "sync failed",
     "sync shared by several appends",

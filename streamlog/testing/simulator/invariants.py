@@ -67,6 +67,9 @@ INVARIANTS: Final = {
         Invariant(41, "no-duplicates", "history", "one record per send of an idempotent producer"),
         Invariant(42, "no-reordering", "history", "a producer's records stand in the order of its sends"),
         Invariant(43, "producers-are-a-fold", "dump", "producer state is what the log says"),
+        Invariant(
+            44, "gaps-are-refused", "history", "a batch that leaves a gap in its producer's numbers is not stored"
+        ),
         Invariant(52, "producer-ids-are-unique", "dump", "a producer id is given to one producer, ever"),
         Invariant(54, "one-owner", "history", "a partition has one owner in a generation"),
         Invariant(56, "commits-last", "history", "commits are stored when they are answered; the last one counts"),

@@ -1,8 +1,9 @@
-"""A producer that does what others do only after an accident: it sends again what is acknowledged.
+"""A producer that does what others do only after an accident: it sends again what is acknowledged, and leaves gaps.
 
 Brokers promise to know the last five batches of an idempotent producer, whatever happened since, and to answer one
 that comes again with the offset it has. The production client rarely asks for that, and lives without: it waits for
-later answers where a broker has forgotten. Other clients do not.
+later answers where a broker has forgotten. Other clients do not. Nor does it send a batch before it knows of the ones
+before; a broker has to refuse what does not continue.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ BATCHES_KNOWN: Final = 5
 RECORDS_MAX: Final = 3
 PAUSE_S: Final = 0.2
 RETRY_S: Final = 0.1
+GAP: Final = 1_000_000
+"""Further than anybody gets in a run: whenever such a batch arrives, it does not continue what is there."""
 VERSION_WITH_NAMES: Final = 12
 
 FORGOTTEN: Final = (ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.UNKNOWN_PRODUCER_ID)
@@ -59,6 +62,7 @@ class _Session:
     clock: Clock
     producer_id: int = -1
     next_sequence: int = 0
+    gaps: int = 0
     acked: deque[_Batch] = field(default_factory=lambda: deque(maxlen=BATCHES_KNOWN))
 
     async def begin(self) -> None:
@@ -96,11 +100,27 @@ class _Session:
                     self.work.history.stored(send, self.partition, offset + index)
                 self.acked.append(batch)
             elif offset != batch.offset:
-                self._violate(f"was acknowledged at {batch.offset} and then at {offset}", batch)
+                self._violate(41, f"was acknowledged at {batch.offset} and then at {offset}", batch)
             else:
                 self.work.world.sometimes("acknowledged batch repeated")
             return True
         return False
+
+    async def leave_gap(self) -> None:
+        """Send something that does not continue what was acknowledged: it has to be refused."""
+        self.gaps += 1
+        value = f"{self.name}:{self.next_sequence}:gap {self.gaps}".encode()
+        send = self.work.history.send(value, TOPIC, None, self.name, self.next_sequence)
+        batch = _Batch(self.next_sequence + GAP, [send], self.clock.wall_ms())
+        try:
+            offset = await self._attempt(batch)
+        except KafkaError as refusal:
+            if refusal.code in FORGOTTEN:
+                self.work.world.sometimes("gap in a producer's numbers refused")
+        except BrokerUnreachable:
+            self.cluster.refresh_nowait()
+        else:
+            self._violate(44, f"is stored at {offset}, {GAP} numbers too early", batch)
 
     async def _attempt(self, batch: _Batch) -> int:
         """Its base offset, from one attempt. Raises BrokerUnreachable, KafkaError."""
@@ -121,14 +141,15 @@ class _Session:
         )
         ((told,),) = ([*topic.partition_responses] for topic in answer.responses)
         code = ErrorCode.of(told.error_code)
-        if code in FORGOTTEN and led is not None and led == self.work.newest_epoch_led(leader, self.partition):
-            self._violate(f"is refused with {code.name}", batch)
+        still_led = led is not None and led == self.work.newest_epoch_led(leader, self.partition)
+        if code in FORGOTTEN and batch.sequence < GAP and still_led:
+            self._violate(41, f"is refused with {code.name}", batch)
         if code is not ErrorCode.NONE:
             raise KafkaError(code)
         return told.base_offset
 
-    def _violate(self, what: str, batch: _Batch) -> None:
-        self.work.history.violate(41, f"{TOPIC}-{self.partition}: {batch.sends[0].value!r} {what}")
+    def _violate(self, number: int, what: str, batch: _Batch) -> None:
+        self.work.history.violate(number, f"{TOPIC}-{self.partition}: {batch.sends[0].value!r} {what}")
 
 
 def repeater(work: Work, name: str) -> Main:
@@ -145,6 +166,8 @@ def repeater(work: Work, name: str) -> Main:
             session = _Session(work, cluster, random, session_name, partition, env.clock)
             await session.begin()
             while not work.stopping:
+                if session.acked and random.random() < 0.1:
+                    await session.leave_gap()
                 again = bool(session.acked) and random.random() < 0.5
                 if not await session.deliver(random.choice(session.acked) if again else session.new()):
                     return
