@@ -441,6 +441,11 @@ class Consumer:
         errors = self._cluster.metadata.errors
         return sorted(one for one in topics if errors.get(one) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 
+    def known_sizes(self, topics: Iterable[str]) -> dict[str, int]:
+        """Partition counts of those of the topics that exist, as of what brokers said last."""
+        metadata = self._cluster.metadata
+        return {one: count for one in topics if (count := metadata.partition_count(one))}
+
     async def _list_offsets(
         self, timestamps: Mapping[TopicPartition, int], read_committed: bool | None = None
     ) -> dict[TopicPartition, OffsetAnswer]:

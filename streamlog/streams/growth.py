@@ -1,6 +1,7 @@
 """What becomes of an app when a topic that it reads gets more partitions while workers run.
 
-The group's leader sees it first and asks here how many partitions of each topic to give out (`allowed`). Where nothing
+The group's leader sees it first and asks here how many partitions of each topic to give out (`allowed`); the other
+workers ask the same, to say so when something is wrong (`look`). Where nothing
 depends on the old number, the new partitions are tasks like all others; a worker that is given one learns the sizes
 before it makes the task (`follow`). Where something does, because rows or repartitioned events were placed by the old
 number, the new partitions are left alone, the old ones go on, and the operator is told what to do. Nothing is lost
@@ -38,7 +39,8 @@ class Growth:
         self.topology = resolved
         """With the partition counts that this worker goes by."""
         self.trouble: str | None = None
-        """Why partitions of the app's topics are not given out; known to the group's leader."""
+        """Why partitions of the app's topics are not given out."""
+        self._seen: dict[str, int] = {}  # what `look` was shown last
         self._app_id, self._declared, self._ask = app_id, declared, ask
 
     def allowed(self, counts: Mapping[str, int]) -> dict[str, int]:
@@ -53,6 +55,12 @@ class Growth:
             return {name: min(count, self._count(name)) if name in grown else count for name, count in counts.items()}
         self.trouble = None
         return dict(counts)
+
+    def look(self, counts: Mapping[str, int]) -> None:
+        """Have an opinion about these partition counts also where another worker leads the group and gives them out."""
+        if counts != self._seen:
+            self._seen = dict(counts)
+            self.allowed(counts)
 
     async def follow(self, partitions: Sequence[TopicPartition]) -> None:
         """Know the sizes of the topics, when the group gave us partitions beyond what we know."""

@@ -217,10 +217,11 @@ class Intake:
                 last, self._failure, pause_s = None, None, RETRY_BACKOFF_S_FIRST
             for batch in batches:
                 await self._feed(batch)
-            self._look_for_missing()
+            self._look_at_topics(consumer)
 
-    def _look_for_missing(self) -> None:
-        """Say once that topics were deleted."""
+    def _look_at_topics(self, consumer: Consumer) -> None:
+        """Say once that topics were deleted, or grew as they should not."""
+        self._growth.look(consumer.known_sizes(self._topics))
         missing = self.missing_topics()
         if missing != self._missing_said:
             if missing:

@@ -117,6 +117,20 @@ async def test_an_app_with_a_table_goes_on_with_the_old_partitions_and_says_what
         }
 
 
+async def test_workers_that_do_not_lead_the_group_are_not_healthy_either(broker: str, tmp_path: Path) -> None:
+    """New partitions that nobody reads are everybody's trouble: whoever is asked says so."""
+    async with Admin(broker, env=real_env()) as admin:
+        await admin.create_topics([NewTopic("shared-in", 2)])
+        async with (
+            _worker(_counting("shared", []), broker, tmp_path / "1") as first,
+            _worker(_counting("shared", []), broker, tmp_path / "2") as second,
+        ):
+            await until(lambda: _running(first) != [] and _running(second) != [] and _running(first, second) == [0, 1])
+            await admin.create_partitions({"shared-in": 3})
+            for one in (first, second):
+                await until(lambda one=one: "3 partitions now, and had 2" in (one.status().error or ""))  # type: ignore[misc]
+
+
 def _growth(app: streamlog.App, sizes: Mapping[str, int]) -> Growth:
     declared = app.topology()
 
