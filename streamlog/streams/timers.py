@@ -19,8 +19,6 @@ from datetime import datetime, tzinfo
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import CroniterBadDateError, croniter
-
 from streamlog.env import Clock
 from streamlog.errors import UserError
 from streamlog.streams.policies import blame
@@ -64,6 +62,8 @@ class Cron:
 
     def next_after(self, start_ms: int, now_ms: int) -> int:
         """The first moment after `now_ms` that the line names."""
+        from croniter import croniter
+
         moments = croniter(self.line, datetime.fromtimestamp(now_ms / 1000, self.zone))
         following: datetime = moments.get_next(datetime)
         while following.fold and self._names_hours:  # in the second of two equal hours, as long as that lasts
@@ -102,6 +102,8 @@ class BackgroundTask:
 
 def cron(line: object, timezone: str | tzinfo | None, name: str) -> Cron:
     """A checked crontab line. Raises: UserError: the line or the zone is not one, or its time never comes."""
+    from croniter import CroniterBadDateError, croniter  # only who has crontabs waits for it
+
     what = f"crontab {line!r} of {name}"
     if not isinstance(line, str) or not croniter.is_valid(line) or not _is_of_known_length(line):
         raise UserError(

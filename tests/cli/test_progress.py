@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from streamlog.cli.progress import Pace, picture
+from streamlog.cli.display import picture
+from streamlog.cli.pace import Pace
 from streamlog.streams.status import PartitionStatus, RestoreStatus, TaskStatus, WorkerStatus
 
 RUNNING = TaskStatus(0, "running", (PartitionStatus("t", 0, 10, 8, 12, False),), (), ())
