@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.felt import KILL, KINDS, ROLES, run_many
+from tests.sim.felt import run_many
+from tests.sim.felt_run import KILL, KINDS, ROLES, STALL
 
 SLOWEST_MS = 4_000
 """After everything but a kill. What is left of five seconds is the clients': they have to notice, and to look again."""
@@ -23,3 +24,10 @@ def test_every_partition_is_soon_written_again(kind: str) -> None:
         assert felt.committed_ms is not None
         assert felt.committed_ms < limit_ms, felt
         assert felt.still_claims == [], felt
+
+
+def test_a_node_that_stalls_for_a_second_loses_nothing() -> None:
+    """Neither the metadata quorum nor a partition nor its place in an in-sync set."""
+    for felt in run_many([(STALL, role, seed, {}) for role in ROLES for seed in (1, 2)], 2):
+        assert felt.violations == []
+        assert felt.lost == [], felt
