@@ -42,8 +42,8 @@ HOLD_S_MAX = 1.0
 """How much longer than until all is written again a fault may last."""
 
 COMMIT_S_MAX = 20.0
-"""How long to wait for a commit while a fault lasts. With Apache Kafka a client stays with a coordinator that it reaches
-and that cannot reach the others, whatever that one answers, until it is told of another."""
+"""How long to wait for a commit while a fault lasts. With Apache Kafka a client stays with a coordinator that it
+reaches and that cannot reach the others, whatever that one answers, until it is told of another."""
 
 KILL, FREEZE, STOP = "kill -9", "freeze", "stop"
 ISOLATE, PEERS, MUTE = "cut off", "cut off from nodes", "cannot be heard by nodes"
@@ -67,7 +67,7 @@ class Felt:
     """None: not while it lasted."""
     starved_s: float
     """How much of the time until all was written again a thread that was needed for it was ready to run, and others had
-    the processors: the largest such time of any one thread of the other nodes and of the client."""
+    the processors: the largest such time of any one of the other nodes' main threads and of the client's threads."""
 
     @property
     def slowest_s(self) -> float:
@@ -115,21 +115,21 @@ class Report:
 
 
 class Starvation:
-    """How long threads were ready to run while others had the processors, from now on."""
+    """How long nodes and this process were ready to run while others had the processors, from now on."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = pids
+    def __init__(self, nodes: Sequence[int]) -> None:
+        self._nodes = nodes
         self._before = self._waits()
 
     def _waits(self) -> dict[str, int]:
         """By thread, in nanoseconds; nothing where the kernel does not count it."""
         found: dict[str, int] = {}
-        for pid in self._pids:
-            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                try:
-                    found[str(path)] = int(path.read_text().split()[1])
-                except OSError:
-                    continue  # it has just ended
+        mains = [Path(f"/proc/{pid}/task/{pid}/schedstat") for pid in self._nodes]
+        for path in (*mains, *Path("/proc/self/task").glob("*/schedstat")):
+            try:
+                found[str(path)] = int(path.read_text().split()[1])
+            except OSError:
+                continue  # it has just ended
         return found
 
     def seconds(self) -> float:
@@ -214,9 +214,7 @@ def run_campaign(
         with fault(cluster, kind, node):
             if kind not in LOCAL:
                 began_s = time.monotonic()  # the last link has just been cut
-            starvation = Starvation(
-                [os.getpid(), *(one.pid for one in cluster.members.values() if one.node_id != node)]
-            )
+            starvation = Starvation([one.pid for one in cluster.members.values() if one.node_id != node])
             # A stop takes its time, and what is handed over at its beginning is written as ever.
             written = load.slowest_s(began_s) if kind == STOP else load.written_again_s(began_s)
             starved_s = starvation.seconds()
