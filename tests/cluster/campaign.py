@@ -45,6 +45,10 @@ COMMIT_S_MAX = 20.0
 """How long to wait for a commit while a fault lasts. With Apache Kafka a client stays with a coordinator that it
 reaches and that cannot reach the others, whatever that one answers, until it is told of another."""
 
+STARVED_S_MAX = 1.0
+"""Most that is forgiven for a busy machine: a client that writes all the time waits for processors also while everybody
+waits for a session to end."""
+
 KILL, FREEZE, STOP = "kill -9", "freeze", "stop"
 ISOLATE, PEERS, MUTE = "cut off", "cut off from nodes", "cannot be heard by nodes"
 LOCAL = (KILL, FREEZE, STOP)
@@ -76,8 +80,8 @@ class Felt:
 
     @property
     def own_s(self) -> float:
-        """Without the time that others had the processors."""
-        return self.slowest_s - self.starved_s
+        """Without the time that others had the processors, as far as that may count."""
+        return self.slowest_s - min(self.starved_s, STARVED_S_MAX)
 
 
 @dataclass(slots=True)
