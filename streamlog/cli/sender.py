@@ -9,10 +9,12 @@ from typing import Any
 from streamlog.cli.invocation import TIMEOUT_MS, Invocation
 from streamlog.client.admin import Admin
 from streamlog.client.config import ConnectionSettings
+from streamlog.client.delivery import OnAppendFailure
 from streamlog.client.producer import Producer
 from streamlog.embedded import EmbeddedLog
 from streamlog.env import Env, real_env
 from streamlog.errors import UserError
+from streamlog.streams.answering import AnswerSender
 from streamlog.streams.app import App
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.replies import Replies
@@ -68,11 +70,20 @@ async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
     async with (
         brokers_of(app, invocation, env) as bootstrap,
         Admin(bootstrap, env=env, timeout_ms=TIMEOUT_MS, connection=connection) as admin,
-        Producer(
-            bootstrap, env=env, auto_create_topics=False, max_block_ms=TIMEOUT_MS, connection=connection
-        ) as producer,
     ):
-        outbox = ProducerOutbox(lambda: producer, env.clock.wall_ms, admin.describe_configs)
+
+        def producer(on_append_failure: OnAppendFailure | None = None) -> Producer:
+            return Producer(
+                bootstrap,
+                env=env,
+                auto_create_topics=False,
+                max_block_ms=TIMEOUT_MS,
+                on_append_failure=on_append_failure,
+                connection=connection,
+            )
+
+        outbox = ProducerOutbox(producer, env.clock, admin.describe_configs, AnswerSender(producer, env.clock))
+        await outbox.open()
         replies = Replies(app.id, bootstrap, env, admin, outbox, connection)
         before = app.cell.runtime
         app.cell.runtime = SenderRuntime(app.id, bootstrap, env, outbox, replies)
@@ -81,3 +92,4 @@ async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
         finally:
             app.cell.runtime = before
             await replies.close()
+            await outbox.close()

@@ -62,6 +62,9 @@ CONCURRENT_TRANSACTIONS_BACKOFF_MS = 10
 """The markers of the transaction before are still being written, which takes milliseconds; a usual back-off of a
 hundred would be the price of every commit."""
 
+KEY_BYTES_SHOWN = 60
+"""Of a key in a message: keys can be as large as values."""
+
 GONE_SEQUENCES = frozenset({ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.UNKNOWN_PRODUCER_ID})
 
 
@@ -137,17 +140,34 @@ def check_size(
     timestamp_ms: int,
     headers: RecordHeaders,
     size_bytes_max: int,
+    *,
+    of_topic: bool = False,
 ) -> None:
-    """Raises KafkaError MESSAGE_TOO_LARGE for a record that fits no request, LocalProtocolError for what is none."""
-    size_bytes = BatchBuilder().append(record_key, value, timestamp_ms, headers)
-    if size_bytes > size_bytes_max:
-        topic, partition = key
-        where = topic if partition is None else f"{topic}-{partition}"
-        raise KafkaError(
-            ErrorCode.MESSAGE_TOO_LARGE,
-            f"a record of {size_bytes} bytes for {where} is larger than the producer's request_size_bytes_max of "
-            f"{size_bytes_max}; raise it along with the topic's max.message.bytes, or send less",
-        )
+    """Raises KafkaError MESSAGE_TOO_LARGE for a record that is larger, alone in its batch; LocalProtocolError for what
+    is no record. `of_topic`: the limit is the topic's."""
+    builder = BatchBuilder()
+    if builder.append(record_key, value, timestamp_ms, headers) <= size_bytes_max:
+        return
+    size_bytes = len(builder.build())  # to the byte, as the broker counts
+    if size_bytes <= size_bytes_max:
+        return
+    topic, partition = key
+    where = topic if partition is None else f"{topic}-{partition}"
+    name = "" if record_key is None else f" with the key {shown(record_key)}"
+    limit = (
+        f"than the topic's max.message.bytes of {size_bytes_max}; raise that "
+        f"(streamlog topics alter {topic} --config max.message.bytes=N), or send less"
+        if of_topic
+        else f"than the producer's request_size_bytes_max of {size_bytes_max}; raise it along with the topic's "
+        "max.message.bytes, or send less"
+    )
+    raise KafkaError(ErrorCode.MESSAGE_TOO_LARGE, f"a record of {size_bytes} bytes for {where}{name} is larger {limit}")
+
+
+def shown(key: bytes) -> str:
+    """A record's key for a message: short, and readable if it can be."""
+    short = key[:KEY_BYTES_SHOWN]
+    return repr(short.decode(errors="backslashreplace")) + ("..." if len(key) > KEY_BYTES_SHOWN else "")
 
 
 def negative_timestamp(timestamp_ms: int) -> LocalProtocolError:
@@ -164,6 +184,7 @@ class Accumulator:
         self.buffered_bytes = 0  # sum of size_bytes over unresolved batches
         self.identity = NO_IDENTITY  # for sequences that start now; without idempotence always NO_IDENTITY
         self.queues: dict[PartitionKey, PartitionQueue] = {}
+        self._topic_bytes_max: dict[str, int] = {}  # topics whose own limit is known; others have the request's
         self.leaderless: dict[PartitionKey, PartitionQueue] = {}  # queues with waiting batches and no known leader
         self._sendable: dict[int, dict[PartitionKey, PartitionQueue]] = {}  # leader -> queues with waiting batches
         self._lingering: deque[tuple[PartitionQueue, Batch]] = deque()  # by age; closed batches stay until they surface
@@ -198,10 +219,11 @@ class Accumulator:
         if batch is None:
             batch = self._open_batch(queue)
         size_bytes = batch.append(record_key, value, timestamp_ms, headers)
-        if size_bytes > self.limits.request_size_bytes_max:
+        if size_bytes > queue.size_bytes_max:
             batch.drop_last()
-            check_size(key, record_key, value, timestamp_ms, headers, self.limits.request_size_bytes_max)
-            self._close(queue)  # with the others the record is too large for a request, alone it is not
+            of_topic = key[0] in self._topic_bytes_max
+            check_size(key, record_key, value, timestamp_ms, headers, queue.size_bytes_max, of_topic=of_topic)
+            self._close(queue)  # with the others the record is too large, alone it is not
             self._port.batch_ready()
             batch = self._open_batch(queue)
             size_bytes = batch.append(record_key, value, timestamp_ms, headers)
@@ -215,10 +237,24 @@ class Accumulator:
     def _add_queue(self, key: PartitionKey) -> PartitionQueue:
         self._port.check_partition(key)
         queue = self.queues[key] = PartitionQueue(
-            key, idempotent=self.limits.idempotent, transactional=self.limits.transactional
+            key,
+            size_bytes_max=self.size_bytes_max(key[0]),
+            idempotent=self.limits.idempotent,
+            transactional=self.limits.transactional,
         )
         queue.leader = self._port.leader(key)
         return queue
+
+    def size_bytes_max(self, topic: str) -> int:
+        """Of one batch, and so of a record."""
+        return self._topic_bytes_max.get(topic, self.limits.request_size_bytes_max)
+
+    def limit_topic(self, topic: str, size_bytes_max: int) -> None:
+        """The topic's own limit: it goes before that of requests, in both directions."""
+        self._topic_bytes_max[topic] = size_bytes_max
+        for key, queue in self.queues.items():
+            if key[0] == topic:
+                queue.size_bytes_max = size_bytes_max
 
     def _open_batch(self, queue: PartitionQueue) -> Batch:
         batch = queue.open = Batch(self._port.opening_batch(), queue.batches_made, self._ticket)
@@ -438,13 +474,16 @@ class Accumulator:
         definite = not in_flight and not batch.maybe_written
         return Verdict(queue.key, batch, ErrorCode.REQUEST_TIMED_OUT, definite, timed_out=True)
 
-    def refuse(self, key: PartitionKey, error_code: int, message: str) -> list[Verdict]:
-        """Give up everything of a partition that has not been sent: the partition does not exist."""
+    def refuse(self, key: PartitionKey, error_code: int, message: str, *, numbered: bool = False) -> list[Verdict]:
+        """Give up everything of a partition that has not been sent: the partition does not exist.
+
+        Args: numbered: also what was sent and came back.
+        """
         queue = self.queues[key]
         queue.close_open()
         verdicts = []
         for batch in list(queue.waiting):
-            if batch.sequence == NO_SEQUENCE:
+            if numbered or batch.sequence == NO_SEQUENCE:
                 queue.give_up(batch)
                 definite = not batch.maybe_written
                 verdicts.append(self._resolve(Verdict(key, batch, error_code, definite, message=message)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from streamlog.client.accumulator import Accumulator, Verdict
 from streamlog.client.cluster import topic_error
@@ -20,6 +22,22 @@ from streamlog.wire.error_codes import ErrorCode, KafkaError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A batch of appended records that the log does not have, or perhaps not."""
+
+    topic: str
+    partition: int
+    code: ErrorCode
+    """The last word about it."""
+    failure: StreamlogError
+    record_bytes: int | None
+    """Its size, when it was a single record. Never too low."""
+
+
+OnAppendFailure: TypeAlias = Callable[[Failed], None]
+
+
 class Delivery:
     """See the module's essay. Every waiter is told once."""
 
@@ -28,6 +46,7 @@ class Delivery:
         self.fatal: StreamlogError | None = None  # nothing can be sent any more
         self.acked: dict[PartitionKey, int] = {}  # exclusive end offset of the last acknowledged batch
         self.append_failure: StreamlogError | None = None  # first failure of a record without a future
+        self.on_append_failure: OnAppendFailure | None = None  # who wants to know all of these instead
         self._accumulator = accumulator
         self._metadata = metadata
         self._buffer_bytes_max = buffer_bytes_max
@@ -84,8 +103,12 @@ class Delivery:
         if self.transactions is not None:
             self.transactions.fail(failure)
         batch = verdict.batch
-        if len(batch.waiters) < (batch.record_count or 1) and self.append_failure is None:
-            self.append_failure = failure
+        if len(batch.waiters) < (batch.record_count or 1):
+            if self.on_append_failure is not None:
+                code, alone = ErrorCode.of(verdict.error_code), batch.record_count == 1
+                self.on_append_failure(Failed(*verdict.key, code, failure, batch.size_bytes if alone else None))
+            elif self.append_failure is None:
+                self.append_failure = failure
         for _, _, waiter in batch.waiters:
             if not waiter.done():
                 waiter.set_exception(failure)

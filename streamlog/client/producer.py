@@ -15,6 +15,7 @@ from typing import Literal, Self
 from streamlog.client.accumulator import Limits
 from streamlog.client.cluster import Cluster
 from streamlog.client.config import ConnectionSettings
+from streamlog.client.delivery import OnAppendFailure
 from streamlog.client.failures import BufferFull, NotDelivered, one_line
 from streamlog.client.producer_queue import PartitionKey
 from streamlog.client.routing import Routing, Unrouted
@@ -61,6 +62,8 @@ class Producer:
         delivery_timeout_ms: int = 120_000,
         max_block_ms: int = 60_000,
         auto_create_topics: bool = True,
+        missing_topic_timeout_ms: int | None = None,
+        on_append_failure: OnAppendFailure | None = None,
         transactional_id: str | None = None,
         transaction_timeout_ms: int = 60_000,
         connection: ConnectionSettings | None = None,
@@ -69,6 +72,10 @@ class Producer:
         Args:    linger_ms: how long a batch waits for more records. delivery_timeout_ms: after this long a record has
                      its answer, whatever happens. max_block_ms: how long `send` waits for a topic to appear.
                  request_size_bytes_max: a larger record, before compression, is refused (Java's max.request.size).
+                 missing_topic_timeout_ms: records for a topic that the brokers do not have, any more or yet, are
+                     refused after so long; None: they wait for the delivery timeout.
+                 on_append_failure: told of each batch of `append`ed records that failed, at once; `flush` does not
+                     raise for them then.
                  transactional_id: send in transactions only. The id is this producer's alone: a newer producer
                      with the same id fences an older one.
                  transaction_timeout_ms: the broker aborts a transaction that takes longer.
@@ -108,9 +115,11 @@ class Producer:
             buffer_bytes_max,
             check_open=self._check_open,
             on_end=lambda failure: self._routing.fail(None, failure),
+            missing_topic_timeout_ms=missing_topic_timeout_ms,
         )
         self._accumulator = self._sender.accumulator
         self._delivery = self._sender.delivery
+        self._delivery.on_append_failure = on_append_failure
         self._routing = Routing(self._cluster, self._accumulator, max_block_ms)
         self._transactions: Transactions | None = None
         if transactional_id is not None:
@@ -149,6 +158,11 @@ class Producer:
             else:
                 await self.flush()
         finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Disconnect at once; what has no answer yet is answered that nobody knows."""
+        if self._state == "open":
             self._state = "closed"
             self._sender.close()
             self._routing.fail(None, NotDelivered("the producer was closed before the record was sent"))
@@ -261,8 +275,7 @@ class Producer:
         """Return when the buffer has room. Raises what ended the producer, if something did."""
         while self._delivery.full:
             self._check_open()
-            self._accumulator.close_all()  # who lingers now lingers in everybody's way
-            self._sender.wake.set()
+            self.hurry()  # who lingers now lingers in everybody's way
             await self._delivery.room()
 
     async def flush(self) -> None:
@@ -280,6 +293,19 @@ class Producer:
         failure, self._delivery.append_failure = self._delivery.append_failure, None
         if failure is not None:
             raise failure
+
+    def hurry(self) -> None:
+        """Send what lingers."""
+        self._accumulator.close_all()
+        self._sender.wake.set()
+
+    def limit_topic(self, topic: str, record_bytes_max: int) -> None:
+        """Take records of a topic up to this size, whatever `request_size_bytes_max` says: its `max.message.bytes`."""
+        self._accumulator.limit_topic(topic, record_bytes_max)
+
+    def record_bytes_max(self, topic: str) -> int:
+        """The largest record that is taken for a topic, alone in its batch."""
+        return self._accumulator.size_bytes_max(topic)
 
     def acked_offset(self, partition: TopicPartition) -> int | None:
         """Exclusive end of what this producer wrote to a partition, as acknowledged; None when no answer said it."""
@@ -368,6 +394,10 @@ class Producer:
         """How many partitions a topic has. Raises KafkaError when it does not appear within max_block_ms."""
         self._check_open()
         return await self._cluster.partition_count(topic, timeout_ms=self._max_block_ms)
+
+    def partition_count(self, topic: str) -> int:
+        """The same as far as is known; 0 for topics that nothing is known of."""
+        return self._cluster.metadata.partition_count(topic)
 
     def partition_for(self, topic: str, key: bytes | None) -> int:
         """Where `send` would put a record with this key. The topic has to be known: await `partitions` once."""

@@ -200,12 +200,16 @@ class PartitionQueue:
         "next_sequence",
         "open",
         "proven",
+        "size_bytes_max",
         "transactional",
         "waiting",
     )
 
-    def __init__(self, key: PartitionKey, *, idempotent: bool, transactional: bool = False) -> None:
+    def __init__(
+        self, key: PartitionKey, *, size_bytes_max: int = SEQUENCE_MASK, idempotent: bool, transactional: bool = False
+    ) -> None:
         self.key = key
+        self.size_bytes_max = size_bytes_max  # of a batch
         self.idempotent = idempotent
         self.transactional = transactional
         self.leader: int | None = None  # broker that takes our requests, as far as we know

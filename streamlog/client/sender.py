@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from streamlog.client.accumulator import Accumulator, Limits, Verdict
 from streamlog.client.cluster import Cluster, topic_error
@@ -56,9 +56,11 @@ class Sender:
         *,
         check_open: Callable[[], None],
         on_end: Callable[[StreamlogError], None],
+        missing_topic_timeout_ms: int | None = None,
     ) -> None:
         """
         Args:    check_open: raises when no record can be taken now. on_end: told when nothing can be sent any more.
+                 missing_topic_timeout_ms: how long a topic may be missing; None: as long as its records wait.
         """
         self.accumulator = Accumulator(limits, self)
         self.delivery = Delivery(self.accumulator, cluster.metadata, buffer_bytes_max)
@@ -74,6 +76,8 @@ class Sender:
         self._in_flight: dict[int, int] = {}  # node id -> unanswered requests
         self._connecting: set[int] = set()  # brokers that a task is connecting to
         self._acquiring = False  # a task is asking for a producer id
+        self._missing_topic_timeout_ms = missing_topic_timeout_ms
+        self._missing_since_ms: dict[str, int] = {}  # topics with records that the brokers do not have
         self._doubted: dict[PartitionKey, int] = {}  # partitions that are not in the metadata -> refresh that decides
         self._refusals = RefusalWatch()
         cluster.on_change(self._on_change)
@@ -191,12 +195,17 @@ class Sender:
         metadata = self._cluster.metadata
         topics = dict.fromkeys(topic for topic, _ in self.accumulator.leaderless)
         known = self._cluster.track(topics)
+        given_up = self._given_up(topics)
         for topic, partition in list(self.accumulator.leaderless):
             count = metadata.partition_count(topic)
             code = metadata.errors.get(topic)
             if code is not None and not code.retriable:
                 refusal = topic_error(topic, code)
                 self.delivery.settle(self.accumulator.refuse((topic, partition), code, one_line(refusal)))
+            elif topic in given_up:
+                code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                why = one_line(topic_error(topic, code))
+                self.delivery.settle(self.accumulator.refuse((topic, partition), code, why, numbered=True))
             elif not 0 <= partition < count and count:
                 number = self._doubted.setdefault((topic, partition), self._cluster.refresh_nowait())
                 if self._cluster.answered(number):
@@ -206,6 +215,16 @@ class Sender:
                     self.delivery.settle(self.accumulator.refuse((topic, partition), code, why))
         if known and self.accumulator.leaderless:
             self._cluster.refresh_nowait()
+
+    def _given_up(self, topics: Iterable[str]) -> set[str]:
+        """Which of these topics have been missing for too long."""
+        patience_ms = self._missing_topic_timeout_ms
+        if patience_ms is None:
+            return set()
+        errors, now_ms = self._cluster.metadata.errors, self._clock.mono_ms()
+        missing = [topic for topic in topics if errors.get(topic) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+        self._missing_since_ms = {topic: self._missing_since_ms.get(topic, now_ms) for topic in missing}
+        return {topic for topic in missing if now_ms - self._missing_since_ms[topic] >= patience_ms}
 
     def _connect(self, node_id: int) -> None:
         if node_id not in self._connecting:

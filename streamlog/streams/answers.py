@@ -17,7 +17,17 @@ ASKED = "streamlog-asked"
 REPLY_ERROR = "streamlog-error"
 """Header of an answer: the agent failed at the question, and this is how."""
 
+REPLIES = "-replies"
+"""How names of topics for answers end. Questions can be sent by anybody, and answers go nowhere else."""
+
+ERROR_CHARS_MAX = 2_000
+"""Of what an asker is told about a failure."""
+
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+
+
+PARTITION_DIGITS_MAX = 9
+"""Partition numbers are 32-bit integers."""
 
 
 def question(topic: str, partition: int, correlation: bytes, agent: str) -> Headers:
@@ -37,7 +47,7 @@ def answer(cursor: Cursor, agent: str, value: bytes) -> None:
 
 def answer_failure(cursor: Cursor, agent: str, what: str) -> None:
     """The same where there is no value: the asker gets a UserError that says `what`."""
-    _reply(cursor, agent, b"", ((REPLY_ERROR, what.encode()),))
+    _reply(cursor, agent, b"", ((REPLY_ERROR, what[:ERROR_CHARS_MAX].encode(errors="replace")),))
 
 
 def _reply(cursor: Cursor, agent: str, value: bytes, extra: Headers) -> None:
@@ -47,9 +57,10 @@ def _reply(cursor: Cursor, agent: str, value: bytes, extra: Headers) -> None:
     found = dict(headers)
     topic, correlation, partition = found.get(REPLY_TO), found.get(CORRELATION), found.get(REPLY_PARTITION)
     asked = found.get(ASKED, agent.encode())
-    if topic is None or correlation is None or partition is None or not partition.isdigit() or asked != agent.encode():
+    if topic is None or correlation is None or partition is None or asked != agent.encode():
+        return
+    name = topic.decode(errors="replace")
+    if not partition.isdigit() or len(partition) > PARTITION_DIGITS_MAX or not name.endswith(REPLIES):
         return
     lane = cursor.lane
-    lane.outbox.append(
-        topic.decode(), int(partition), None, value, lane.wall_ms(), [(CORRELATION, correlation), *extra]
-    )
+    lane.outbox.answer(name, int(partition), value, lane.wall_ms(), [(CORRELATION, correlation), *extra])

@@ -161,15 +161,22 @@ class Assignment:
             await self._close([task], commit=True)
             self._begin(task.number, pause_s=0)
 
-    async def reset(self, tasks: Sequence[Task], why: Exception) -> None:
-        """Begin these tasks again at what is committed: their outputs or rows were lost on the way."""
+    async def reset(self, tasks: Sequence[Task], why: Exception, pause_s: float = RETRY_BACKOFF_S_FIRST) -> int:
+        """Begin these tasks again at what is committed, after a pause: their outputs were lost on the way.
+
+        Returns: how many events were processed that will be processed again.
+        """
+        again = 0
         mine = [task for task in tasks if self.tasks.get(task.number) is task]
         for task in mine:
-            log.warning("task=%d state=resetting: %s", task.number, why)
+            uncommitted = task.uncommitted_events
+            again += uncommitted
+            log.warning("task=%d state=resetting events_again=%d: %s", task.number, uncommitted, why)
             self._need_consumer().pause(self._partitions(task))
         await self._close(mine, commit=False)
         for task in mine:
-            self._begin(task.number, pause_s=RETRY_BACKOFF_S_FIRST)
+            self._begin(task.number, pause_s=pause_s)
+        return again
 
     # --- opening --------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,18 @@ All tasks commit together: one flush, one offset commit. What is committed is th
 began; events are processed on while it is under way, and belong to the next.
 
     1. take       committable offsets and changed rows of every task, in one stretch without an await
-    2. append     the rows to the changelogs (outputs were appended as they happened)
-    3. flush      until all of it is acknowledged
+    2. outputs    until all of them are acknowledged (they were appended as they happened)
+    3. rows       to the changelogs, until they are acknowledged
     4. store      rows, changelog positions and source offsets, one atomic batch per task, beside the event loop
     5. offsets    to the group
 
 Interrupted anywhere, what was processed is at worst processed again: after 3 the changelog is ahead of the store and is
 replayed into it; after 4 the store is ahead of the group, and a restart on the same disk begins at the store's offsets.
+
+Rows are sent when nothing of the commit can be refused any more. Before 3 the tables are untouched, so an output that
+is lost costs nothing but repetition: the tasks begin again at what is committed, and count nothing twice. Rows that
+were not taken are rows of the next commit: they are what the table says, however often one says it. A row that its
+changelog cannot take holds its own task, before anything of it is sent.
 """
 
 from __future__ import annotations
@@ -19,12 +24,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+from streamlog.client.accumulator import shown
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Clock, Offload
+from streamlog.errors import UserError
 from streamlog.state.store import Position
 from streamlog.streams.context import Outbox
+from streamlog.streams.tables import Table
 from streamlog.streams.task import Task, TaskCommit, TaskState
 
 
@@ -50,14 +58,19 @@ class CommitStats:
     failures: int = 0
 
 
-class CommitFailed(Exception):
-    """Outputs or changelog rows did not arrive, or a store could not be written: nothing of these tasks was
-    committed."""
+ROW_OVERHEAD_BYTES = 128
+"""What a record and its batch add to key and value, at most: smaller rows than that fit for certain."""
 
-    def __init__(self, tasks: Sequence[Task], cause: Exception) -> None:
+
+class CommitFailed(Exception):
+    """Outputs did not arrive, or a store could not be written: nothing of these tasks was committed, and they have to
+    begin again. `of_rows`: rows of tables did not arrive; nobody begins again, the next commit sends them."""
+
+    def __init__(self, tasks: Sequence[Task], cause: Exception, *, of_rows: bool = False) -> None:
         super().__init__(str(cause))
-        self.tasks = list(tasks)
+        self.tasks = [] if of_rows else list(tasks)
         self.cause = cause
+        self.of_rows = of_rows
 
 
 class Committer:
@@ -84,8 +97,8 @@ class Committer:
             TopicPartition, tuple[Task, OffsetAndMetadata]
         ] = {}  # in the store, and the group did not take them yet
 
-    async def commit(self, tasks: Callable[[], Sequence[Task]]) -> None:
-        """Commit what `tasks` gives once it is our turn.
+    async def commit(self, tasks: Callable[[], Sequence[Task]]) -> bool:
+        """Commit what `tasks` gives once it is our turn. Whether there was anything to commit.
 
         Raises: CommitFailed: at any step before the group's offsets. KafkaError and others: the group did not take the
                 offsets; the stores have them, and the next commit tries again.
@@ -101,29 +114,57 @@ class Committer:
             self.stats.took_ms = self._clock.mono_ms() - began_ms
             if failure is not None:
                 raise failure
+            return any(not commit.empty for commit in commits)
 
     async def _acknowledge(self, tasks: Sequence[Task]) -> list[TaskCommit]:
         """Take what is to be committed, and wait until the log has it."""
         commits: list[TaskCommit] = []
         began_ns = self._clock.mono_ns()
+        of_rows = False
         try:
             for task in tasks:
-                commits.append(task.begin_commit())  # noqa: PERF401  # what was taken has to be known when one raises
-            self.stats.rows += self._append(commits)
-            self.stats.work_ms = (self._clock.mono_ns() - began_ns) // 1_000_000
+                commit = task.begin_commit()
+                problem = self._oversized(commit)
+                if problem is None:
+                    commits.append(commit)
+                else:
+                    task.abandon(commit)
+                    task.hold(problem)
+            work_ns = self._clock.mono_ns() - began_ns
             await self._outbox.flush()
+            of_rows = True
+            # Who was given up meanwhile has lost its changelogs to another worker.
+            commits = [commit for commit in commits if commit.task.state is not TaskState.CLOSED]
+            began_ns = self._clock.mono_ns()
+            rows = self._append(commits)
+            self.stats.work_ms = (work_ns + self._clock.mono_ns() - began_ns) // 1_000_000
+            if rows:
+                await self._outbox.flush_rows()
+            self.stats.rows += rows
         except BaseException as error:
             for commit in commits:
                 commit.task.abandon(commit)
             self.stats.failures += 1
             if isinstance(error, Exception):
-                raise CommitFailed(tasks, error) from error
+                raise CommitFailed(tasks, error, of_rows=of_rows) from error
             raise
         return commits
 
+    def _oversized(self, commit: TaskCommit) -> UserError | None:
+        """What to say of a row that is too large for its changelog, if there is one."""
+        for table, _, dirty in commit.dirty:
+            if table.kind == "source" or not dirty.rows:
+                continue
+            limit = self._outbox.row_bytes_max(table.changelog)
+            fits = limit - ROW_OVERHEAD_BYTES
+            for key, value, _ in dirty.rows:
+                if value is not None and len(value) + len(key) > fits:
+                    return too_large(table, key, len(value) + len(key), limit)
+        return None
+
     def _append(self, commits: Sequence[TaskCommit]) -> int:
         rows = 0
-        append = self._outbox.append
+        append = self._outbox.append_row
         for commit in commits:
             for table, _, dirty in commit.dirty:
                 if table.kind == "source":
@@ -184,3 +225,18 @@ class Committer:
             await self._commit_offsets(owed)
             self.in_group |= {one: (self._owed[one][0].life, offset.offset) for one, offset in owed.items()}
         self._owed.clear()
+
+
+def too_large(table: Table[Any, Any], key: bytes, row_bytes: int, limit_bytes: int) -> UserError:
+    """Why nothing of a task is committed any more, and what can be done."""
+    return UserError(
+        f"table {table.name}: the row of key {shown(key)} has become {row_bytes} bytes, and its changelog "
+        f"{table.changelog} takes records of {limit_bytes} (max.message.bytes). To let it take more: streamlog topics "
+        f"alter {table.changelog} --config max.message.bytes={_next_size(row_bytes)}; or keep less in one row, as with "
+        f"more keys, or windows. Nothing of this partition is committed until then, and nothing of it is lost"
+    )
+
+
+def _next_size(row_bytes: int) -> int:
+    """A limit with room for a row of this size to grow, as people write them."""
+    return 1 << (2 * row_bytes).bit_length()

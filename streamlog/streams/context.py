@@ -39,6 +39,40 @@ class Outbox(Protocol):
         """`append` for one topic, its partitions looked up once: for lanes that send an output per event."""
         ...
 
+    def answer(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> None:
+        """Send an answer there, if that can be done. Never raises, and holds no commit up."""
+        ...
+
+    async def send(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """Send one record of a known topic, and return when it is acknowledged. No commit depends on it.
+
+        Raises: why it was not.
+        """
+        ...
+
+    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
+        """Take one row of a table for its changelog."""
+        ...
+
+    def row_bytes_max(self, topic: str) -> int:
+        """The largest row that a changelog takes, with what its record adds to it."""
+        ...
+
     @property
     def full(self) -> bool:
         """Whether so much waits for acknowledgement that callers should wait for `room`."""
@@ -47,7 +81,12 @@ class Outbox(Protocol):
     async def room(self) -> None: ...
 
     async def flush(self) -> None:
-        """Until everything appended so far is acknowledged. Raises the first failure."""
+        """Until everything appended so far is acknowledged. Raises: the first failure of an output; what is refused for
+        good is refused by `append` from then on."""
+        ...
+
+    async def flush_rows(self) -> None:
+        """The same for rows. Raises: the first failure of a row; failures of outputs are left to `flush`."""
         ...
 
 

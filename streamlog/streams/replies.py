@@ -15,7 +15,7 @@ from streamlog.client.consumer import Consumer
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
-from streamlog.streams.answers import CORRELATION, REPLY_ERROR, question
+from streamlog.streams.answers import CORRELATION, REPLIES, REPLY_ERROR, question
 from streamlog.streams.outbox import ProducerOutbox
 from streamlog.wire.error_codes import ErrorCode
 
@@ -33,7 +33,7 @@ class Replies:
     def __init__(
         self, app_id: str, broker: str, env: Env, admin: Admin, outbox: ProducerOutbox, connection: ConnectionSettings
     ) -> None:
-        self.topic = f"{app_id}-replies"
+        self.topic = f"{app_id}{REPLIES}"
         self._broker, self._env, self._admin, self._outbox = broker, env, admin, outbox
         self._connection = connection
         self._waiting: dict[bytes, asyncio.Future[bytes]] = {}  # by correlation id
@@ -51,8 +51,7 @@ class Replies:
             self._waiting[correlation] = answer
             try:
                 headers = question(self.topic, 0, correlation, agent)
-                self._outbox.append(topic, None, key, value, self._env.clock.wall_ms(), headers)
-                await self._outbox.flush()
+                await self._outbox.send(topic, None, key, value, self._env.clock.wall_ms(), headers)
                 return await answer
             finally:
                 del self._waiting[correlation]

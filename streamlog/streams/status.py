@@ -71,6 +71,8 @@ class WorkerStatus:
     committed_at_ms: int
     error: str | None
     """What the worker is struggling with just now, such as a broker that is away."""
+    processed_again: int = 0
+    """Events that this worker processed more than once, because their outputs were lost on the way."""
 
     @property
     def healthy(self) -> bool:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
-from streamlog.errors import UserError
+from streamlog.errors import StreamlogError, UserError
 from streamlog.serde import SerdeError
 from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
@@ -318,6 +318,11 @@ class Task:
         """Per topic: exclusive end of what every reader has processed."""
         return self._committable(self._progress())
 
+    @property
+    def uncommitted_events(self) -> int:
+        """Offsets that are processed and not committed: what a new life of the task would process again."""
+        return sum(max(end - self._committed.get(name, end), 0) for name, end in self.committable().items())
+
     def _progress(self) -> dict[str, dict[str, int]]:
         """Per topic and lane: exclusive end of what the lane has processed."""
         progress: dict[str, dict[str, int]] = {}
@@ -357,7 +362,7 @@ class Task:
         except SerdeError as error:
             for _, state, rows in dirty:
                 state.abandon(rows)
-            self._stop(error)
+            self.hold(error)
             return TaskCommit(self, {}, {}, [], {})
         followed: dict[str, int] = {}
         for feed in self._gate.feeds if self._gate is not None else ():
@@ -365,9 +370,10 @@ class Task:
                 followed[feed.table] = feed.position
         return TaskCommit(self, offsets, {name: lanes_ahead[name] for name in offsets}, dirty, followed)
 
-    def _stop(self, error: SerdeError) -> None:
-        """A value was changed in place, after it was set, to what its type is not. It came from events that are over,
-        and a new life of the task would process them to the same end: so it stands still, offsets held."""
+    def hold(self, error: StreamlogError) -> None:
+        """A row cannot be written: it was changed in place, after it was set, to what its type is not, or its changelog
+        does not take it. It came from events that are over, and a new life of the task would process them to the same
+        end: so it stands still, offsets held."""
         self._unwritable = True
         for lane in self.lanes:
             if lane.failure is None:

@@ -53,7 +53,7 @@ def refused_time(topic: str, timestamp_ms: int) -> UserError:
 class TimeBounds:
     """What one topic takes. Senders compare with `oldest_ms` and `newest_ms`, and ask `check` about what is beyond."""
 
-    __slots__ = ("_after_ms", "_before_ms", "_topic", "_wall_ms", "newest_ms", "oldest_ms", "refused")
+    __slots__ = ("_after_ms", "_barred", "_before_ms", "_topic", "_wall_ms", "newest_ms", "oldest_ms", "refused")
 
     def __init__(self, topic: str, wall_ms: Callable[[], int]) -> None:
         self.refused = False  # something since the settings were learned: perhaps they are others by now
@@ -61,6 +61,7 @@ class TimeBounds:
         self.newest_ms = TIMESTAMP_MS_MAX
         self._after_ms: int | None = None  # None: any
         self._before_ms: int | None = None
+        self._barred: str | None = None
         self._topic, self._wall_ms = topic, wall_ms
 
     def learn(self, settings: Mapping[str, Setting]) -> None:
@@ -72,6 +73,11 @@ class TimeBounds:
             after_ms = before_ms = None  # the broker sets the time, whatever it was
         self._set(after_ms, before_ms)
 
+    def bar(self, why: str | None) -> None:
+        """Let no record pass, and say why; None: the topic takes records again."""
+        self._barred = why
+        self._set(self._after_ms, self._before_ms)
+
     def suspect_default(self) -> None:
         """The settings cannot be seen, and the broker refused a time."""
         self._set(AFTER_MS_DEFAULT, None)
@@ -81,9 +87,13 @@ class TimeBounds:
         self._after_ms, self._before_ms = after_ms, before_ms
         self.newest_ms = TIMESTAMP_MS_MAX if after_ms is None else 0
         self.oldest_ms = 0 if before_ms is None else TIMESTAMP_MS_MAX  # what is taken gets less: look at the clock
+        if self._barred is not None:
+            self.oldest_ms, self.newest_ms = TIMESTAMP_MS_MAX + 1, -1
 
     def check(self, timestamp_ms: int) -> None:
         """Whether a record beyond the bounds is taken all the same. Raises: UserError: it is not."""
+        if self._barred is not None:
+            raise UserError(self._barred)
         if not 0 <= timestamp_ms <= TIMESTAMP_MS_MAX:
             raise refused_time(self._topic, timestamp_ms)
         now_ms = self._wall_ms()

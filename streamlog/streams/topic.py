@@ -135,8 +135,8 @@ class Topic(Generic[K, V]):
             return
         runtime = self._cell.get(f"sending to topic {self.name}")
         await runtime.know_topic(self.name)
-        self.append(value, key, timestamp, headers, partition)
-        await runtime.outbox.flush()
+        timestamp_ms = self._time_ms(timestamp, None)
+        await runtime.outbox.send(self.name, partition, *self._encoded(key, value), timestamp_ms, _encoded(headers))
 
     def append(
         self,
@@ -150,18 +150,14 @@ class Topic(Generic[K, V]):
         cursor = current.get(None)
         timestamp_ms = self._time_ms(timestamp, cursor)
         outbox = self._cell.get(f"sending to topic {self.name}").outbox if cursor is None else cursor.lane.outbox
+        outbox.append(self.name, partition, *self._encoded(key, value), timestamp_ms, _encoded(headers))
+
+    def _encoded(self, key: K | None, value: V | None) -> tuple[bytes | None, bytes | None]:
         try:
             data = None if value is None else self._encode_value(value)
         except SerdeError as error:
             raise _with_key(error, key) from error
-        outbox.append(
-            self.name,
-            partition,
-            None if key is None else self._encode_key(key),
-            data,
-            timestamp_ms,
-            encode_headers(headers) if headers else (),
-        )
+        return None if key is None else self._encode_key(key), data
 
     def _time_ms(self, timestamp: datetime | float | None, cursor: Cursor | None) -> int:
         if timestamp is not None:
@@ -199,6 +195,10 @@ def check_partitions(partitions: Any, what: str) -> int | None:
     if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
         raise UserError(f"{what}: partitions={partitions!r} has to be a whole number from 1 on")
     return partitions
+
+
+def _encoded(headers: Headers) -> Sequence[tuple[str, bytes | None]]:
+    return encode_headers(headers) if headers else ()
 
 
 def encode_headers(headers: Headers) -> list[tuple[str, bytes | None]]:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from streamlog.client.admin import Admin
 from streamlog.client.config import ConnectionSettings
+from streamlog.client.delivery import OnAppendFailure
 from streamlog.client.producer import Producer
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
@@ -28,6 +29,8 @@ from streamlog.state.directory import StateDirectory
 from streamlog.state.restore import Restorer
 from streamlog.state.rocksdb import RocksEngine
 from streamlog.state.store import StoreEngine
+from streamlog.streams import answering
+from streamlog.streams.answering import AnswerSender
 from streamlog.streams.assignment import Assignment
 from streamlog.streams.assignor import MemberData
 from streamlog.streams.beside import Beside
@@ -56,6 +59,9 @@ from streamlog.streams.timers import BackgroundTask, Timer, Work
 from streamlog.streams.topology import Topology
 
 log = logging.getLogger(__name__)
+
+MISSING_TOPIC_TIMEOUT_MS = 10_000
+"""How long outputs wait for a topic that brokers say does not exist: one that restarts may say so of any."""
 
 LINGER_MS = 5
 """Outputs wait so long for others to share their batch; a commit does not wait for them."""
@@ -242,13 +248,14 @@ class Worker:
             embedded=self._embedded,
         )
         growth = self._growth = Growth(program.id, self.plan.topology, resolved, partial(partition_counts, admin))
-        outbox = self._outbox = ProducerOutbox(self._make_producer, env.clock.wall_ms, admin.describe_configs)
+        answers = AnswerSender(self._make_answering, env.clock)
+        outbox = self._outbox = ProducerOutbox(self._make_producer, env.clock, admin.describe_configs, answers)
         await outbox.open()
         self._closers.append(lambda: self._close_outbox(outbox))
         await asyncio.gather(*(outbox.know_topic(node.name) for node in self.topology.topics))
         self._replies = Replies(program.id, self.broker, env, admin, self._outbox, self._connection)
         self._closers.append(self._replies.close)
-        pump = Pump(lambda: not outbox.full, lambda: self._on_blocked(pump))
+        pump = Pump(self._may_process, lambda: self._on_blocked(pump))
         self._committer = Committer(self._outbox, outbox, self._commit_offsets, env.clock, env.offload)
         reader = await self._open_reader()
         restorer = Restorer(reader, env)
@@ -331,9 +338,26 @@ class Worker:
         self.state = "stopped"
         log.info("app=%s worker=%s state=stopped", app_id, self.process_id[:8])
 
-    def _make_producer(self) -> Producer:
+    def _make_producer(self, on_append_failure: OnAppendFailure) -> Producer:
         return Producer(
-            self.broker, env=self.env, linger_ms=LINGER_MS, auto_create_topics=False, connection=self._connection
+            self.broker,
+            env=self.env,
+            linger_ms=LINGER_MS,
+            auto_create_topics=False,
+            missing_topic_timeout_ms=MISSING_TOPIC_TIMEOUT_MS,
+            on_append_failure=on_append_failure,
+            connection=self._connection,
+        )
+
+    def _make_answering(self) -> Producer:
+        return Producer(
+            self.broker,
+            env=self.env,
+            linger_ms=LINGER_MS,
+            delivery_timeout_ms=answering.DELIVERY_TIMEOUT_MS,
+            auto_create_topics=False,
+            missing_topic_timeout_ms=answering.MISSING_TOPIC_TIMEOUT_MS,
+            connection=self._connection,
         )
 
     async def _close_outbox(self, outbox: ProducerOutbox) -> None:
@@ -399,13 +423,20 @@ class Worker:
         if self._intake is not None:
             await self._intake.commit(offsets)
 
+    def _may_process(self) -> bool:
+        assert self._outbox is not None, "made before the pump"
+        return not self._outbox.full and not (self._commits is not None and self._commits.holding)
+
     def _on_blocked(self, pump: Pump) -> None:
         self._scope.spawn("room", self._await_room(pump))
 
     async def _await_room(self, pump: Pump) -> None:
-        """Outputs wait for the broker: nothing is processed until some of them are acknowledged."""
+        """Outputs or rows wait for the broker: nothing is processed until some of them are acknowledged."""
         assert self._outbox is not None, "a pump is only blocked by its outbox"
-        while self._outbox.full:
+        while not self._may_process():
+            if not self._outbox.full:  # rows: the commit loop tries again
+                await asyncio.sleep(RETRY_BACKOFF_S_FIRST)
+                continue
             try:
                 await self._outbox.room()
             except StreamlogError as error:
@@ -490,9 +521,14 @@ class Worker:
             commit_took_ms=0 if stats is None else stats.took_ms,
             committed_at_ms=0 if stats is None else stats.at_ms,
             error=next(
-                (one.trouble for one in (self._intake, self._commits, self._growth) if one is not None and one.trouble),
+                (
+                    one.trouble
+                    for one in (self._intake, self._outbox, self._commits, self._growth)
+                    if one is not None and one.trouble
+                ),
                 None,
             ),
+            processed_again=0 if self._commits is None else self._commits.processed_again,
         )
 
     def missing_topics(self) -> list[str]:

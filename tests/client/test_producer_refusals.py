@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from streamlog.client.admin import Admin, NewTopic
+from streamlog.client.delivery import Failed
 from streamlog.client.producer import Producer
 from streamlog.client.values import Headers
 from streamlog.env import Env
@@ -128,3 +130,64 @@ async def test_flush_does_not_wait_for_the_linger_of_records_whose_topic_was_not
         async with asyncio.timeout(20):
             await producer.flush()
         assert first.result().offset == 0
+
+
+async def test_a_topics_own_limit_goes_before_the_producers(bootstrap: str, env: Env, topic: str) -> None:
+    """What the topic does not take is refused at once and by name; what it takes is sent, however large."""
+    async with Admin(bootstrap, env=env) as admin:
+        await admin.create_topics([NewTopic("large", 1, configs={"max.message.bytes": "3000000"})])
+    async with Producer(bootstrap, env=env, request_size_bytes_max=10_000) as producer:
+        producer.limit_topic("large", 3_000_000)
+        producer.limit_topic(topic, 500)
+        await producer.partitions(topic)
+        producer.append(topic, 0, b"k", b"fits", NOW_MS)
+        with pytest.raises(KafkaError, match=rf"for {topic}-0 with the key 'k' .*max.message.bytes of 500") as refused:
+            producer.append(topic, 0, b"k", b"x" * 450, NOW_MS)
+        assert refused.value.code is ErrorCode.MESSAGE_TOO_LARGE
+        producer.append(topic, 0, b"k", b"fits too", NOW_MS)
+        async with asyncio.timeout(20):
+            assert (await producer.send("large", b"x" * 2_000_000, partition=0)).offset == 0
+            await producer.flush()
+    assert [one.value for one in (await read_all(bootstrap, env, topic))[0]] == [b"fits", b"fits too"]
+
+
+async def test_a_limit_of_a_topic_counts_to_the_byte(bootstrap: str, env: Env) -> None:
+    """The largest record that the broker takes is sent, and one byte more is refused before."""
+    async with Admin(bootstrap, env=env) as admin:
+        await admin.create_topics([NewTopic("exact", 1, configs={"max.message.bytes": "1000"})])
+    async with Producer(bootstrap, env=env, linger_ms=0) as producer:
+        await producer.partitions("exact")
+        fits = 900
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await producer.send("exact", b"x" * (fits + 1), key=b"k", partition=0)
+                except KafkaError:
+                    break
+                fits += 1
+            producer.limit_topic("exact", 1000)
+            await producer.send("exact", b"x" * fits, key=b"k", partition=0)
+        with pytest.raises(KafkaError, match="1001 bytes"):
+            producer.send_nowait("exact", b"x" * (fits + 1), key=b"k", partition=0)
+
+
+async def test_records_for_a_topic_that_was_deleted_are_refused_after_their_patience(
+    bootstrap: str, env: Env, topic: str
+) -> None:
+    """Not after the delivery timeout; also what the broker has refused already. Other topics do not wait."""
+    failed: list[Failed] = []
+    producer = Producer(
+        bootstrap, env=env, auto_create_topics=False, missing_topic_timeout_ms=500, on_append_failure=failed.append
+    )
+    async with producer, Admin(bootstrap, env=env) as admin:
+        await admin.create_topics([NewTopic("other", 1)])
+        producer.append(topic, 0, b"k", b"1", NOW_MS)
+        await producer.flush()
+        await admin.delete_topics([topic])
+        producer.append(topic, 0, b"k", b"2", NOW_MS)
+        async with asyncio.timeout(20):
+            assert (await producer.send("other", b"v", partition=0)).offset == 0
+            await producer.flush()
+    (one,) = failed
+    assert (one.topic, one.partition, one.code) == (topic, 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    assert isinstance(one.failure, KafkaError)

@@ -55,10 +55,35 @@ class CollectingOutbox:
     def sender(self, topic: str) -> Sender:
         return lambda key, value, timestamp_ms, headers: self.append(topic, None, key, value, timestamp_ms, headers)
 
+    async def send(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        self.append(topic, partition, key, value, timestamp_ms, headers)
+
+    def answer(
+        self, topic: str, partition: int, value: bytes, timestamp_ms: int, headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        self.append(topic, partition, None, value, timestamp_ms, headers)
+
+    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
+        self.append(topic, partition, key, value, timestamp_ms)
+
+    def row_bytes_max(self, topic: str) -> int:
+        return 1 << 20
+
     async def room(self) -> None:
         return None
 
     async def flush(self) -> None:
+        return None
+
+    async def flush_rows(self) -> None:
         return None
 
     def values(self, topic: str) -> list[bytes | None]:

@@ -1,0 +1,151 @@
+"""The order of a commit, and what becomes of it when a step fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+import streamlog
+from streamlog.client.failures import NotDelivered
+from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.streams.commit import CommitFailed, Committer
+from streamlog.streams.task import TaskState
+from tests.streams.harness import CollectingOutbox, TaskHarness, running
+
+
+@dataclass
+class Broker(CollectingOutbox):
+    """Acknowledges outputs and rows when told to, or fails them."""
+
+    steps: list[str] = field(default_factory=list)
+    outputs_fail: bool = False
+    rows_fail: bool = False
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
+        self.steps.append("row")
+        super().append_row(topic, partition, key, value, timestamp_ms)
+
+    async def flush(self) -> None:
+        self.steps.append("flush")
+        await self.gate.wait()
+        if self.outputs_fail:
+            raise NotDelivered("no broker")
+
+    async def flush_rows(self) -> None:
+        self.steps.append("flush rows")
+        if self.rows_fail:
+            raise NotDelivered("no broker")
+
+    def acked_offset(self, partition: TopicPartition) -> int | None:
+        return len(self.logs[partition.topic, partition.partition])
+
+
+def counting() -> streamlog.App:
+    app = streamlog.App("counting")
+    numbers = app.topic("numbers", key=str, value=int, partitions=1)
+    out = app.topic("out", key=str, value=int, partitions=1)
+    counts = app.Table("counts", key=str, value=int, default=int)
+
+    @app.agent(numbers, sink=[out])
+    async def count(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        async for key, number in stream.items():
+            counts[key] += 1
+            yield number * counts[key]
+
+    return app
+
+
+class Committing:
+    def __init__(self, harness: TaskHarness) -> None:
+        self.broker = Broker(harness.outbox.partitions)
+        self.broker.gate.set()
+        self.taken: dict[TopicPartition, OffsetAndMetadata] = {}
+        env = harness.env
+        self.committer = Committer(self.broker, self.broker, self._take, env.clock, env.offload)
+        self._task = harness.task
+
+    async def _take(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        self.taken.update(offsets)
+
+    async def commit(self) -> bool:
+        return await self.committer.commit(lambda: [self._task])
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset.offset for offset in self.taken.values()]
+
+
+async def test_no_row_is_sent_before_all_outputs_are_acknowledged() -> None:
+    """And the group hears of it last."""
+    async with running(counting(), {"numbers": 1}) as harness:
+        committing = Committing(harness)
+        committing.broker.gate.clear()
+        harness.feed("numbers", [("a", "1"), ("b", "1")])
+        await harness.settle()
+        commit = asyncio.ensure_future(committing.commit())
+        await harness.settle()
+        assert committing.broker.steps == ["flush"]
+        assert not committing.taken
+        committing.broker.gate.set()
+        assert await commit
+        assert committing.broker.steps == ["flush", "row", "row", "flush rows"]
+        assert committing.offsets == [2]
+
+
+async def test_outputs_that_are_lost_leave_the_tables_as_they_were() -> None:
+    """No row of that commit is in a changelog or in the store, so that the next life of the task counts anew."""
+    async with running(counting(), {"numbers": 1}) as harness:
+        committing = Committing(harness)
+        committing.broker.outputs_fail = True
+        harness.feed("numbers", [("a", "1")])
+        await harness.settle()
+        with pytest.raises(CommitFailed) as failed:
+            await committing.commit()
+        assert failed.value.tasks == [harness.task]
+        assert "row" not in committing.broker.steps
+        assert not committing.taken
+        assert harness.task.uncommitted_events == 1
+
+
+async def test_rows_that_are_lost_are_rows_of_the_next_commit() -> None:
+    """Nobody begins again: the task has them still, changed or not."""
+    async with running(counting(), {"numbers": 1}) as harness:
+        committing = Committing(harness)
+        committing.broker.rows_fail = True
+        harness.feed("numbers", [("a", "1"), ("b", "1")])
+        await harness.settle()
+        with pytest.raises(CommitFailed) as failed:
+            await committing.commit()
+        assert failed.value.of_rows
+        assert failed.value.tasks == []
+        assert not committing.taken
+        committing.broker.rows_fail = False
+        harness.feed("numbers", [("a", "1")])
+        await harness.settle()
+        committing.broker.logs.clear()
+        assert await committing.commit()
+        rows = committing.broker.logs["counting-counts-changelog", 0]
+        assert sorted(key for key, *_ in rows if key is not None) == [b"a", b"b"]
+        assert committing.offsets == [3]
+        assert harness.table("counts") == {"a": 2, "b": 1}
+        assert not await committing.commit()
+
+
+async def test_a_task_that_was_lost_while_outputs_were_on_their_way_sends_no_rows() -> None:
+    """Its changelogs are another worker's by then."""
+    async with running(counting(), {"numbers": 1}) as harness:
+        committing = Committing(harness)
+        committing.broker.gate.clear()
+        harness.feed("numbers", [("a", "1")])
+        await harness.settle()
+        commit = asyncio.ensure_future(committing.commit())
+        await harness.settle()
+        harness.task.move_to(TaskState.CLOSED)
+        committing.broker.gate.set()
+        assert not await commit
+        assert "row" not in committing.broker.steps
+        assert not committing.taken
