@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -15,7 +16,7 @@ from streamlog.streams.channel import Channel
 from streamlog.streams.context import Cell
 from streamlog.streams.cursor import Cursor
 from streamlog.streams.planning import Stage, after_last_cut, markers
-from streamlog.streams.policies import Policy, Retry
+from streamlog.streams.policies import Policy, Retry, is_cancelled, text_of
 from streamlog.streams.stream import Form, Root, Step, Stream
 from streamlog.streams.topic import Topic
 from streamlog.streams.walk import walk
@@ -167,9 +168,12 @@ def body_of(
                     send(value)
                 for call in emit_async:
                     await call(value)
-        except Exception as error:  # whatever it is: the lane applies the policy, the asker hears of it
-            if cursor.busy and not isinstance(agent.policy, Retry):
-                answer_failure(cursor, agent.name, f"it failed at the question: {type(error).__name__}: {error}")
+        except (Exception, asyncio.CancelledError) as error:  # the lane applies the policy, the asker hears of it
+            told = isinstance(error, Exception) or not (cursor.lane.closing or is_cancelled())
+            if told and cursor.busy and not isinstance(agent.policy, Retry):
+                answer_failure(
+                    cursor, agent.name, f"it failed at the question: {type(error).__name__}: {text_of(error)}"
+                )
             raise
         finally:
             await running.aclose()

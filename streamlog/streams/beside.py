@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
-from streamlog.streams.policies import blame
+from streamlog.streams.policies import blame, is_cancelled
 from streamlog.streams.timers import BackgroundTask, Timer, Work, run_task, run_timer
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,10 @@ class Beside:
         try:
             await work()
         except Exception as error:  # the user's function may raise anything
+            log.error("app=%s %s failed: %s", self._program.id, _name(work), blame(error))
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
             log.error("app=%s %s failed: %s", self._program.id, _name(work), blame(error))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from streamlog.errors import UserError
+from streamlog.errors import StreamlogError
 from streamlog.streams.cursor import Cursor
 
 
@@ -43,21 +43,40 @@ def count_failures(cursor: Cursor) -> int:
     return cursor.failures
 
 
-def bury(cursor: Cursor, topic: str, failure: LaneFailure) -> None:
-    """Send the failed records to the dead letter topic, with the words that KIP-1034 uses in its headers."""
+def bury(cursor: Cursor, topic: str, failure: LaneFailure) -> StreamlogError | None:
+    """Send the failed records to the dead letter topic, with the words that KIP-1034 uses in its headers.
+
+    Returns: why the topic does not take one of them, not even without headers. Those before it are in there then.
+    """
     headers = [
-        ("__streams.errors.message", failure.what.encode()),
         ("__streams.errors.topic", failure.topic.encode()),
         ("__streams.errors.partition", str(failure.partition).encode()),
         ("streamlog.agent", failure.agent.encode()),
     ]
+    message = ("__streams.errors.message", failure.what.encode(errors="backslashreplace"))
     places = cursor.held or [cursor.place]
     for _, batch, _, index in places:
         columns = batch.columns
         place = ("__streams.errors.offset", str(columns.offsets[index]).encode())
         append = partial(cursor.lane.outbox.append, topic, None, columns.keys[index], columns.values[index])
-        kept = [*columns.headers[index], *headers, place]
-        try:
-            append(max(columns.timestamps_ms[index], 0), kept)  # a record without a time has -1, and no new one may
-        except UserError:  # the topic does not take this time
-            append(cursor.lane.wall_ms(), kept)
+        own, now_ms = columns.headers[index], cursor.lane.wall_ms()
+        time_ms = max(columns.timestamps_ms[index], 0)  # a record without a time has -1, and no new one may
+        # What may be in the way, one after another: its time; in a record as large as one may be, what we add to it.
+        attempts = [
+            (time_ms, [*own, message, *headers, place]),
+            (now_ms, [*own, message, *headers, place]),
+            (time_ms, [*own, *headers, place]),
+            (time_ms, own),
+            (now_ms, own),
+        ]
+        refusal: StreamlogError | None = None
+        for at_ms, kept in attempts:
+            try:
+                append(at_ms, kept)
+            except StreamlogError as error:
+                refusal = refusal or error
+            else:
+                break
+        else:
+            return refusal
+    return None

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.cursor import Chunk, Cursor, LanePlan, Shared, current
 from streamlog.streams.failing import LaneFailure, bury, count_failures, place_of
 from streamlog.streams.feed import Feed, LaneTopic, Source
-from streamlog.streams.policies import DeadLetter, Policy, Retry, Skip, Stop, blame
+from streamlog.streams.policies import DeadLetter, Policy, Retry, Skip, Stop, blame, is_cancelled
 from streamlog.streams.pump import GrantSize, Pump
 
 
@@ -284,11 +285,15 @@ class Lane:
         try:
             while not self.closing and self.failure is None:
                 taken = cursor.taken
-                failure: Exception | None = None
+                failure: BaseException | None = None
                 try:
                     await self.plan.body(cursor)
                     self._check_progress(cursor, taken)
                 except Exception as error:  # a body may raise anything; the policy decides
+                    failure = error
+                except asyncio.CancelledError as error:
+                    if self._is_ending():
+                        raise
                     failure = error
                 for generator in cursor.generators:
                     await generator.aclose()
@@ -301,6 +306,9 @@ class Lane:
             self._running -= 1
             cursor.waiter = None
             self._announce_quiet()
+
+    def _is_ending(self) -> bool:
+        return self.closing or is_cancelled()
 
     def _check_progress(self, cursor: Cursor, taken: int) -> None:
         """A body that returns at once each time would be started for ever."""
@@ -317,7 +325,7 @@ class Lane:
 
     # --- failures ------------------------------------------------------------------------------------------------
 
-    async def _deal_with(self, cursor: Cursor, error: Exception) -> bool:
+    async def _deal_with(self, cursor: Cursor, error: BaseException) -> bool:
         """Apply the policy to the event the body failed at. Whether the body shall start again."""
         policy = self.plan.policy
         failures = 1
@@ -328,6 +336,9 @@ class Lane:
         if not cursor.busy and not cursor.held:
             policy = Stop()  # it failed before its first event or between events: there is nothing to skip or retry
         failure = self._describe(cursor, error)
+        if isinstance(policy, DeadLetter) and (refusal := bury(cursor, policy.topic.name, failure)) is not None:
+            why = f"{failure.what}; and the dead letter topic {policy.topic.name} does not take the record: {refusal}"
+            failure, policy = replace(failure, what=why), Stop()
         match policy:
             case Stop():
                 self.failure = failure
@@ -337,11 +348,7 @@ class Lane:
                 self._on_failure(self, failure, policy)
                 cursor.give_again()
                 await self._pause(policy.pause_s(failures))
-            case DeadLetter(topic):
-                bury(cursor, topic.name, failure)
-                self._on_failure(self, failure, policy)
-                cursor.step_over()
-            case Skip():
+            case DeadLetter() | Skip():
                 self._on_failure(self, failure, policy)
                 cursor.step_over()
         return True
@@ -352,7 +359,7 @@ class Lane:
         self.failure = self._describe(None, error)
         self._on_failure(self, self.failure, Stop())
 
-    def _describe(self, cursor: Cursor | None, error: Exception) -> LaneFailure:
+    def _describe(self, cursor: Cursor | None, error: BaseException) -> LaneFailure:
         what = str(error) if isinstance(error, StreamlogError) else blame(error)
         now_ms = self._clock.wall_ms()
         place = None if cursor is None else place_of(cursor)

@@ -5,6 +5,7 @@ Whatever is chosen, the offset of the event is held until the policy has dealt w
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -65,9 +66,28 @@ def policy_of(on_error: OnError, what: str) -> Policy:
     return policy
 
 
+def is_cancelled() -> bool:
+    """Whether the running task was told to end. A CancelledError without that came out of something that a user's
+    function awaited, a task of a library for example, and is a failure like any other."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, whatever its class does about that, as text that can be encoded."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        return f"(its text cannot be made: {type(failure).__name__})"
+    if not text and isinstance(error, asyncio.CancelledError):
+        return "something that was awaited was cancelled"
+    return text.encode(errors="backslashreplace").decode()
+
+
 def blame(error: BaseException) -> str:
     """`KeyError: 'x' at flights.py:12`: the innermost line outside streamlog, which is where to look first."""
-    summary = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = text_of(error)
+    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if not _is_ours(frame.filename)]
     if not outside:

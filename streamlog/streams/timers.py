@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from streamlog.env import Clock
 from streamlog.errors import UserError
-from streamlog.streams.policies import blame
+from streamlog.streams.policies import blame, is_cancelled
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,10 @@ async def run_timer(timer: Timer, clock: Clock) -> None:
             await timer.work()
         except Exception as error:  # a timer may raise anything, and must not take the worker along
             log.error("timer=%s failed: %s", timer.name, blame(error))
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            log.error("timer=%s failed: %s", timer.name, blame(error))
         due_ms = timer.schedule.next_after(start_ms, max(due_ms, time_ms()))
 
 
@@ -155,4 +159,8 @@ async def run_task(task: BackgroundTask) -> None:
     try:
         await task.work()
     except Exception as error:
+        log.error("task=%s failed: %s", task.name, blame(error))
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
         log.error("task=%s failed: %s", task.name, blame(error))
