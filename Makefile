@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test demo sim mutants crash power cluster interop-java interop-kafka bench ci clean
+.PHONY: help setup fmt lint types imports test demo sim campaign campaign-page mutants crash power cluster interop-java interop-kafka bench ci clean
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,8 +56,17 @@ test: setup ## run the tests
 
 SIM_ARGS = $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) --json target/sim.json)
 
-sim: setup ## run simulated clusters (SEEDS=300; SEED=n replays one, SHRINK=1 makes it smaller, LOGS=1 says more)
-	@$(BIN)/python -m streamlog.testing.simulator $(SIM_ARGS) $(if $(SHRINK),--shrink) $(if $(LOGS),--logs)
+sim: setup ## run simulated clusters (SEEDS=300 SIZE=usual; SEED=n replays one, SHRINK=1 makes it smaller, LOGS=1 says more)
+	@$(BIN)/python -m streamlog.testing.simulator $(SIM_ARGS) $(if $(SIZE),--size $(SIZE)) $(if $(SHRINK),--shrink) $(if $(LOGS),--logs)
+
+CAMPAIGN := target/campaign.json
+
+campaign: setup ## run many of them, for hours (SHORT=50000 LONG=200 FIRST=0 JOBS=2); goes on where target/campaign.json ends
+	@$(BIN)/python -m streamlog.testing.simulator --campaign $(CAMPAIGN) --short $(or $(SHORT),50000) --long $(or $(LONG),200) \
+	  --first $(or $(FIRST),0) --jobs $(or $(JOBS),2)
+
+campaign-page: setup ## write docs/campaign.md from the figures of make campaign
+	@$(BIN)/python -m streamlog.testing.simulator --campaign $(CAMPAIGN) --page docs/campaign.md
 
 mutants: setup ## plant bugs, see which the simulator catches, write docs/mutants.md
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.sim.hunt $(if $(JOBS),--jobs $(JOBS))

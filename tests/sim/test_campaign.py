@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
-from streamlog.testing.simulator.campaign import Campaign, digest_elsewhere
+from streamlog.testing.simulator.campaign import Campaign, digests_elsewhere
+from streamlog.testing.simulator.campaign_page import render_page
 from streamlog.testing.simulator.children import run_all, run_one
 from streamlog.testing.simulator.nemesis import Fault
 from streamlog.testing.simulator.run import run
@@ -28,9 +31,20 @@ def test_a_few_seeds_violate_nothing() -> None:
     assert lines[-1] == "no invariant is violated"
 
 
+def test_a_large_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Started again it runs what is left, counts go on, and the page tells all of it."""
+    path = tmp_path / "target" / "campaign.json"
+    Campaign(print).run_large(path, range(3), range(0), jobs=2, share=1)
+    campaign = Campaign(print)
+    campaign.run_large(path, range(5), range(0), jobs=2, share=1)
+    assert campaign.runs == {"short broker": 4, "short quorum": 1}
+    assert campaign.seeds == 5 == sum(campaign.versions.values())
+    assert "**5 short runs, 0 long ones" in render_page(json.loads(path.read_text()))
+
+
 def test_a_seed_has_one_trace_in_every_process() -> None:
     """Another process with other addresses and another hash seed does the same, callback for callback."""
-    assert run_one(draw(11)).digest == digest_elsewhere(11)
+    assert [run_one(draw(11)).digest] == digests_elsewhere([11])
 
 
 def test_a_run_that_crashes_or_hangs_is_an_outcome() -> None:

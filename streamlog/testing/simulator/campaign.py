@@ -2,24 +2,31 @@
 
 A campaign fails when an invariant is violated, when a seed that is run twice, in another process with another hash
 seed, gives another trace, and when a situation that the runs exist to reach was never reached.
+
+A large one goes on for hours. It is made of blocks, short runs and a few long ones, and what is known after each is
+kept in a file; started again it goes on behind the last block that the file knows.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from itertools import chain, islice
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any, Final
 
 from streamlog.testing.simulator.children import run_all, run_one, warm_up
 from streamlog.testing.simulator.coverage import SITUATIONS
 from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.script import render
-from streamlog.testing.simulator.setup import Setup, draw
+from streamlog.testing.simulator.setup import Setup, Size, draw
 from streamlog.testing.simulator.shrink import shrink
 from streamlog.testing.simulator.stage import Outcome
 
@@ -34,52 +41,90 @@ SHRINK_RUNS_MAX: Final = 150
 SHOWN_MAX: Final = 5
 """Failing seeds that are shown in full."""
 
+SECONDS_MAX: Final[dict[Size, float]] = {"short": 300.0, "usual": 300.0, "long": 3_600.0}
+"""Of real time, on a machine that has other things to do. A usual run takes a fraction of a second, a long one twenty
+times as long."""
+
+BLOCK_SEEDS: Final = 200
+"""Short runs between two times that a large campaign is kept."""
+
 
 @dataclass(slots=True)
 class Campaign:
+    """Plain figures, all of them, so that they can be kept and gone on with."""
+
     tell: Callable[[str], None]
     seeds: int = 0
+    runs: dict[str, int] = field(default_factory=dict)
+    """By size and shape: "short cluster"."""
     steps: int = 0
     virtual_ms: int = 0
     acked: int = 0
     twice: int = 0
-    failed: list[Outcome] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
     """In how many seeds each situation was reached."""
-    real_s: float = 0.0
+    violations: dict[str, list[str]] = field(default_factory=dict)
+    """By what `make sim` needs to run it again: "SEED=17 SIZE=short"."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """Of the code and the interpreter -> how many seeds it ran."""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
 
-    def run(self, seeds: Iterable[int], jobs: int) -> None:
-        began = time.monotonic()
+    def run(self, seeds: Iterable[int], jobs: int, size: Size = "usual") -> None:
+        """Run these seeds, and some of them twice."""
+        began, spent = time.monotonic(), _cpu_s()
         warm_up()
-        for outcome in run_all((draw(seed) for seed in seeds), jobs):
+        again: list[Outcome] = []
+        setups = (draw(seed, size=size) for seed in seeds)
+        for outcome in run_all(setups, jobs, seconds_max=SECONDS_MAX[size]):
             self._add(outcome)
             if outcome.setup.seed % TWICE_ONE_IN == 0 and not outcome.violations:
-                self._run_again(outcome)
-        self.real_s = time.monotonic() - began
+                again.append(outcome)
+        self._run_again(again, size)
+        self.wall_s += time.monotonic() - began
+        self.cpu_s += _cpu_s() - spent
+
+    def run_large(self, path: Path, short: Iterable[int], long: Iterable[int], jobs: int, share: int) -> None:
+        """Go on with the campaign that is kept in `path`: blocks of short runs, each with `share` long ones."""
+        self.load(path)
+        version = version_of_code()
+        short_left, long_left = _remaining(self.runs, "short", short), _remaining(self.runs, "long", long)
+        while True:
+            before = self.seeds
+            self.run(islice(short_left, BLOCK_SEEDS), jobs, "short")
+            self.run(islice(long_left, share), jobs, "long")
+            if self.seeds == before:
+                return
+            self.versions[version] = self.versions.get(version, 0) + self.seeds - before
+            self.save(path)
 
     def _add(self, outcome: Outcome) -> None:
         self.seeds += 1
+        name = f"{outcome.setup.size} {outcome.setup.shape}"
+        self.runs[name] = self.runs.get(name, 0) + 1
         self.steps += outcome.steps
         self.virtual_ms += outcome.virtual_ms
         self.acked += outcome.acked
         for kind, count in outcome.faults.items():
             self.faults[kind] = self.faults.get(kind, 0) + count
-        for name in outcome.reached:
-            self.reached[name] = self.reached.get(name, 0) + 1
+        for situation in outcome.reached:
+            self.reached[situation] = self.reached.get(situation, 0) + 1
         if outcome.violations:
-            self.failed.append(outcome)
-            self.tell(f"seed {outcome.setup.seed}: {outcome.violations[0]}")
+            self._blame(outcome.setup, outcome.violations)
 
-    def _run_again(self, outcome: Outcome) -> None:
+    def _blame(self, setup: Setup, violations: list[str]) -> None:
+        self.violations[_name(setup)] = violations
+        self.tell(f"{_name(setup)}: {violations[0]}")
+
+    def _run_again(self, outcomes: list[Outcome], size: Size) -> None:
         """In another interpreter, with other addresses and other hashes."""
-        seed = outcome.setup.seed
-        self.twice += 1
-        digest = digest_elsewhere(seed)
-        if digest != outcome.digest:
-            outcome.violations.append(f"83 determinism: trace {outcome.digest}, and {digest} the second time")
-            self.failed.append(outcome)
-            self.tell(f"seed {seed}: {outcome.violations[-1]}")
+        self.twice += len(outcomes)
+        digests = digests_elsewhere([outcome.setup.seed for outcome in outcomes], size)
+        for outcome, digest in zip(outcomes, digests, strict=True):
+            if digest != outcome.digest:
+                text = f"83 determinism: trace {outcome.digest}, and {digest} the second time"
+                self._blame(outcome.setup, [text])
 
     @property
     def missing(self) -> list[str]:
@@ -90,47 +135,84 @@ class Campaign:
 
     @property
     def is_good(self) -> bool:
-        return not self.failed and not self.missing
+        return not self.violations and not self.missing
 
     def summary(self) -> dict[str, Any]:
-        return {
-            "seeds": self.seeds,
-            "seconds": round(self.real_s, 1),
-            "virtual_hours": round(self.virtual_ms / 3_600_000, 2),
-            "callbacks": self.steps,
-            "acknowledged": self.acked,
-            "run_twice": self.twice,
+        figures = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "tell"}
+        situations = {name: self.reached.get(name, 0) for name in sorted({*SITUATIONS, *self.reached})}
+        return figures | {
             "faults": dict(sorted(self.faults.items())),
-            "situations": {name: self.reached.get(name, 0) for name in sorted({*SITUATIONS, *self.reached})},
+            "reached": situations,
             "missing": self.missing,
-            "violations": {str(one.setup.seed): one.violations for one in self.failed},
+            "wall_s": round(self.wall_s, 1),
+            "cpu_s": round(self.cpu_s, 1),
         }
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(self.summary(), indent=1), encoding="utf-8")
+        draft.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from the figures in a file, if there is one."""
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            for one in fields(self):
+                if one.name in kept:
+                    setattr(self, one.name, kept[one.name])
+            self.reached = {name: count for name, count in self.reached.items() if count}
 
     def report(self) -> None:
         """Say what came of it."""
         tell, summary = self.tell, self.summary()
         tell(
-            f"{self.seeds} seeds in {self.real_s:.0f} s: {summary['virtual_hours']} hours, {self.steps} callbacks, "
-            f"{self.acked} records acknowledged, {sum(self.faults.values())} faults, {self.twice} run twice"
+            f"{self.seeds} seeds in {self.wall_s:.0f} s ({self.cpu_s:.0f} s of CPU): {self.virtual_ms / 3_600_000:.2f} "
+            f"hours, {self.steps} callbacks, {self.acked} records acknowledged, {sum(self.faults.values())} faults, "
+            f"{self.twice} run twice"
         )
         tell("faults: " + ", ".join(f"{kind} {count}" for kind, count in summary["faults"].items()))
-        tell("reached, in seeds: " + ", ".join(f"{name} {count}" for name, count in summary["situations"].items()))
+        tell("reached, in seeds: " + ", ".join(f"{name} {count}" for name, count in summary["reached"].items()))
         for name in self.missing:
             tell(f"NEVER REACHED: {name}")
-        for outcome in self.failed[:SHOWN_MAX]:
-            seed = outcome.setup.seed
-            for violation in outcome.violations[:SHOWN_MAX]:
-                tell(f"seed {seed}: {violation}")
-            tell(f"    replay: make sim SEED={seed}    smaller: make sim SEED={seed} SHRINK=1")
-        tell(f"{len(self.failed)} seeds violate an invariant" if self.failed else "no invariant is violated")
+        for name, violations in islice(self.violations.items(), SHOWN_MAX):
+            for violation in violations[:SHOWN_MAX]:
+                tell(f"{name}: {violation}")
+            tell(f"    replay: make sim {name}    smaller: make sim {name} SHRINK=1")
+        tell(f"{len(self.violations)} seeds violate an invariant" if self.violations else "no invariant is violated")
 
 
-def digest_elsewhere(seed: int) -> str:
-    """The trace of a seed, as another process sees it."""
-    command = [sys.executable, "-m", "streamlog.testing.simulator", "--seed", str(seed), "--digest"]
-    environment = {**os.environ, "PYTHONHASHSEED": str(1 + seed % 4_000_000_000)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    return done.stdout.strip() or done.stderr.strip()[-200:]
+def _name(setup: Setup) -> str:
+    return f"SEED={setup.seed}" + (f" SIZE={setup.size}" if setup.size != "usual" else "")
+
+
+def _remaining(runs: dict[str, int], size: Size, seeds: Iterable[int]) -> Iterator[int]:
+    done = sum(count for name, count in runs.items() if name.startswith(size))
+    return islice(seeds, done, None)
+
+
+def _cpu_s() -> float:
+    used = [getrusage(who) for who in (RUSAGE_SELF, RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def version_of_code() -> str:
+    """What ran, as far as git knows, and on what."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return f"{done.stdout.strip() or 'no git'}, CPython {platform.python_version()}"
+
+
+def digests_elsewhere(seeds: list[int], size: Size = "usual") -> list[str]:
+    """The traces of seeds, as another process sees them."""
+    if not seeds:
+        return []
+    named = chain.from_iterable(("--seed", str(seed)) for seed in seeds)
+    command = [sys.executable, "-m", "streamlog.testing.simulator", "--digest", "--size", size, *named]
+    environment = {**os.environ, "PYTHONHASHSEED": str(1 + seeds[0] % 4_000_000_000)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    digests = done.stdout.split()
+    return digests if len(digests) == len(seeds) else [done.stderr.strip()[-200:] or "no answer"] * len(seeds)
 
 
 def replay(setup: Setup, tell: Callable[[str], None], *, events: bool) -> Outcome:
@@ -153,9 +235,3 @@ def shrink_seed(setup: Setup, tell: Callable[[str], None]) -> Outcome:
     tell(f"# {small.violations[0]}")
     tell(render(small.setup))
     return small
-
-
-def write_summary(campaign: Campaign, path: str) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(campaign.summary(), file, indent=1)

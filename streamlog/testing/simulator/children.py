@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Final, get_args
 
@@ -44,6 +45,7 @@ class _Child:
     data: bytearray
 
 
+@cache
 def warm_up() -> None:
     """Import, compile and run once what every child would for itself otherwise, for a third of its time.
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 from streamlog.broker.controller_node import ControllerNode
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.metadata.changes import MIN_ISR
 from streamlog.broker.metadata.image import image_records
 from streamlog.broker.metadata.records import encode_record
-from streamlog.broker.metadata.changes import MIN_ISR
 from streamlog.broker.raft.quorum import Quorum
 from streamlog.broker.run import RunOptions, run_controller
 from streamlog.env import Env

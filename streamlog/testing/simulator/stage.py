@@ -25,7 +25,7 @@ CHECK_EVERY: Final = 16
 PRIORITY_CHANGE_EVERY: Final = 200
 
 SECONDS_MAX: Final = 600.0
-"""Of the world's time."""
+"""Of the world's time, besides the safety phase."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Stage:
         world.loop.on_check = check
         violations = self.violations
         try:
-            world.run(scenario, seconds_max=SECONDS_MAX)
+            world.run(scenario, seconds_max=SECONDS_MAX + self.setup.safety_ms / 1000)
         except Violation as violation:
             violations.append(violation)
         except (Deadlock, Runaway, TimeoutError) as error:
