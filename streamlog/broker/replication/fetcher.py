@@ -239,8 +239,9 @@ class Fetcher:
 
     def _next_due_ms(self, now_ms: int) -> int:
         """How long until it is the turn of a partition that waits for it."""
-        waiting = (self._followed[key].follower for key in self._unsure)
-        due = [state.retry_at_ms - now_ms for state in waiting if state is not None]
+        waiting = [self._followed.get(key) for key in self._unsure]  # some have left since we looked
+        states = [partition.follower for partition in waiting if partition is not None]
+        due = [state.retry_at_ms - now_ms for state in states if state is not None]
         return min((ms for ms in due if ms > 0), default=self._settings.wait_ms_max)
 
     def _request(self, changed: list[Key], now_ms: int) -> FetchRequest:

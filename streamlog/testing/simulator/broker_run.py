@@ -286,15 +286,8 @@ class BrokerRun:
                 history.violate(40, f"{topic} was created and is not there")
 
     async def _stop_and_audit(self, everything: Everything) -> None:
-        for machine in self.machines.values():
-            try:
-                process = await self.services[machine.name].stop()
-            except TimeoutError:
-                self.history.violate(80, f"{machine.name} does not stop")
-                return
-            if process is not None and process.error is not None:
-                self.history.violate(80, f"{machine.name} stopped with {process.error!r}")
-                return
+        if not await self.stage.stop_all():
+            return
         for number, machine in self.machines.items():
             machine.cut_power()  # a clean stop has nothing to lose
             for violation in audit(machine.disk, DATA_DIR, number, self.setup, everything):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +69,20 @@ class Fault:
         return cls(int(at_ms), kind, on, int(options.get("for", 0)), int(options.get("amount", 0)))
 
 
+def is_expected(error: BaseException) -> bool:
+    """Whether a program may end with this: its machine is at fault, and no bug that a broker ended for."""
+    cause = error.__cause__
+    return isinstance(error, EXPECTED) and (cause is None or isinstance(cause, (*EXPECTED, OSError, TimeoutError)))
+
+
+def told(error: BaseException) -> str:
+    cause = error.__cause__
+    if cause is None:
+        return repr(error)
+    *_, last = traceback.extract_tb(cause.__traceback__)
+    return f"{error!r}, for {cause!r} in {last.name}"
+
+
 class Service:
     """A program that is kept running on a machine: started again whenever it has ended, however it ended."""
 
@@ -90,8 +105,8 @@ class Service:
                 await asyncio.sleep(0.05)
             process = self.last = self.machine.start(self.main)
             await process.ended
-            if process.error is not None and not isinstance(process.error, EXPECTED):
-                self.world.errors.append(f"{self.machine.name} ended with {process.error!r}")
+            if process.error is not None and not is_expected(process.error):
+                self.world.errors.append(f"{self.machine.name} ended with {told(process.error)}")
             self.down_until_ms = max(self.down_until_ms, self.world.now_ms + RESTART_MS)
 
     def start_now(self) -> None:

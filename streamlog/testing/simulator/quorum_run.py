@@ -179,14 +179,8 @@ class QuorumRun:
                 self.stage.violate(36, f"{name} is known, and nobody wrote it")
 
     async def _stop_and_audit(self) -> None:
-        for name, service in self.services.items():
-            try:
-                process = await service.stop()
-            except TimeoutError:
-                self.stage.violate(80, f"{name} does not stop")
-                return
-            if process is not None and process.error is not None:
-                self.stage.violate(80, f"{name} stopped with {process.error!r}")
+        if not await self.stage.stop_all():
+            return
         for number, replica in self.watch.replicas.items():
             replica.machine.cut_power()  # a clean stop has nothing to lose
             replica.view.read_disk()

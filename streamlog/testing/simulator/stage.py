@@ -12,7 +12,7 @@ from streamlog.env import Env
 from streamlog.testing.simulator.invariants import Violation
 from streamlog.testing.simulator.loop import Deadlock, Runaway
 from streamlog.testing.simulator.machine import Machine
-from streamlog.testing.simulator.nemesis import Nemesis, Service
+from streamlog.testing.simulator.nemesis import Nemesis, Service, told
 from streamlog.testing.simulator.policy import InTurn, Policy, Priorities, RandomTurns
 from streamlog.testing.simulator.setup import Setup
 from streamlog.testing.simulator.world import World
@@ -103,6 +103,26 @@ class Stage:
         await asyncio.sleep(max(self.setup.safety_ms - self.world.now_ms, 0) / 1000)
         self.nemesis.end()
         self.world.loop.policy = InTurn()
+
+    async def stop_all(self) -> bool:
+        """Ask every program that still runs to stop: one after the other, or all at once. Whether all did, cleanly."""
+        names = [name for name, service in self.services.items() if service.is_wanted]
+        at_once = self.world.random("stop").random() < 0.5
+        if at_once and len(names) > 1:
+            self.world.sometimes("all nodes stopped at once")
+        stops = [asyncio.ensure_future(self._stop(name)) for name in names] if at_once else []
+        return all([await stop for stop in stops] if at_once else [await self._stop(name) for name in names])
+
+    async def _stop(self, name: str) -> bool:
+        try:
+            process = await self.services[name].stop()
+        except TimeoutError:
+            self.violate(80, f"{name} does not stop")
+            return False
+        if process is not None and process.error is not None:
+            self.violate(80, f"{name} stopped with {told(process.error)}")
+            return False
+        return True
 
     def states(self) -> str:
         """How all programs are, for a message."""
