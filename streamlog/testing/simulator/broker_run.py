@@ -240,14 +240,12 @@ class BrokerRun:
             self.history.stored(send, told.partition, told.offset)
 
     async def _ended(self, names: list[str]) -> None:
-        for name in names:
-            service = self.services[name]
-            service.is_wanted = service.is_wanted and not self._is_finished(name)
+        """Wait until these programs have ended with nothing left to do. Who has is not started again."""
         async with asyncio.timeout(LIVENESS_S_MAX):
-            for name in names:
-                while not self._is_finished(name):
-                    await asyncio.sleep(0.1)
-                self.services[name].is_wanted = False
+            while left := [name for name in names if self.services[name].is_wanted]:
+                for name in left:
+                    self.services[name].is_wanted = not self._is_finished(name)
+                await asyncio.sleep(0.1)
 
     def _is_finished(self, name: str) -> bool:
         """Whether the program has ended of its own accord, with nothing left to do."""

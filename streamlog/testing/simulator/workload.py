@@ -182,7 +182,7 @@ def member(work: Work, name: str) -> Main:
                 batches = await consumer.fetch(timeout_ms=300, records_max=1 + random.randrange(50))
                 for batch in batches:
                     _note_batch(work, session, batch, positions)
-                _step_over_expired(work, consumer, positions)
+                _step_over_deleted(work, consumer, positions)
                 if batches and not work.stopping and _one_in(random, setup.dawdles_one_in):
                     await asyncio.sleep(random.random() * 2 * DAWDLE_S)  # and the group may go on meanwhile
                 if (batches and random.random() < 0.5) or work.log_ends:
@@ -235,7 +235,7 @@ def reader(work: Work, name: str) -> Main:
             while not work.is_done(session, partitions):
                 for batch in await consumer.fetch(timeout_ms=300):
                     _note_batch(work, session, batch, positions)
-                _step_over_expired(work, consumer, positions)
+                _step_over_deleted(work, consumer, positions)
                 for one, offset in positions.items():
                     work.reached[session, one] = max(offset, work.reached.get((session, one), 0))
 
@@ -256,10 +256,13 @@ def _note_batch(work: Work, session: str, batch: FetchedBatch, positions: dict[T
         work.history.read(session, batch.topic, batch.partition, offset, value)
 
 
-def _step_over_expired(work: Work, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
-    """Where retention deleted what a consumer had not read, there is no batch that says where it is now."""
-    for one in consumer.assignment() if work.setup.expires else ():
-        positions[one] = max(consumer.position(one) or 0, positions.get(one, 0))
+def _step_over_deleted(work: Work, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
+    """Where a consumer had not read what was deleted, there may be no batch that says where it is now."""
+    setup, asked = work.setup, work.history.trims_asked
+    for one in consumer.assignment() if setup.expires or setup.trims else ():
+        position = consumer.position(one) or 0
+        if setup.expires or position <= asked.get((one.topic, one.partition), 0):
+            positions[one] = max(position, positions.get(one, 0))
 
 
 def _may_follow(work: Work, one: TopicPartition, expected: int, offset: int) -> bool:
@@ -387,7 +390,7 @@ async def read_everything(work: Work, env: Env) -> Everything:
                     assert value is not None, "nobody writes tombstones here"
                     logs[one].append((offset, value))
                     work.history.read("auditor", one.topic, one.partition, offset, value)
-            _step_over_expired(work, consumer, positions)
+            _step_over_deleted(work, consumer, positions)
         times = {} if work.setup.expires else await _ask_for_times(work, consumer, times_ms)
     async with Admin(work.bootstrap, env=env, connection=work.settings("auditor")) as admin:
         topics = await admin.list_topics()
