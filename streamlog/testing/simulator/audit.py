@@ -37,6 +37,8 @@ from streamlog.wire.records import CorruptBatch, decode_records, iter_batch_head
 
 T = TypeVar("T")
 
+OFFSET_MAX = 2**63 - 1
+
 LEADER_EPOCH_AT, CHECKSUM_AT = 12, 16
 """In a batch header."""
 
@@ -201,7 +203,7 @@ def _check_batches(
             raise Violation(18, f"{path} has {len(data) - end} bytes behind its last batch")
     first = read[0][0] if read else next_offset
     if expires:  # some of it perhaps since it was read
-        first = max(first, found[0][0] if found else next_offset)
+        first = max(first, found[0][0]) if found else OFFSET_MAX
         read = [entry for entry in read if entry[0] >= first]
     if not has_gaps and [entry for entry in found if entry[0] >= first] != read:
         raise Violation(18, f"{directory} holds other records than were read")

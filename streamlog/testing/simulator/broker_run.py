@@ -44,6 +44,9 @@ START_S_MAX: Final = 60.0
 LIVENESS_S_MAX: Final = 100.0
 """After the last fault: sessions end, backoffs run out, and everything works again in less than this."""
 
+TOPIC_PATIENCE_NS: Final = 60_000_000_000
+"""A producer's max_block_ms."""
+
 ANSWER_GRACE_MS: Final = 10_000
 """A send's answer may come this long after its delivery timeout, on a machine that was paused or slow."""
 
@@ -278,7 +281,7 @@ class BrokerRun:
                 history.violate(14, f"{topic}-{partition}: first as new as {wanted_ms} is {first}, and {told} was told")
         if not setup.forgets_groups:
             history.check_committed(everything.committed)
-        history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000)
+        history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000, TOPIC_PATIENCE_NS)
         for topic in history.topics:
             if topic not in everything.topics:
                 history.violate(40, f"{topic} was created and is not there")

@@ -209,10 +209,20 @@ class History:
             if committed.get(key) not in possible:
                 self.violate(56, f"{key[0]}-{key[1]}: committed is {committed.get(key)}, none of {sorted(possible)}")
 
-    def check_answers(self, patience_ns: int) -> None:
-        """Every send whose producer lived has an answer, and in time."""
+    def check_answers(self, patience_ns: int, topic_patience_ns: int) -> None:
+        """Every send whose producer lived has an answer, and in time.
+
+        A producer's first records for a topic wait `topic_patience_ns` more for somebody who knows its partitions.
+        """
+        known_ns: dict[tuple[str, str], int] = {}
         for send in self.sends.values():
-            if send.told_ns >= 0 and send.told_ns - send.sent_ns > patience_ns:
+            if send.told is Told.STORED:
+                key = send.producer, send.topic
+                known_ns[key] = min(send.told_ns, known_ns.get(key, send.told_ns))
+        for send in self.sends.values():
+            waits_for_topic = send.sent_ns < known_ns.get((send.producer, send.topic), send.sent_ns + 1)
+            allowed_ns = patience_ns + (topic_patience_ns if waits_for_topic else 0)
+            if send.told_ns >= 0 and send.told_ns - send.sent_ns > allowed_ns:
                 self.violate(61, f"{send.value[:40]!r} was answered after {(send.told_ns - send.sent_ns) / 1e9:.1f} s")
 
 
