@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
@@ -119,12 +119,17 @@ def _canonical_key(serde: Serde[Any], what: str) -> Serde[Any]:
         write = msgspec.msgpack.Encoder(enc_hook=_encode_foreign, order="deterministic").encode
 
     def encode(value: Any) -> bytes:
-        if value.__class__ is datetime and value.tzinfo is not None:
-            value = value.astimezone(UTC)
-        back = serde.decode(serde.encode(value))
-        if back != value:
-            raise _unfit(serde, value, f"read back it is {back!r}, and a key has to equal itself", what)
-        return write(back)
+        try:
+            if value.__class__ is datetime and value.tzinfo is not None:
+                value = value.astimezone(UTC)
+            back = serde.decode(serde.encode(value))
+            if back == value:
+                return write(back)
+        except SerdeError:
+            raise
+        except Exception as error:
+            raise _unfit(serde, value, error, what) from error
+        raise _unfit(serde, value, f"read back it is {_shown(back)}, and a key has to equal itself", what)
 
     return Serde(serde.type, serde.name, encode, serde.decode)
 
@@ -165,7 +170,7 @@ def table_value_serde_for(type: Any, what: str = "") -> Serde[Any]:  # noqa: A00
             data = write(value)
             if value.__class__ is not plain:
                 read(data)  # what `fit` let in may have been changed in place
-        except (msgspec.MsgspecError, *_UNFIT) as error:
+        except Exception as error:  # see `_words`
             raise _unfit(serde, value, error, what) from error
         return prefix + data
 
@@ -177,16 +182,16 @@ def table_value_serde_for(type: Any, what: str = "") -> Serde[Any]:  # noqa: A00
             kept = read(data)
             if scalar and kept != value:
                 raise TypeError(f"it would be read as {kept!r}")
-        except (msgspec.MsgspecError, *_UNFIT) as error:
+            return value if kept.__class__ is value.__class__ and kept == value else kept
+        except Exception as error:
             raise _unfit(serde, value, error, what) from error
-        return value if kept.__class__ is value.__class__ and kept == value else kept
 
     def decode(data: Data) -> Any:
         if data[:1] == prefix:
             try:
                 return read(data[1:])
-            except (msgspec.MsgspecError, *_UNFIT) as error:
-                raise SerdeError(f"not {name}: {error}. {_quote(data)}") from error
+            except Exception as error:
+                raise SerdeError(f"not {name}: {_words(error)}. {_quote(data)}") from error
         raise SerdeError(
             f"table row of {type_name(type)} has format {data[0] if data else 'none'}, and this release reads "
             f"format {VALUE_FORMAT_MSGPACK} only; a newer streamlog wrote it, or it is no row. {_quote(data)}"
@@ -194,6 +199,18 @@ def table_value_serde_for(type: Any, what: str = "") -> Serde[Any]:  # noqa: A00
 
     serde: Serde[Any] = Serde(type, name, encode, decode, fit=fit)
     return serde
+
+
+def checked_when_set(serde: Serde[T]) -> Serde[T]:
+    """The same, with a `fit` that encodes: what cannot be written again, though it was read, is refused by `set`."""
+    if serde.type in _SCALARS:
+        return serde
+
+    def fit(value: Any) -> T:
+        serde.encode(value)
+        return cast(T, value)
+
+    return replace(serde, fit=fit)
 
 
 def type_name(kind: Any) -> str:
@@ -360,7 +377,7 @@ def _raw(kind: Any, what: str) -> Serde[Any]:
     def encode(value: Any) -> bytes:
         try:
             return write(value)
-        except _UNFIT as error:
+        except Exception as error:
             raise _unfit(serde, value, error, what) from None
 
     serde: Serde[Any] = Serde(kind, f"raw {type_name(kind)}", encode, decode)
@@ -370,9 +387,6 @@ def _raw(kind: Any, what: str) -> Serde[Any]:
 # --- msgspec ------------------------------------------------------------------------------------------------------
 
 _SCALARS = (int, float, str, bool, bytes)
-
-_UNFIT = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
-"""What encoders and pydantic raise; UnicodeError and pydantic's ValidationError are ValueErrors."""
 
 
 def _json(kind: Any, what: str) -> Serde[Any]:
@@ -407,14 +421,14 @@ def _guarded(
                 if scalar and back != value:
                     raise TypeError(f"it would be read as {back!r}")  # bytes as the base64 of them
             return data
-        except (msgspec.MsgspecError, *_UNFIT) as error:
+        except Exception as error:
             raise _unfit(serde, value, error, what) from error
 
     def decode(data: Data) -> Any:
         try:
             return read(data)
-        except (msgspec.MsgspecError, *_UNFIT) as error:
-            raise SerdeError(f"not {name}: {error}. {_quote(data)}") from error
+        except Exception as error:
+            raise SerdeError(f"not {name}: {_words(error)}. {_quote(data)}") from error
 
     serde: Serde[Any] = Serde(kind, name, encode, decode, read)
     return serde
@@ -475,18 +489,37 @@ def _decode_foreign(kind: Any, value: Any) -> Any:
 
 def _unfit(serde: Serde[Any], value: object, reason: Exception | str, what: str) -> SerdeError:
     """`topic numbers: cannot write 'one' as json int: wanted int, got str`"""
-    shown = repr(value)
-    if len(shown) > SHOWN_BYTES_MAX:
-        shown = shown[:SHOWN_BYTES_MAX] + "..."
+    shown = _shown(value)
     wanted, given = type_name(serde.type), type_name(type(value))
     name = serde.name.removeprefix("raw ").removeprefix("row ")
-    explained = str(reason)
+    explained = reason if isinstance(reason, str) else _words(reason)
     if wanted != given and "`$" not in explained and serde.type in _SCALARS:
         explained = f"wanted {wanted}, got {given}"
     return SerdeError(
         f"{what + ': ' if what else ''}cannot write {shown} as {name}: {explained}. "
         "Convert it, or declare the type that it has"
     )
+
+
+def _words(error: Exception) -> str:
+    """What an encoder or a decoder says. It may be anything: `__post_init__`, validators and hooks are user code, and
+    whatever they raise for a value means that the value cannot be written, or read."""
+    try:
+        said = str(error)
+    except Exception:
+        said = ""
+    if isinstance(error, msgspec.MsgspecError | TypeError | ValueError | NotImplementedError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _shown(value: object) -> str:
+    """A value as messages have it. It may be one that cannot be shown: __repr__ of a spoilt record may raise."""
+    try:
+        shown = repr(value)
+    except Exception:
+        return f"a {type_name(type(value))}"
+    return shown if len(shown) <= SHOWN_BYTES_MAX else shown[:SHOWN_BYTES_MAX] + "..."
 
 
 def _quote(data: Data) -> str:

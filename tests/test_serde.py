@@ -312,3 +312,49 @@ def test_equal_numbers_of_two_kinds_are_no_keys(kind: Any) -> None:
         key_serde_for(kind, what="topic orders, key")
     key_serde_for(int | None)
     key_serde_for(float | str)
+
+
+class Moody(msgspec.Struct):
+    """Whose own code raises what encoders do not."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        {0: 0}[self.n]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize("serde", [serde_for(Moody), serde_for(Moody, "msgpack"), table_value_serde_for(Moody)])
+def test_whatever_user_code_raises_means_that_the_value_does_not_fit(serde: Any) -> None:
+    """On the way in and out; also where the value cannot even be shown."""
+    good = serde.encode(Moody(0))
+    bad = good.replace(b"0", b"5").replace(b"\xa1n\x00", b"\xa1n\x05")
+    with pytest.raises(SerdeError, match="KeyError: 5"):
+        serde.decode(bad)
+    spoilt = Moody(0)
+    spoilt.n = 5
+    with pytest.raises(SerdeError, match=r"cannot write a Moody.*KeyError: 5"):
+        serde.encode(spoilt)
+    if serde.fit is not None:
+        with pytest.raises(SerdeError, match="cannot write a Moody"):
+            serde.fit(spoilt)
+
+
+def test_a_key_whose_own_code_raises_does_not_fit() -> None:
+    """Nor does a time that has no place in UTC."""
+
+    class Key(msgspec.Struct, frozen=True):
+        n: int
+
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError
+
+        def __hash__(self) -> int:
+            return 0
+
+    with pytest.raises(SerdeError, match="ZeroDivisionError"):
+        key_serde_for(Key).encode(Key(1))
+    with pytest.raises(SerdeError, match="cannot write"):
+        key_serde_for(datetime).encode(datetime.min.replace(tzinfo=timezone(timedelta(hours=5))))

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
-from streamlog.serde import Serde
+from streamlog.serde import Serde, SerdeError
 from streamlog.state.changelog import DELETE_RETENTION_MS
 from streamlog.state.logs import LogReader, LogState, Records, plan
 from streamlog.state.restore import CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, FETCH_WAIT_MS, RestoreProgress
@@ -38,6 +38,9 @@ RETRY_MS = 1_000
 
 PARTITIONS_POLL_MS = 30_000
 """How often to look whether the topic got more partitions."""
+
+PASSED_OVER_MAX = 100
+"""So many rows that cannot be read are named in the log, each once; further ones are passed over without a word."""
 
 INLINE_ROWS_MAX = 200
 """Updates written on the event loop: up to half a millisecond, less than the trip to a thread and back."""
@@ -68,6 +71,8 @@ class GlobalTableState(Generic[K, V]):
         """Why the last attempt to read failed; None while reading works."""
         self._store = store
         self._table: TableState[K, V] = TableState(name, store, key, value, cache_bytes_max=cache_bytes_max)
+        self._table.on_unreadable = self.pass_over
+        self._passed_over: dict[bytes, None] = {}  # keys of rows that were named
         self._reader = reader
         self._env = env
         self._delete_retention_ms = delete_retention_ms
@@ -148,6 +153,12 @@ class GlobalTableState(Generic[K, V]):
                     RestoreProgress(self.name, number, position - begun, log.end_offset - begun, rate, eta_ms, blocked)
                 )
         return behind
+
+    def pass_over(self, key: bytes, error: SerdeError) -> None:
+        """A scan has met a row that cannot be read. Anybody may write to the topic: it must not hide the others."""
+        if key not in self._passed_over and len(self._passed_over) < PASSED_OVER_MAX:
+            self._passed_over[key] = None
+            logger.error("global_table=%s topic=%s row passed over: %s", self.name, self.topic, error)
 
     # --- following ------------------------------------------------------------------------------------------------
 

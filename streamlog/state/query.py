@@ -68,17 +68,20 @@ class TableReader(Generic[K, V]):
         *,
         state: TableState[K, V] | None = None,
         lag: Callable[[], int | None] = lambda: 0,
+        on_unreadable: Callable[[bytes, SerdeError], None] | None = None,
     ) -> None:
         """
         Args:    store: the task's store, or a snapshot of it.
                  state: the live table with what is not committed yet; None: only what the store has.
                  lag: records the store is known to lack now.
+                 on_unreadable: as for TableState.
         """
         self.name = name
         self._store = store
         self._key, self._value = key, value
         self._state = state
         self._lag = lag
+        self._on_unreadable = on_unreadable
 
     def get(self, key: K, *, committed: bool = False) -> Answer[V | None]:
         """The value of one key, None when it has none. `committed`: leave out what a commit has not reached yet."""
@@ -141,8 +144,15 @@ class TableReader(Generic[K, V]):
             yield from self._state.scan(low, high, reverse=reverse)
             return
         for key, data in self._store.scan(self.name, low, high, reverse=reverse):
-            decoded = self._key.decode(key)
-            yield decoded, self._decode_row(decoded, data)
+            try:
+                decoded = self._key.decode(key)
+                row = self._decode_row(decoded, data)
+            except SerdeError as error:
+                if self._on_unreadable is None:
+                    raise
+                self._on_unreadable(key, error)
+            else:
+                yield decoded, row
 
     def _decode_row(self, key: K, data: bytes) -> V:
         try:

@@ -125,6 +125,7 @@ class TableState(Generic[K, V]):
         "on_absent_key",
         "on_leave",
         "on_new_key",
+        "on_unreadable",
     )
 
     def __init__(
@@ -158,6 +159,9 @@ class TableState(Generic[K, V]):
         """Whether a key that is not in memory is not in the store either, if its owner can tell without asking it."""
         self.on_leave: Callable[[bool], None] | None = None
         """Called before rows that the store has may leave memory; True: somebody else wrote rows to the store."""
+        self.on_unreadable: Callable[[bytes, SerdeError], None] | None = None
+        """Called with the key's bytes for a row that a scan passes over, because its key or its value cannot be read;
+        without it such a row ends the scan with the error."""
         self.loads = 0
         """Rows asked of the store: cache misses."""
         self._store = store
@@ -277,12 +281,22 @@ class TableState(Generic[K, V]):
 
         Rows that change while the scan runs are seen as they were, or as they are.
         """
-        for key_bytes, key, value in islice(self._merged(start, stop, reverse), limit):
-            if isinstance(key, _Mark):
-                decoded = self._key.decode(key_bytes)
-                yield decoded, self._decode_row(decoded, value)
-            else:
+        yield from islice(self._readable(start, stop, reverse), limit)
+
+    def _readable(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[tuple[K, V]]:
+        for key_bytes, key, value in self._merged(start, stop, reverse):
+            if not isinstance(key, _Mark):
                 yield key, value
+                continue
+            try:
+                decoded = self._key.decode(key_bytes)
+                row = self._decode_row(decoded, value)
+            except SerdeError as error:
+                if self.on_unreadable is None:
+                    raise
+                self.on_unreadable(key_bytes, error)
+            else:
+                yield decoded, row
 
     def decode_key(self, data: bytes) -> K:
         return self._key.decode(data)
@@ -297,7 +311,14 @@ class TableState(Generic[K, V]):
     def keys(self) -> Iterator[K]:
         decode = self._key.decode
         for key_bytes, key, _ in self._merged(b"", None, False):
-            yield decode(key_bytes) if isinstance(key, _Mark) else key
+            try:
+                found = decode(key_bytes) if isinstance(key, _Mark) else key
+            except SerdeError as error:
+                if self.on_unreadable is None:
+                    raise
+                self.on_unreadable(key_bytes, error)
+            else:
+                yield found
 
     def _merged(self, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[tuple[bytes, K | _Mark, Any]]:
         """Sorted union of changes and store: (key bytes, key, value), or (key bytes, unknown, row) from the store."""
@@ -431,10 +452,10 @@ class TableState(Generic[K, V]):
         for key_bytes, _ in changes:
             try:
                 key = self._key.decode(key_bytes)
-            except SerdeError:
+                self._recent.pop(key, None)
+                self._old.pop(key, None)
+            except (SerdeError, TypeError):  # TypeError: no key of a dict
                 continue  # such a row cannot be in the cache; a scan that meets it says so
-            self._recent.pop(key, None)
-            self._old.pop(key, None)
 
     # --- commit ---------------------------------------------------------------------------------------------------
 

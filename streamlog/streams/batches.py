@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from streamlog.errors import StreamlogError
 from streamlog.streams.record import to_timestamp_ms
 from streamlog.wire.records import RecordColumns
 
@@ -76,7 +75,7 @@ class Reading:
             if data is not None:
                 try:
                     value = self._reader.decode(data)
-                except StreamlogError as error:
+                except Exception as error:  # what the user's types do in here may raise anything
                     self.holes[index] = error
             elif not self._reader.wants_tombstones:
                 self.holes[index] = None

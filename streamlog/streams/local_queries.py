@@ -35,7 +35,17 @@ def local_readers(
     if table.kind == "global":
         if global_tables is None or global_tables.store is None:
             return {}
-        return {0: TableReader(name, global_tables.store, table.key_serde, table.value_serde, lag=lambda: None)}
+        pass_over = global_tables.states[name].pass_over
+        return {
+            0: TableReader(
+                name,
+                global_tables.store,
+                table.key_serde,
+                table.value_serde,
+                lag=lambda: None,
+                on_unreadable=pass_over,
+            )
+        }
     readers: dict[int, LocalReader] = {}
     for number, task in sorted(tasks.items()):
         if task.store is not None and number < task.topology.table_partitions(name):

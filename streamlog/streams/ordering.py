@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from streamlog.errors import StreamlogError
+from streamlog.serde import SerdeError
 from streamlog.streams.batches import Batch
 from streamlog.streams.feed import NEVER_MS, LaneTopic, Source
 from streamlog.streams.lane import Lane
+from streamlog.streams.policies import blame
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +76,37 @@ class TableFeed:
         self._drop_used()
 
     def _apply(self, batch: Batch, index: int) -> None:
-        key = batch.columns.keys[index]
-        if key is None:
+        """Make the record a row. One that cannot be read is passed over: a table has no agent whose policy could say
+        otherwise, and the records behind it are good."""
+        key_bytes = batch.columns.keys[index]
+        if key_bytes is None:
             return  # a row needs a key; Kafka Streams passes over such records too
         reading = batch.reading(self._topic.reader)
         reading.ensure(index + 1)
         error = reading.holes.get(index)
-        if error is not None:
-            place = f"{self.source.topic}-{self.source.partition} offset={batch.columns.offsets[index]}"
-            log.error("table=%s partition=%s: record passed over: %s", self._table.name, place, error)
-        elif batch.columns.values[index] is None:
-            self._table.delete(self._topic.key_decode(key))
-        else:
-            self._table.set(self._topic.key_decode(key), reading.values[index])
+        if error is None:
+            key, error = self._read_key(key_bytes)
+        if error is None:
+            try:
+                if batch.columns.values[index] is None:
+                    self._table.delete(key)
+                else:
+                    self._table.set(key, reading.values[index])
+                return
+            except SerdeError as unfit:
+                error = unfit
+        place = f"{self.source.topic}-{self.source.partition} offset={batch.columns.offsets[index]}"
+        what = error if isinstance(error, StreamlogError) else blame(error)
+        log.error("table=%s partition=%s: record passed over: %s", self._table.name, place, what)
+
+    def _read_key(self, data: bytes) -> tuple[Any, Exception | None]:
+        """The key, or why there is none: it has to be readable, and of a type that a dict takes."""
+        try:
+            key = self._topic.key_decode(data)
+            hash(key)
+        except Exception as error:  # the user's types may raise anything
+            return None, SerdeError(f"its key: {error if isinstance(error, SerdeError) else blame(error)}")
+        return key, None
 
     def _drop_used(self) -> None:
         while self._batches and self._head >= self._batches[0].count:

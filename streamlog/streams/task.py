@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
 from streamlog.errors import StreamlogError, UserError
-from streamlog.serde import SerdeError
+from streamlog.serde import SerdeError, checked_when_set
 from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
@@ -235,7 +235,9 @@ class Task:
         check = KeyCheck(table, self.number, partitions)
         state: State
         if table.kind == "source":
-            following: TableState[Any, Any] = TableState(table.name, store, table.key_serde, table.value_serde)
+            following: TableState[Any, Any] = TableState(
+                table.name, store, table.key_serde, checked_when_set(table.value_serde)
+            )
             following.on_absent_key = lambda key: check.on_absent_key_beside(key, following.some_keys)
             self._durable.append((table, following))
             return ReadOnly(table.name, table.changelog, following)

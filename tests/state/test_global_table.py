@@ -12,7 +12,7 @@ import pytest
 
 from streamlog.env import Env, real_env
 from streamlog.errors import EnvironmentFailure
-from streamlog.serde import key_serde_for, serde_for
+from streamlog.serde import SerdeError, key_serde_for, serde_for
 from streamlog.state.global_table import GlobalTableState
 from streamlog.state.memory import MemoryEngine, MemoryStore
 from streamlog.state.store import StoreClosed
@@ -91,6 +91,26 @@ async def test_it_is_complete_when_ready_and_live_afterwards(
             reader.log("rates", 1).append(b"k1", None)
             await until(lambda: not table.contains("k1"))
     assert reader.offsets == {}
+
+
+async def test_a_row_that_cannot_be_read_does_not_take_the_others_away(
+    reader: SimulatedReader, env: Env, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scans pass over it and name it once; who asks for its key hears why there is no answer; and it can be mended."""
+    log = reader.log("rates", 0)
+    for key, value in ((b"a", b"1"), (b"\xff", b"2"), (b"b", b'"three"'), (b"c", b"4")):
+        log.append(key, value)
+    async with following(reader, env, store) as table:
+        await table.ready()
+        for _ in range(2):
+            assert list(table.items()) == [("a", 1), ("c", 4)]
+            assert list(table.keys()) == ["a", "b", "c"]
+        assert caplog.text.count("row passed over") == 2
+        with pytest.raises(SerdeError, match="table rates, key 'b'"):
+            table.get("b")
+        log.append(b"b", b"3")
+        await until(lambda: len(list(table.items())) == 3)
+        assert dict(table.items()) == {"a": 1, "b": 3, "c": 4}
 
 
 async def test_an_empty_topic_is_ready_at_once(reader: SimulatedReader, env: Env, store: MemoryStore) -> None:
