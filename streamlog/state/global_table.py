@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
-from streamlog.serde import Serde, SerdeError
+from streamlog.serde import Serde, SerdeError, separator
 from streamlog.state.changelog import DELETE_RETENTION_MS
 from streamlog.state.logs import LogReader, LogState, Records, plan
 from streamlog.state.restore import CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, FETCH_WAIT_MS, RestoreProgress
@@ -44,6 +44,10 @@ PASSED_OVER_MAX = 100
 
 INLINE_ROWS_MAX = 200
 """Updates written on the event loop: up to half a millisecond, less than the trip to a thread and back."""
+
+
+_NOTHING: Any = object()
+"""A default that is nobody's value."""
 
 
 class GlobalTableState(Generic[K, V]):
@@ -72,6 +76,7 @@ class GlobalTableState(Generic[K, V]):
         self._store = store
         self._table: TableState[K, V] = TableState(name, store, key, value, cache_bytes_max=cache_bytes_max)
         self._table.on_unreadable = self.pass_over
+        self._separate = separator(value)  # rows are everybody's: who changes one in place changes their own
         self._passed_over: dict[bytes, None] = {}  # keys of rows that were named
         self._reader = reader
         self._env = env
@@ -121,7 +126,10 @@ class GlobalTableState(Generic[K, V]):
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: Any = None) -> Any:
         """The value of `key` as far as the topic has been read."""
-        return self._table.get(key, default)
+        if self._separate is None:
+            return self._table.get(key, default)
+        value: Any = self._table.get(key, _NOTHING)
+        return default if value is _NOTHING else self._separate(value)
 
     def contains(self, key: K) -> bool:
         return self._table.contains(key)

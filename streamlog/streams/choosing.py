@@ -27,7 +27,7 @@ class Chooser:
                 return None
             batch = feed.batch()
             assert batch is not None, "the earliest feed has an event"
-            reading = batch.reading(feed.reader)
+            reading = feed.readings.of(batch)
             start = feed.head
             stop = min(start + events_max, batch.count)
             reading.ensure(stop)

@@ -42,6 +42,8 @@ class LanePlan:
     concurrency: int = 1
     answers_for: str | None = None
     """The agent that can be asked through this lane, if it can be."""
+    only_looks: bool = False
+    """Whether no code of the user gets the values: they are sent on, under a key that is one of their fields."""
 
 
 class CursorLane(Protocol):
@@ -197,6 +199,7 @@ class Cursor:
             self.feed.tracker.pass_to(self.offset)
             self._leave_chunk()
             self.feed.head = self.index
+            self.reading.renew(self.index)
         elif single:
             self.set_aside()
         else:

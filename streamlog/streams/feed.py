@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from streamlog.streams.batches import Batch, Reader
+from streamlog.streams.batches import Batch, Reader, Readings
 from streamlog.streams.tracker import OffsetTracker
 
 NEVER_MS = 1 << 64
@@ -58,11 +58,12 @@ class Source:
 class Feed:
     """One source as one lane reads it."""
 
-    __slots__ = ("batches", "begin", "buffered", "head", "key_decode", "reader", "source", "tracker")
+    __slots__ = ("batches", "begin", "buffered", "head", "key_decode", "readings", "source", "tracker")
 
-    def __init__(self, source: Source, topic: LaneTopic, begin: int) -> None:
+    def __init__(self, source: Source, topic: LaneTopic, begin: int, *, only_looks: bool = False) -> None:
+        """`only_looks`: see `Readings`."""
         self.source = source
-        self.reader = topic.reader
+        self.readings = Readings(topic.reader, only_looks=only_looks)
         self.key_decode = topic.key_decode
         self.batches: deque[Batch] = deque()
         self.begin = begin  # offsets below it are not ours
@@ -74,11 +75,13 @@ class Feed:
         if batch.columns.offsets and batch.columns.offsets[0] < self.begin:
             batch = batch.since(self.begin)
         self.batches.append(batch)
+        self.readings.expect(batch)
         self.buffered += batch.count
 
     def clear(self) -> None:
         """Nobody will read on here: let go of what waits."""
         self.batches.clear()
+        self.readings.clear()
         self.buffered = 0
         self.source.on_used()
 
@@ -91,6 +94,7 @@ class Feed:
             self.tracker.pass_to(batch.next_offset)
             self.buffered -= batch.count
             self.batches.popleft()
+            self.readings.forget(batch)
             self.head = 0
             self.source.on_used()
         return None
@@ -102,7 +106,7 @@ class Feed:
         head = self.head
         for batch in self.batches:
             if head < batch.count:
-                reading = batch.reading(self.reader)
+                reading = self.readings.of(batch)
                 reading.ensure(head + 1)
                 return reading.timestamps_ms[head]
             head = 0

@@ -65,7 +65,7 @@ class Lane:
         the offset from which on the lane processes it."""
         self.plan = plan
         self.partition = partition
-        self.feeds = [Feed(*one) for one in zip(sources, topics, begins, strict=True)]
+        self.feeds = [Feed(*one, only_looks=plan.only_looks) for one in zip(sources, topics, begins, strict=True)]
         self.cursors = [Cursor(self, states) for _ in range(plan.concurrency)]
         self.outbox = outbox
         self.exclusive = plan.concurrency == 1
@@ -111,6 +111,7 @@ class Lane:
         if cursor.again:  # counted in the grant that gave it out first
             feed, batch, reading, index = cursor.again.popleft()
             cursor.again_left = max(cursor.again_left - 1, 0)
+            reading.renew(index)
             return self._given(cursor, feed, batch, reading, index, index + 1, repeated=True)
         if self.budget <= 0:
             return None

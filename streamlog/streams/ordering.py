@@ -15,7 +15,7 @@ from typing import Any
 
 from streamlog.errors import StreamlogError
 from streamlog.serde import SerdeError
-from streamlog.streams.batches import Batch
+from streamlog.streams.batches import Batch, Readings
 from streamlog.streams.feed import NEVER_MS, LaneTopic, Source
 from streamlog.streams.lane import Lane
 from streamlog.streams.policies import blame
@@ -41,12 +41,14 @@ class TableFeed:
         self._topic = topic
         self._table = state.state
         self._batches: deque[Batch] = deque()
+        self._readings = Readings(topic.reader, only_looks=True)  # who looks up a row gets one of its own
         self._head = 0  # index of the next record in _batches[0]
 
     def append(self, batch: Batch) -> None:
         if batch.columns.offsets and batch.columns.offsets[0] < self.position:
             batch = batch.since(self.position)
         self._batches.append(batch)
+        self._readings.expect(batch)
         self._drop_used()
         while self._batches and self.position < self.known_until:
             self._step(self._batches[0])
@@ -55,7 +57,7 @@ class TableFeed:
         """Time of the next record; None while it is not here; NEVER_MS when there is none for now."""
         if not self._batches:
             return None if self.source.lagging or self.position < self.known_until else NEVER_MS
-        reading = self._batches[0].reading(self._topic.reader)
+        reading = self._readings.of(self._batches[0])
         reading.ensure(self._head + 1)
         return reading.timestamps_ms[self._head]
 
@@ -63,7 +65,7 @@ class TableFeed:
         """Apply the leading records with timestamps up to `last_ms`, included."""
         while self._batches:
             batch = self._batches[0]
-            reading = batch.reading(self._topic.reader)
+            reading = self._readings.of(batch)
             reading.ensure(self._head + 1)
             if reading.timestamps_ms[self._head] > last_ms:
                 return
@@ -81,7 +83,7 @@ class TableFeed:
         key_bytes = batch.columns.keys[index]
         if key_bytes is None:
             return  # a row needs a key; Kafka Streams passes over such records too
-        reading = batch.reading(self._topic.reader)
+        reading = self._readings.of(batch)
         reading.ensure(index + 1)
         error = reading.holes.get(index)
         if error is None:
@@ -111,7 +113,7 @@ class TableFeed:
     def _drop_used(self) -> None:
         while self._batches and self._head >= self._batches[0].count:
             self.position = self._batches[0].next_offset
-            self._batches.popleft()
+            self._readings.forget(self._batches.popleft())
             self._head = 0
 
 

@@ -6,6 +6,7 @@ printed and compared.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def make_plan(
         sources = tuple(topic.lane_topic() for topic in stage.topics)
         concurrency = agent.concurrency if stage.target is None else 1
         asked = agent.name if agent.yields else None
-        lanes.append(LanePlan(name, sources, body, agent.policy, concurrency, asked))
+        lanes.append(LanePlan(name, sources, body, agent.policy, concurrency, asked, _only_looks(stage)))
         lookups = [step for step in stage.steps if isinstance(step, Lookup)]
         joins.extend(JoinNode(name, step.table.name) for step in lookups if step.on is None)
         tables_used |= {step.table.name for step in lookups}
@@ -184,6 +185,12 @@ def _table_node(table: Table[Any, Any]) -> TableNode:
         changelog=table.changelog,
         partitions=table.partitions,
     )
+
+
+def _only_looks(stage: Stage) -> bool:
+    """Whether the stage only sends values on, under the key they have or one of their fields."""
+    target = stage.target
+    return target is not None and not stage.steps and isinstance(target.select_key, operator.attrgetter | None)
 
 
 def _sink_name(sink: Any) -> str:

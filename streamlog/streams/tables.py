@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, overload
 
 from streamlog.errors import UserError
-from streamlog.serde import Serde, check_key_of_dict, key_serde_for, table_value_serde_for
+from streamlog.serde import Serde, check_key_of_dict, key_serde_for, separator, table_value_serde_for
 from streamlog.state.changelog import changelog_topic
 from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
@@ -338,6 +338,7 @@ class WindowedTable(Generic[K, V]):
         self.table = table
         self.name = table.name
         assert table.windows is not None, "made by Table._with"
+        self._separate = separator(table.value_serde)
         self.windows = table.windows
 
     def __repr__(self) -> str:
@@ -363,8 +364,9 @@ class WindowedTable(Generic[K, V]):
             del self[key]
         else:
             windows = self[key]
-            for start_ms in windows._admitted():
-                windows._state.set(key, start_ms, value)
+            for number, start_ms in enumerate(windows._admitted()):
+                own = value if not number or self._separate is None else self._separate(value)
+                windows._state.set(key, start_ms, own)
 
     def __delitem__(self, key: K) -> None:
         """Delete the windows that contain the event's time."""

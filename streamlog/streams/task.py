@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from streamlog.env import Clock, Scope
 from streamlog.errors import StreamlogError, UserError
-from streamlog.serde import SerdeError, checked_when_set
+from streamlog.serde import SerdeError, checked_when_set, separator
 from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
@@ -41,7 +41,7 @@ from streamlog.streams.plan import Plan
 from streamlog.streams.policies import Policy, Stop
 from streamlog.streams.progress import Progress, encode_progress
 from streamlog.streams.pump import Pump
-from streamlog.streams.tables import Table, Unavailable
+from streamlog.streams.tables import MISSING, Table, Unavailable
 from streamlog.streams.topology import Topology
 from streamlog.wire.records import RecordColumns
 
@@ -240,7 +240,7 @@ class Task:
             )
             following.on_absent_key = lambda key: check.on_absent_key_beside(key, following.some_keys)
             self._durable.append((table, following))
-            return ReadOnly(table.name, table.changelog, following)
+            return ReadOnly(table.name, table.changelog, following, separator(table.value_serde))
         if table.windows is not None:
             state = WindowedState(
                 table.name,
@@ -461,14 +461,22 @@ class Task:
 
 
 class ReadOnly:
-    """A table that follows a topic, as agents see it."""
+    """A table that follows a topic, as agents see it: each look at a row gives a value of its own, as each record does,
+    since a row that one body changes would be another's, and the commit's."""
 
     __slots__ = ("_name", "_topic", "contains", "get", "items", "keys", "state", "values")
 
-    def __init__(self, name: str, topic: str, state: TableState[Any, Any]) -> None:
+    def __init__(
+        self, name: str, topic: str, state: TableState[Any, Any], separate: Callable[[Any], Any] | None
+    ) -> None:
+        """`separate`: see `serde.separator`."""
         self._name, self._topic, self.state = name, topic, state
-        self.get, self.contains = state.get, state.contains
-        self.items, self.keys, self.values = state.items, state.keys, state.values
+        self.contains, self.keys = state.contains, state.keys
+        self.get, self.items, self.values = state.get, state.items, state.values
+        if separate is not None:
+            self.get = partial(_separate_row, state.get, separate)
+            self.items = lambda: ((key, separate(value)) for key, value in state.items())
+            self.values = lambda: map(separate, state.values())
 
     def offer(self, key: Any, default: Callable[[], Any]) -> Any:
         return default()
@@ -480,6 +488,11 @@ class ReadOnly:
 
     def delete(self, key: Any) -> None:
         self.set(key, None)
+
+
+def _separate_row(get: Callable[[Any, Any], Any], separate: Callable[[Any], Any], key: Any, default: Any = None) -> Any:
+    value = get(key, MISSING)
+    return default if value is MISSING else separate(value)
 
 
 def _table_position(table: Table[Any, Any], store: Store) -> int:

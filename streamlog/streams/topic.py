@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from streamlog.errors import UserError
-from streamlog.serde import Format, Serde, SerdeError, key_serde_for, serde_for
+from streamlog.serde import Format, Serde, SerdeError, can_change, copier, key_serde_for, serde_for
 from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.batches import Reader
 from streamlog.streams.context import Cell
@@ -82,7 +82,14 @@ class Topic(Generic[K, V]):
             self.timestamp = selector(timestamp, f"topic {name}, timestamp=")
             _check_owner(self.timestamp, value, name)
         take = None if self.timestamp is None else self.timestamp.select
-        self.reader = Reader(self.value_serde.decode, take, allows_none(value), self.value_serde.read)
+        self.reader = Reader(
+            self.value_serde.decode,
+            take,
+            allows_none(value),
+            self.value_serde.read,
+            shares=not can_change(value),
+            copy=copier(value),
+        )
         self._cell = cell
         self._encode_key = self.key_serde.encode
         self._encode_value = self.value_serde.encode

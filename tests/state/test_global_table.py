@@ -113,6 +113,24 @@ async def test_a_row_that_cannot_be_read_does_not_take_the_others_away(
         assert dict(table.items()) == {"a": 1, "b": 3, "c": 4}
 
 
+async def test_a_row_that_is_changed_in_place_is_the_readers_own(
+    reader: SimulatedReader, env: Env, store: MemoryStore
+) -> None:
+    """All tasks of a worker read the same rows."""
+    reader.log("lists", 0).append(b"a", b"[1]")
+    table: GlobalTableState[str, list[int]] = GlobalTableState(
+        "lists", "lists", store, key_serde_for(str), serde_for(list[int]), reader, env
+    )
+    await table.open()
+    await table.ready()
+    for _ in range(2):
+        row = table.get("a")
+        assert row == [1]
+        row.append(2)
+    assert table.get("b", [5]) == [5]
+    await table.close()
+
+
 async def test_an_empty_topic_is_ready_at_once(reader: SimulatedReader, env: Env, store: MemoryStore) -> None:
     """There is nothing to wait for."""
     async with following(reader, env, store) as table:
