@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import confluent_kafka
@@ -446,6 +446,46 @@ async def test_auto_commit_commits_what_was_processed_and_nothing_more(
         committed = (await later.committed([zero]))[zero]
     assert committed is not None
     assert committed.offset == 20, "closing says that everything returned is done"
+
+
+@pytest.mark.parametrize("assignor", [RangeAssignor, CooperativeStickyAssignor])
+async def test_positions_that_nothing_was_read_from_are_committed_as_well(
+    bootstrap: str, env: Env, wide: str, name: Callable[[str], str], assignor: type[Assignor]
+) -> None:
+    """As Java does: otherwise `latest` passes over what comes while a partition changes hands, or between two runs."""
+    group = name("group")
+    everything = {TopicPartition(wide, number) for number in range(PARTITIONS)}
+
+    def member() -> Consumer:
+        return Consumer(bootstrap, env=env, group_id=group, assignors=[assignor()], auto_commit=True)
+
+    async def produce(partitions: Iterable[TopicPartition]) -> None:
+        async with Producer(bootstrap, env=env) as producer:
+            for partition in partitions:
+                producer.append(partition.topic, partition.partition, None, b"v", env.clock.wall_ms())
+
+    async def read(consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
+        left = set(partitions)
+        async with asyncio.timeout(20):
+            while left:
+                left -= {TopicPartition(one.topic, one.partition) for one in await consumer.fetch(timeout_ms=50)}
+
+    async with member() as first:
+        first.subscribe([wide])
+        async with asyncio.timeout(20):
+            while {one for one in first.assignment() if first.position(one) == 0} != everything:
+                assert await first.fetch(timeout_ms=20) == []
+        async with member() as second:
+            second.subscribe([wide], on_assigned=produce)  # nobody knows yet where the new owner begins
+            async with asyncio.timeout(20):
+                while len(second.assignment()) != PARTITIONS / 2:
+                    assert await first.fetch(timeout_ms=20) == []
+            handed_over = second.assignment()
+            await read(second, handed_over)
+    await produce(everything.difference(handed_over))
+    async with member() as third:
+        third.subscribe([wide])
+        await read(third, everything.difference(handed_over))
 
 
 async def test_a_group_survives_the_restart_of_its_coordinator(
