@@ -492,6 +492,16 @@ class Scope:
             raise self.failure
 
 
+def cancel_requests() -> int:
+    """How often the running task was told to end.
+
+    A CancelledError with more of them than before is ours. Otherwise something that was awaited was cancelled by
+    somebody else (a library's task, a future of a client that closes), and that is a failure like any other.
+    """
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 async def deadline(seconds: float, what: str, work: Coroutine[Any, Any, T]) -> T:
     """`work`, or EnvironmentFailure naming `what` when it takes longer than `seconds`."""
     try:

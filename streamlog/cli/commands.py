@@ -5,6 +5,7 @@ They may be async, and then may send to topics and ask agents: a program of the 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -15,6 +16,7 @@ import click
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, run
 from streamlog.cli.sender import sending
+from streamlog.env import cancel_requests
 from streamlog.streams.app import App
 
 
@@ -35,8 +37,14 @@ def _blocking(app: App, invocation: Invocation, function: Callable[..., Any]) ->
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
         async def work() -> Any:
-            async with sending(app, invocation):
-                return await function(*arguments, **options)
+            requests = cancel_requests()
+            try:
+                async with sending(app, invocation):
+                    return await function(*arguments, **options)
+            except asyncio.CancelledError as error:
+                if cancel_requests() > requests:
+                    raise
+                raise RuntimeError(f"{function.__name__} awaited something that was cancelled") from error
 
         return run(work())
 

@@ -97,9 +97,9 @@ class Consumer:
                  auto_offset_reset: where to begin without a committed offset, or when the offset does not exist.
                  rebalance_timeout_ms: how long the others wait for this member in a rebalance.
                  max_poll_interval_ms: without a call of `fetch` or `progress` for so long, the member leaves.
-                 auto_commit: commit what is processed, every interval and whenever partitions are given up; also positions
-                     that nothing was read from yet. Without it only `commit` commits, and `latest` passes over
-                     whatever comes before the next owner of a partition begins.
+                 auto_commit: commit what is processed, every interval and whenever partitions are given up; also
+                     positions that nothing was read from yet. Without it only `commit` commits, and `latest` passes
+                     over whatever comes before the next owner of a partition begins.
                  rack_id: fetch from a follower in the same rack where brokers offer it (KIP-392).
         """
         if auto_offset_reset not in ("earliest", "latest", "none"):

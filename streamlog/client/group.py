@@ -35,7 +35,8 @@ from streamlog.client.member_effects import (
 )
 from streamlog.client.membership import Membership
 from streamlog.client.values import GroupMetadata, TopicPartition
-from streamlog.errors import StreamlogError
+from streamlog.env import cancel_requests
+from streamlog.errors import StreamlogError, UserError
 from streamlog.wire.apis import ApiKey
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages import (
@@ -297,11 +298,18 @@ class Group:
             self._callbacks_wanted.clear()
             while self._callbacks:
                 effect = self._callbacks.popleft()
+                requests = cancel_requests()
                 try:
                     if isinstance(effect, Release):
                         await self._release(effect)
                     else:
                         await self._adopt(effect)
+                except asyncio.CancelledError as error:
+                    if cancel_requests() > requests:
+                        raise
+                    failure = UserError("a callback of the group awaited something that was cancelled")
+                    failure.__cause__ = error
+                    self._on_application_failure(failure)
                 except Exception as failure:
                     self._on_application_failure(failure)
             self._callbacks_done.set()

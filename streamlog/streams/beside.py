@@ -13,8 +13,8 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from streamlog.env import Clock, Scope
-from streamlog.streams.policies import blame, is_cancelled
+from streamlog.env import Clock, Scope, cancel_requests
+from streamlog.streams.policies import blame
 from streamlog.streams.timers import BackgroundTask, Timer, Work, run_task, run_timer
 
 log = logging.getLogger(__name__)
@@ -115,12 +115,13 @@ class Beside:
             log.error("app=%s %s was cancelled and does not end", self._program.id, name)
 
     async def _call(self, work: Work) -> None:
+        requests = cancel_requests()  # a worker that is cancelled runs its stopping hooks in that very task
         try:
             await work()
         except Exception as error:  # the user's function may raise anything
             log.error("app=%s %s failed: %s", self._program.id, _name(work), blame(error))
         except asyncio.CancelledError as error:
-            if is_cancelled():
+            if cancel_requests() > requests:
                 raise
             log.error("app=%s %s failed: %s", self._program.id, _name(work), blame(error))
 

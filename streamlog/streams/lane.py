@@ -31,7 +31,7 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.cursor import Chunk, Cursor, LanePlan, Shared, current
 from streamlog.streams.failing import LaneFailure, bury, count_failures, place_of
 from streamlog.streams.feed import Feed, LaneTopic, Source
-from streamlog.streams.policies import DeadLetter, Policy, Retry, Skip, Stop, blame, is_cancelled
+from streamlog.streams.policies import DeadLetter, Policy, Retry, Skip, Stop, blame, is_cancelled, text_of
 from streamlog.streams.pump import GrantSize, Pump
 
 
@@ -338,8 +338,8 @@ class Lane:
             policy = Stop()  # it failed before its first event or between events: there is nothing to skip or retry
         failure = self._describe(cursor, error)
         if isinstance(policy, DeadLetter) and (refusal := bury(cursor, policy.topic.name, failure)) is not None:
-            why = f"{failure.what}; and the dead letter topic {policy.topic.name} does not take the record: {refusal}"
-            failure, policy = replace(failure, what=why), Stop()
+            why = f"the dead letter topic {policy.topic.name} does not take the record: {text_of(refusal)}"
+            failure, policy = replace(failure, what=f"{failure.what}; and {why}"), Stop()
         match policy:
             case Stop():
                 self.failure = failure
@@ -361,7 +361,7 @@ class Lane:
         self._on_failure(self, self.failure, Stop())
 
     def _describe(self, cursor: Cursor | None, error: BaseException) -> LaneFailure:
-        what = str(error) if isinstance(error, StreamlogError) else blame(error)
+        what = text_of(error) if isinstance(error, StreamlogError) else blame(error)
         now_ms = self._clock.wall_ms()
         place = None if cursor is None else place_of(cursor)
         topic, offset = place or (self.feeds[0].source.topic, self.feeds[0].tracker.position)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamlog.errors import UserError
+from streamlog.streams.policies import text_of
 from streamlog.streams.stream import Filter, Form, GroupBy, Lookup, Map, Root, Step, Stream, Through
 from streamlog.streams.topic import Topic
 
@@ -83,7 +84,9 @@ def rehearse(function: Callable[[Stream[Any, Any]], Any], name: str) -> tuple[St
     except (StopIteration, StopAsyncIteration):
         raise UserError(f"{advice} (the body ended without iterating over its stream)") from None
     except Exception as error:
-        raise UserError(f"{advice} (run up to its loop, the body raised {type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{advice} (run up to its loop, the body raised {type(error).__name__}: {text_of(error)})"
+        ) from error
     finally:
         step.close()
     raise UserError(f"{advice} (the body awaits something before its loop)")

@@ -10,12 +10,18 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from streamlog.env import cancel_requests
 from streamlog.errors import UserError
 from streamlog.streams.stream import AnyTopic
 
 RETRY_BACKOFF_S_MAX = 30.0
 """Longest pause between two attempts: long enough to be gentle with a service that is down, short enough that its
 return is noticed within half a minute."""
+
+
+TEXT_CHARS_MAX = 2_000
+"""Of what an exception says: it goes into a header of a dead letter, a line of the log, the status. Some quote all of
+their input, which may be megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +75,19 @@ def policy_of(on_error: OnError, what: str) -> Policy:
 def is_cancelled() -> bool:
     """Whether the running task was told to end. A CancelledError without that came out of something that a user's
     function awaited, a task of a library for example, and is a failure like any other."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return cancel_requests() > 0
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says, whatever its class does about that, as text that can be encoded."""
+    """What an exception says, whatever its class does about that, as text that can be encoded, and not endless."""
     try:
         text = str(error)
     except Exception as failure:
         return f"(its text cannot be made: {type(failure).__name__})"
     if not text and isinstance(error, asyncio.CancelledError):
         return "something that was awaited was cancelled"
+    if len(text) > TEXT_CHARS_MAX:
+        text = f"{text[:TEXT_CHARS_MAX]}... ({len(text)} characters)"
     return text.encode(errors="backslashreplace").decode()
 
 

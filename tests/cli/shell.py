@@ -20,6 +20,7 @@ PATIENCE_S = 60.0
 POLL_S = 0.02
 
 APP = '''
+import asyncio
 from datetime import datetime, timedelta
 
 import streamlog
@@ -58,6 +59,14 @@ async def shout(stream: streamlog.Stream[str, str]):
 async def greet() -> None:
     """Ask the shout agent."""
     print(await shout.ask("hello"))
+
+
+@app.command()
+async def give_up() -> None:
+    """Await something that is cancelled."""
+    answer = asyncio.get_running_loop().create_future()
+    answer.cancel()
+    await answer
 '''
 
 CARRIERS = ("AA", "B6", "DL", "UA", "WN", "AS", "F9", "HA")

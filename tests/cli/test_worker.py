@@ -188,6 +188,8 @@ def test_commands_of_the_app_and_send_reach_its_agents(shell: Shell) -> None:
     assert shell.ok("-A", "flights_app", "greet") == "HELLO\n"
     assert shell.ok("-A", "flights_app", "send", "shout", "hey", "--ask") == '"HEY"\n'
     assert "greet" in shell.ok("-A", "flights_app", "--help")
+    done = shell.run("-A", "flights_app", "give-up")
+    assert (done.code, "give_up awaited something that was cancelled" in done.err) == (70, True)
     done = shell.run("-A", "flights_app", "send", "flights", '{"carrier": 1}')
     assert done.code == 1
     assert "values of topic flights are Flight" in done.err

@@ -18,6 +18,7 @@ from streamlog.client.consumer import Consumer
 from streamlog.client.producer import Producer
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env
+from streamlog.errors import UserError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.messages import LeaveGroupRequest, LeaveGroupResponse
 from streamlog.wire.messages.leave_group import MemberIdentity
@@ -383,6 +384,23 @@ async def test_an_exception_in_a_callback_ends_the_membership_and_is_told(
     async with Consumer(bootstrap, env=env, group_id=name("group")) as consumer:
         consumer.subscribe([wide], on_assigned=broken)
         with pytest.raises(ZeroDivisionError, match="in the callback"):
+            await fetch_until_it_raises(consumer)
+        assert consumer.assignment() == []
+
+
+async def test_a_callback_that_awaits_something_cancelled_ends_the_membership_too(
+    bootstrap: str, env: Env, wide: str, name: Callable[[str], str]
+) -> None:
+    """It was not the consumer that was cancelled: a member must not wait for its callbacks for ever."""
+
+    async def broken(partitions: list[TopicPartition]) -> None:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.cancel()
+        await answer
+
+    async with Consumer(bootstrap, env=env, group_id=name("group")) as consumer:
+        consumer.subscribe([wide], on_assigned=broken)
+        with pytest.raises(UserError, match="a callback of the group awaited something that was cancelled"):
             await fetch_until_it_raises(consumer)
         assert consumer.assignment() == []
 

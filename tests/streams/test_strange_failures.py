@@ -13,12 +13,15 @@ import streamlog
 from streamlog.client.admin import Admin
 from streamlog.client.producer import Producer
 from streamlog.env import real_env
+from streamlog.streams.beside import Beside
 from streamlog.streams.policies import DeadLetter, OnError, blame
-from streamlog.streams.timers import BackgroundTask, Every, Timer, run_task, run_timer
+from streamlog.streams.timers import BackgroundTask, Every, Timer, Work, run_task, run_timer
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from tests.streams.harness import CollectingOutbox, running
 from tests.streams.live import LiveBroker, live_broker
 from tests.streams.words import until
+
+log = logging.getLogger(__name__)
 
 
 @pytest.fixture
@@ -191,6 +194,52 @@ async def test_events_flow_after_a_started_hook_that_awaits_something_cancelled(
     async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")) as worker:
         await app.topics["numbers"].send(1, key="k")
         await until(lambda: [one.committed for task in worker.status().tasks for one in task.partitions] == [1])
+
+
+class Stopping:
+    """An app with two hooks for its end."""
+
+    id = "stopping"
+    timers: Sequence[Timer] = ()
+    tasks: Sequence[BackgroundTask] = ()
+    started: Sequence[Work] = ()
+    stopping: Sequence[Work] = (something_cancelled, something_cancelled)
+
+
+async def test_a_stopping_hook_may_fail_in_a_worker_that_is_being_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """What the task was told before the hook began does not count, or the rest would not be closed after Ctrl-C."""
+    beside = Beside(Stopping(), real_env().clock, print)
+
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await beside.run_stopping()
+            await beside.close()
+            log.error("closed")
+
+    with caplog.at_level(logging.ERROR):
+        worker = asyncio.ensure_future(run())
+        await asyncio.sleep(0)
+        worker.cancel()
+        await asyncio.wait([worker])
+    assert caplog.text.count("something_cancelled failed: CancelledError") == 2
+    assert caplog.messages[-1] == "closed"
+
+
+async def test_errors_of_ours_that_quote_odd_or_endless_input_can_be_written_too() -> None:
+    """A UserError may be anybody's, and its text is the failure's."""
+
+    async def quote() -> None:
+        raise streamlog.UserError("\udfff" + "x" * 5_000_000)
+
+    async with running(failing(quote, None), {"numbers": 1}) as harness:
+        harness.feed("numbers", [("k", "2")])
+        await harness.settle()
+        (failed,) = harness.failures
+        assert failed.failure.what == "\\udfff" + "x" * 1999 + "... (5000001 characters)"
+        ((_, _, _, headers),) = harness.outbox.logs["dead", 0]
+        assert dict(headers)["__streams.errors.message"] == failed.failure.what.encode()
 
 
 def test_what_failed_is_told_whatever_its_class_does() -> None:
