@@ -258,7 +258,9 @@ async def test_leaderships_go_back_to_preferred_replicas(tmp_path: Path) -> None
         await found.start()
         async with client_of(found.brokers[1]) as client:
             request = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=6, replication_factor=3)])
-            await client.ask(request, 7, CreateTopicsResponse)
+            answer = await client.ask(request, 7, CreateTopicsResponse)
+            assert isinstance(answer, CreateTopicsResponse)
+            assert [topic.error_code for topic in answer.topics] == [0]
 
         def led_by_others() -> bool:
             partitions = found.brokers[1].broker.image.topics["t"].partitions.values()
