@@ -21,7 +21,9 @@ from streamlog.wire.messages.describe_cluster import DescribeClusterRequest, Des
 from streamlog.wire.messages.envelope import EnvelopeRequest, EnvelopeResponse
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from streamlog.wire.messages.produce import ProduceResponse
 from streamlog.wire.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
+from tests.broker.batches import new_batch, produce_request
 from tests.broker.nodes import BROKER, COMBINED, CONTROLLER, Nodes, combined, nodes
 from tests.broker.running import client_of, make_topic
 
@@ -330,3 +332,22 @@ async def test_a_new_cluster_has_one_min_isr_whatever_the_properties_files_say(t
         for node in found.brokers.values():
             assert node.broker.image.config(RESOURCE_BROKER, "") == {"min.insync.replicas": "2"}
             assert {partition.log.config.min_insync_replicas for partition in node.broker.partitions} == {2}
+
+
+async def test_a_node_that_stops_tells_clients_that_others_lead(tmp_path: Path) -> None:
+    """Who came back to it for want of better knowledge would meet a connection that is refused."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        async with client_of(found.brokers[1]) as client, asyncio.TaskGroup() as group:
+            request = CreateTopicsRequest(topics=[CreatableTopic(name="t", num_partitions=6, replication_factor=3)])
+            await client.ask(request, 7, CreateTopicsResponse)
+            node, partitions = found.brokers[1], found.brokers[2].broker.image.topics["t"].partitions
+            await found.until(lambda: sorted({one.leader for one in partitions.values()}) == [1, 2, 3])
+            group.create_task(found.stop(1))
+            await found.until(lambda: all(one.leader in (2, 3) for one in partitions.values()))
+            for index in range(6):
+                answer = await client.ask(produce_request("t", new_batch(b"v"), partition=index), 12, ProduceResponse)
+                assert isinstance(answer, ProduceResponse)
+                assert answer.responses[0].partition_responses[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            async with client_of(node):
+                pass
