@@ -9,7 +9,7 @@ import pytest
 
 from streamlog.broker.lifecycle import BrokerState
 from streamlog.broker.metadata.image import RESOURCE_BROKER, MetadataImage
-from streamlog.broker.node import Node
+from streamlog.broker.node import FAREWELL_MS, Node
 from streamlog.broker.peer import PeerGone, connect
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.frames import decode_response, encode_request
@@ -345,7 +345,8 @@ async def test_a_node_that_stops_tells_clients_that_others_lead(tmp_path: Path) 
             await found.until(lambda: sorted({one.leader for one in partitions.values()}) == [1, 2, 3])
             group.create_task(found.stop(1))
             await found.until(lambda: all(one.leader in (2, 3) for one in partitions.values()))
-            for index in range(6):
+            for index in [*range(6), *range(6)]:
+                await asyncio.sleep(FAREWELL_MS / 20_000)  # by and by more than half of that time
                 answer = await client.ask(produce_request("t", new_batch(b"v"), partition=index), 12, ProduceResponse)
                 assert isinstance(answer, ProduceResponse)
                 assert answer.responses[0].partition_responses[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
