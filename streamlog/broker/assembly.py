@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from streamlog.broker import limits
 from streamlog.broker.config import BrokerConfig, Listener
 from streamlog.broker.connection import Dispatcher
 from streamlog.broker.controller_home import ControllerHome
-from streamlog.broker.features import BOOTSTRAP_FEATURES
+from streamlog.broker.features import BOOTSTRAP_FEATURES, SUPPORTED_FEATURES
 from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.metadata.cluster_min_isr import settle_min_isr
@@ -27,6 +27,9 @@ from streamlog.broker.server import Server
 from streamlog.env import Env, Scope
 from streamlog.errors import UserError
 from streamlog.wire.internal.metadata import FeatureLevelRecord
+
+L = TypeVar("L")
+F = TypeVar("F")
 
 PLAINTEXT_PROTOCOL: Final = 0
 """SecurityProtocol's number in registrations."""
@@ -67,6 +70,22 @@ def advertise_listener(config: BrokerConfig, listener: Listener) -> tuple[str, s
     told = config.advertised.get(listener.name, listener)
     host = told.host or ("127.0.0.1" if listener.host in ("", "0.0.0.0", "::") else listener.host)
     return listener.name, host, told.port or listener.port
+
+
+def registered_listeners(make: Callable[..., L], config: BrokerConfig, listening: list[Listener]) -> list[L]:
+    """As registrations of brokers and of controllers name them; `make` is the message's own type for one."""
+    return [
+        make(name=name, host=host, port=port, security_protocol=PLAINTEXT_PROTOCOL)
+        for name, host, port in (advertise_listener(config, listener) for listener in listening)
+    ]
+
+
+def registered_features(make: Callable[..., F]) -> list[F]:
+    """What this software supports, in the message's own type."""
+    return [
+        make(name=name, min_supported_version=levels.low, max_supported_version=levels.high)
+        for name, levels in SUPPORTED_FEATURES.items()
+    ]
 
 
 def quorum_settings(config: BrokerConfig, listening: list[Listener]) -> QuorumSettings:

@@ -6,10 +6,9 @@ import asyncio
 import logging
 from typing import Final
 
-from streamlog.broker.assembly import PLAINTEXT_PROTOCOL, advertise_listener
+from streamlog.broker.assembly import registered_features, registered_listeners
 from streamlog.broker.config import BrokerConfig, Listener
 from streamlog.broker.controller_channel import ControllerChannel
-from streamlog.broker.features import SUPPORTED_FEATURES
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.image import MetadataImage
 from streamlog.env import Env
@@ -34,14 +33,8 @@ async def keep_registered(
     request = ControllerRegistrationRequest(
         controller_id=config.node_id,
         incarnation_id=env.entropy.uuid4(),
-        listeners=[
-            RegisteredListener(name=name, host=host, port=port, security_protocol=PLAINTEXT_PROTOCOL)
-            for name, host, port in (advertise_listener(config, listener) for listener in listening)
-        ],
-        features=[
-            Feature(name=name, min_supported_version=levels.low, max_supported_version=levels.high)
-            for name, levels in SUPPORTED_FEATURES.items()
-        ],
+        listeners=registered_listeners(RegisteredListener, config, listening),
+        features=registered_features(Feature),
     )
 
     def is_registered(image: MetadataImage) -> bool:

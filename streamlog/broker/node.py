@@ -21,21 +21,20 @@ from typing import Final
 from streamlog.broker.api.api_versions import advertise
 from streamlog.broker.api.serve import SERVED, ApiDispatcher
 from streamlog.broker.assembly import (
-    PLAINTEXT_PROTOCOL,
-    advertise_listener,
     ending_with,
     listen,
     new_home,
     new_server,
     quorum_settings,
     refuse_unformatted,
+    registered_features,
+    registered_listeners,
 )
 from streamlog.broker.broker import Broker
 from streamlog.broker.config import BrokerConfig, Listener
 from streamlog.broker.controller_channel import ControllerChannel
 from streamlog.broker.controller_listeners import ControllerListeners
 from streamlog.broker.coordinator.offsets_topic import follow_metadata, open_groups
-from streamlog.broker.features import SUPPORTED_FEATURES
 from streamlog.broker.fetch_sessions import FetchSessions
 from streamlog.broker.housekeeping import Housekeeping
 from streamlog.broker.lifecycle_driver import LifecycleDriver
@@ -257,14 +256,8 @@ def _registration(broker: Broker, config: BrokerConfig, listening: list[Listener
         broker_id=broker.node_id,
         cluster_id=broker.cluster_id,
         incarnation_id=broker.env.entropy.uuid4(),
-        listeners=[
-            RegisteredListener(name=name, host=host, port=port, security_protocol=PLAINTEXT_PROTOCOL)
-            for name, host, port in (advertise_listener(config, listener) for listener in listening)
-        ],
-        features=[
-            Feature(name=name, min_supported_version=levels.low, max_supported_version=levels.high)
-            for name, levels in SUPPORTED_FEATURES.items()
-        ],
+        listeners=registered_listeners(RegisteredListener, config, listening),
+        features=registered_features(Feature),
         rack=config.text("broker.rack") or None,
         log_dirs=[broker.logs.directory_id],
         previous_broker_epoch=NEVER_STOPPED if stopped_at is None else stopped_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamlog.broker.controller_home import ControllerContext, ControllerHome
-from streamlog.broker.metadata.configs import alter_configs
+from streamlog.broker.metadata.configs import alter_configs, refuse_each
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages.alter_configs import (
     AlterConfigsRequest,
@@ -20,14 +20,4 @@ async def handle(
 
 
 def refuse(request: AlterConfigsRequest, error: KafkaError, version: int) -> AlterConfigsResponse:
-    return AlterConfigsResponse(
-        responses=[
-            AlterConfigsResourceResponse(
-                error_code=error.code,
-                error_message=error.message,
-                resource_type=resource.resource_type,
-                resource_name=resource.resource_name,
-            )
-            for resource in request.resources
-        ]
-    )
+    return AlterConfigsResponse(responses=refuse_each(AlterConfigsResourceResponse, request.resources, error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamlog.broker.controller_home import ControllerContext, ControllerHome
-from streamlog.broker.metadata.configs import incremental_alter_configs
+from streamlog.broker.metadata.configs import incremental_alter_configs, refuse_each
 from streamlog.wire.error_codes import KafkaError
 from streamlog.wire.messages.incremental_alter_configs import (
     AlterConfigsResourceResponse,
@@ -21,13 +21,5 @@ async def handle(
 
 def refuse(request: IncrementalAlterConfigsRequest, error: KafkaError, version: int) -> IncrementalAlterConfigsResponse:
     return IncrementalAlterConfigsResponse(
-        responses=[
-            AlterConfigsResourceResponse(
-                error_code=error.code,
-                error_message=error.message,
-                resource_type=resource.resource_type,
-                resource_name=resource.resource_name,
-            )
-            for resource in request.resources
-        ]
+        responses=refuse_each(AlterConfigsResourceResponse, request.resources, error)
     )

@@ -10,9 +10,9 @@ Sources: KIP-133, KIP-226 (dynamic broker configs), KIP-339 (incremental).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from streamlog.broker.config import validate_topic_default
 from streamlog.broker.metadata.changes import MIN_ISR, UNCLEAN, PartitionChanges
@@ -55,6 +55,14 @@ REPLICATION_RATES: Final = ("leader.replication.throttled.rate", "follower.repli
 """Bytes per second that moving replicas may use (KIP-73). They exist as dynamic configs only."""
 
 
+R = TypeVar("R")
+
+
+class _Resource(Protocol):
+    resource_type: int
+    resource_name: str
+
+
 class Operation(IntEnum):
     """KIP-339."""
 
@@ -84,6 +92,19 @@ def alter_configs(
         results.append(result)
     records += _consequences(image, settings, records)
     return Decision(() if request.validate_only else tuple(records), AlterConfigsResponse(responses=results))
+
+
+def refuse_each(make: Callable[..., R], resources: Iterable[_Resource], error: KafkaError) -> list[R]:
+    """The same refusal for every resource of a request; `make` is the response's own type for one."""
+    return [
+        make(
+            error_code=error.code,
+            error_message=error.message,
+            resource_type=resource.resource_type,
+            resource_name=resource.resource_name,
+        )
+        for resource in resources
+    ]
 
 
 def _named_values(resource: AlterConfigsResource) -> dict[str, str]:
