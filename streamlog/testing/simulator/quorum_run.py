@@ -121,6 +121,8 @@ class QuorumRun:
             self.world.sometimes("metadata write in doubt")
             self.world.note(f"node{node.node_id}", f"{name} failed: {error}")
             return
+        if name not in node.controller.image.config(BROKER_CONFIG, NOBODY):
+            self.stage.violate(36, f"{name} is answered, and node {node.node_id} does not know it to be committed")
         self.acked[name] = None
         self.world.note(f"node{node.node_id}", f"{name} is committed")
 
