@@ -60,6 +60,14 @@ def test_what_other_code_has_shown_does_not_count(tmp_path: Path) -> None:
     assert hunts.of(_quick(), "other code").clean == []
 
 
+def test_a_seed_that_noticed_before_comes_first(tmp_path: Path) -> None:
+    """With other code it will most likely notice again, and then one run is enough."""
+    hunts = Hunts.load(tmp_path / "mutants.json")
+    hunts.of(_quick(), "code").seed = 3
+    found = hunt(_quick(), 1, hunts.of(_quick(), "other code"), hunts)
+    assert (found.seed, found.clean) == (3, [])
+
+
 def test_the_page_counts_what_is_caught_and_lists_what_is_not(tmp_path: Path) -> None:
     """Both are told, with the seed and the budget."""
     caught, missed = (Mutant(name, "module:Class.function", "old", "new", 30) for name in ("one", "other"))
