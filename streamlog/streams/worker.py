@@ -34,6 +34,7 @@ from streamlog.streams.answering import AnswerSender
 from streamlog.streams.assignment import Assignment
 from streamlog.streams.assignor import MemberData
 from streamlog.streams.beside import Beside
+from streamlog.streams.channels import Channels
 from streamlog.streams.closing import quietly
 from streamlog.streams.commit import Committer
 from streamlog.streams.committing import CommitLoop
@@ -163,7 +164,7 @@ class Worker:
         self._commits: CommitLoop | None = None
         self._directory: StateDirectory | None = None
         self.purge: Purge | None = None
-        """What deletes processed records of repartition topics, once the worker has started."""
+        """What deletes processed records of repartition topics and of agents' own, once the worker has started."""
         self._outbox: ProducerOutbox | None = None
         self._committer: Committer | None = None
         self._restore: TableRestore | None = None
@@ -313,7 +314,13 @@ class Worker:
         self._scope.spawn("commit", commits.run_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
         assignment = self.assignment
-        self.purge = Purge(self.topology, lambda: assignment.running, self._committer.in_group, admin.delete_records)
+        self.purge = Purge(
+            self.topology,
+            lambda: assignment.running,
+            self._committer.in_group,
+            admin.delete_records,
+            Channels(program.id, admin).allowed,
+        )
         self._scope.spawn("purge", self.purge.forever())
 
     async def _close(self, patience_s: float | None = None) -> None:
