@@ -52,6 +52,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     values: list[bytes | None]
     staleness: Staleness
+    elsewhere: bool = False
+    """Whether keys without a value may be on another partition than theirs: producers of the topic that the table
+    follows have placed others so."""
 
 
 class TableInfo(msgspec.Struct, frozen=True, kw_only=True):

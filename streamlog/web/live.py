@@ -26,8 +26,9 @@ from streamlog.state.query import PAGE_ROWS
 from streamlog.streams.app import App
 from streamlog.streams.record import to_timestamp_ms
 from streamlog.streams.settings import DATA_DIR_DEFAULT
-from streamlog.web.answers import GetMany, Rows, Staleness, TableInfo
+from streamlog.web.answers import Found, GetMany, Rows, Staleness, TableInfo
 from streamlog.web.asking import Asker
+from streamlog.web.elsewhere import get_anywhere
 from streamlog.web.http import HttpClient
 from streamlog.web.paging import encode_cursor, merge_pages
 from streamlog.web.routing import Routes, WorkerInfo
@@ -191,20 +192,22 @@ class AsyncLiveTable(Generic[K, V]):
         info = await self._info()
         key_bytes = self._encode_key(key)
         wanted = GetMany(partition=_partition(info, key_bytes), keys=[key_bytes], committed=committed, stale=stale)
-        found = await self._live._asker.get_many(self.name, wanted, self._live.timeout_s)
+        found = await get_anywhere(self._ask, wanted, info.partitions)
         value = found.values[0]
         return Read(None if value is None else self._row_value.decode(value), found.staleness)
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The values of those of `keys` that the table has: one request to each owner."""
+        """The values of those of `keys` that the table has: one request to each owner.
+
+        More where a table follows a topic whose producers place keys in another way than Java's (`elsewhere.py`).
+        """
         info = await self._info()
         by_partition: dict[int, dict[bytes, K]] = {}
         for key in keys:
             key_bytes = self._encode_key(key)
             by_partition.setdefault(_partition(info, key_bytes), {})[key_bytes] = key
-        asker, timeout_s = self._live._asker, self._live.timeout_s
         wanted = [GetMany(partition=partition, keys=list(mine)) for partition, mine in sorted(by_partition.items())]
-        answers = await asyncio.gather(*(asker.get_many(self.name, one, timeout_s) for one in wanted))
+        answers = await asyncio.gather(*(get_anywhere(self._ask, one, info.partitions) for one in wanted))
         found: dict[K, V] = {}
         for one, answer in zip(wanted, answers, strict=True):
             for key_bytes, value in zip(one.keys, answer.values, strict=True):
@@ -316,6 +319,9 @@ class AsyncLiveTable(Generic[K, V]):
                 )
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    async def _ask(self, wanted: GetMany) -> Found:
+        return await self._live._asker.get_many(self.name, wanted, self._live.timeout_s)
 
     async def _info(self) -> TableInfo:
         info = await self._live.info(self.name)

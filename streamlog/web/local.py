@@ -18,9 +18,10 @@ from streamlog.state.store import StoreClosed
 from streamlog.state.windows import TIME_MS_MAX, TIME_MS_MIN
 from streamlog.streams.local_queries import LocalReader
 from streamlog.streams.tables import Table
-from streamlog.streams.task import Task, TaskState
+from streamlog.streams.task import ReadOnly, Task, TaskState
 from streamlog.streams.worker import Worker
 from streamlog.web.answers import Found, Row, Rows, Staleness, TableInfo
+from streamlog.web.elsewhere import ROWS_ASKED_MAX, is_elsewhere
 
 READABLE = (TaskState.RUNNING, TaskState.REVOKING)
 
@@ -123,7 +124,14 @@ class LocalTables:
         except StoreClosed as error:
             raise NotReady(f"partition {partition} is being given up") from error
         encoded = [None if value is None else self.encode_value(name, value) for value in values]
-        return Found(values=encoded, staleness=_staleness(task, staleness))
+        elsewhere = table.kind == "source" and task is not None and None in encoded and self._is_elsewhere(table, task)
+        return Found(values=encoded, staleness=_staleness(task, staleness), elsewhere=elsewhere)
+
+    def _is_elsewhere(self, table: Table[Any, Any], task: Task) -> bool:
+        state = task.state_of(table)
+        if not isinstance(state, ReadOnly):
+            return False  # it is being restored
+        return is_elsewhere(state.state.some_keys(ROWS_ASKED_MAX), task.number, self.info(table.name).partitions)
 
     def windows(
         self,

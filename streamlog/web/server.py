@@ -19,6 +19,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -42,6 +43,7 @@ from streamlog.state.windows import TIME_MS_MAX, TIME_MS_MIN
 from streamlog.streams.worker import Worker
 from streamlog.web.answers import FORWARDED, MSGPACK, Found, GetMany, Row, Rows, TableInfo, Trouble
 from streamlog.web.asking import Asker
+from streamlog.web.elsewhere import get_anywhere
 from streamlog.web.http import HttpClient
 from streamlog.web.local import LocalTables, NotOwner, NotReady
 from streamlog.web.paging import decode_cursor, encode_cursor, merge_pages
@@ -249,17 +251,14 @@ class Pages:
         if info.window_step_ms is not None:
             at_ms = parse_time_ms(query["at"], "at")
             start_ms = at_ms - at_ms % info.window_step_ms
-        found = await self._get_many(
-            request,
-            info,
-            GetMany(
-                partition=partition,
-                keys=[key],
-                start_ms=start_ms,
-                committed=_flag(request, "committed"),
-                stale=_flag(request, "stale"),
-            ),
+        wanted = GetMany(
+            partition=partition,
+            keys=[key],
+            start_ms=start_ms,
+            committed=_flag(request, "committed"),
+            stale=_flag(request, "stale"),
         )
+        found = await get_anywhere(partial(self._get_many, request, info), wanted, info.partitions)
         if found.values[0] is None:
             shown = serde.decode(key)
             where = "" if start_ms is None else f" in the window at {query['at']}"

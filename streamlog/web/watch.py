@@ -53,7 +53,7 @@ async def watch_changelog(
         bootstrap, env=env, client_id="streamlog-watch", isolation_level="read_committed", auto_offset_reset="earliest"
     ) as consumer:
         partitions = await consumer.partitions_for(info.changelog)
-        if key is not None:
+        if key is not None and info.kind != "source":  # producers of a topic may place keys as they like
             home = TopicPartition(info.changelog, partition_for_key(key, len(partitions)))
             partitions = [one for one in partitions if one == home]
         ends = {} if from_beginning else await consumer.end_offsets(partitions)
