@@ -42,7 +42,7 @@ HOLD_S_MAX = 1.0
 """How much longer than until all is written again a fault may last."""
 
 COMMIT_S_MAX = 20.0
-"""How long to wait for a commit while a fault lasts. With Apache Kafka a client stays with a coordinator that it
+"""How long to wait for a commit while a fault lasts. A client may stay with a coordinator that it
 reaches and that cannot reach the others, whatever that one answers, until it is told of another."""
 
 STARVED_S_MAX = 1.0
