@@ -177,8 +177,6 @@ async def test_aborted_rows_and_markers_are_passed(node: Node, restorer: Restore
 
 async def test_a_compacted_log_with_gaps_is_restored(node: Node, restorer: Restorer, store: RocksStore) -> None:
     """Compaction leaves holes, also at the start of what a half restored table reads next."""
-    if isinstance(node, StreamlogNode):
-        pytest.skip("the bundled broker does not run its cleaner yet")
     table = restored_table("app", "compacted")
     eager = {"min.cleanable.dirty.ratio": "0.001", "segment.ms": "100", "delete.retention.ms": "0"}
     make_topic(node, table.topic, configs=eager)
