@@ -18,11 +18,16 @@ from streamlog.wire.messages.describe_quorum_response import (
     ReplicaState,
     TopicData,
 )
+from streamlog.wire.schema import ZERO_UUID
 
 NOBODY: Final = -1
 
 
-def handle(env: Env, quorum: Quorum, request: DescribeQuorumRequest) -> DescribeQuorumResponse:
+DIRECTORIES_SINCE: Final = 2
+"""Before this version voters have no directories and endpoints (KIP-853), and there is nowhere to write them."""
+
+
+def handle(env: Env, quorum: Quorum, request: DescribeQuorumRequest, version: int) -> DescribeQuorumResponse:
     asked = [
         (topic.topic_name, partition.partition_index) for topic in request.topics for partition in topic.partitions
     ]
@@ -48,7 +53,7 @@ def handle(env: Env, quorum: Quorum, request: DescribeQuorumRequest) -> Describe
         is_leader = progress.key.id == found.leader_id
         return ReplicaState(
             replica_id=progress.key.id,
-            replica_directory_id=progress.key.directory_id,
+            replica_directory_id=progress.key.directory_id if version >= DIRECTORIES_SINCE else ZERO_UUID,
             log_end_offset=progress.end_offset,
             last_fetch_timestamp=wall_ms if is_leader else at(progress.fetched_at_ms),
             last_caught_up_timestamp=wall_ms if is_leader else at(progress.caught_up_at_ms),
@@ -64,6 +69,8 @@ def handle(env: Env, quorum: Quorum, request: DescribeQuorumRequest) -> Describe
             observers=[state(progress) for progress in found.observers],
         )
     )
+    if version < DIRECTORIES_SINCE:
+        return response
     response.nodes = [
         Node(
             node_id=voter.key.id,

@@ -74,7 +74,7 @@ async def _ask_quorum(home: ControllerHome, request: Request, context: Controlle
 async def _describe_quorum(
     home: ControllerHome, request: DescribeQuorumRequest, context: ControllerContext
 ) -> DescribeQuorumResponse:
-    return describe_quorum.handle(home.env, home.quorum, request)
+    return describe_quorum.handle(home.env, home.quorum, request, context.version)
 
 
 async def _api_versions(
