@@ -6,6 +6,10 @@ own, which restores its state, tries again while the broker is away, and lets it
 `on_revoked`
 is the only one that takes time: it drains and commits, within a bound, because nobody else may have the partitions
 before. `on_lost` commits nothing: the partitions are another's already.
+
+Tasks that begin again, because something of them was lost on the way, are closed and made outside of the callbacks.
+Each such change of who is there is finished before the next one begins (`_changing`): a task that is made while its
+partitions go to another worker would be nobody's.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any, Protocol
 from streamlog.client.consumer import Consumer
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
-from streamlog.errors import StreamlogError
+from streamlog.errors import EnvironmentFailure, StreamlogError
 from streamlog.state.directory import StateDirectory
 from streamlog.state.logs import LogState, plan
 from streamlog.state.opening import close_stores, open_store
@@ -93,6 +97,7 @@ class Assignment:
         self._epoch = 0  # of the last task made
         self._openings: dict[int, asyncio.Task[None]] = {}
         self._paused: dict[TopicPartition, None] = {}  # running, and their lanes have enough for now
+        self._changing = asyncio.Lock()  # held while tasks are made and closed
         self._scope = Scope("assignment", on_crash)
 
     def use(self, consumer: Consumer) -> None:
@@ -110,12 +115,13 @@ class Assignment:
 
     async def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         numbers = sorted({one.partition for one in partitions})
-        # A task can get more partitions when another version of the app, which read fewer topics, left the group.
-        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
-        for number in numbers:
-            self._begin(number, pause_s=0)
-        for number in self._left_over():
-            self._begin(number, pause_s=0)
+        async with self._changing:
+            # A task can get more partitions when another version of the app, which read fewer topics, left the group.
+            await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
+            for number in numbers:
+                self._begin(number, pause_s=0)
+            for number in self._left_over():
+                self._begin(number, pause_s=0)
 
     @property
     def lacking(self) -> bool:
@@ -137,16 +143,20 @@ class Assignment:
         return sorted(number for number in owned if number not in self.tasks and self._without(number))
 
     async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        numbers = sorted({one.partition for one in partitions})
-        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=True)
+        await self._give_up(partitions, commit=True)
 
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        await self._give_up(partitions, commit=False)
+
+    async def _give_up(self, partitions: Sequence[TopicPartition], *, commit: bool) -> None:
         numbers = sorted({one.partition for one in partitions})
-        await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=False)
+        async with self._changing:
+            await self._close([self.tasks[number] for number in numbers if number in self.tasks], commit=commit)
 
     async def lose_all(self) -> None:
         """The consumer is gone: so are the tasks."""
-        await self._close(list(self.tasks.values()), commit=False)
+        async with self._changing:
+            await self._close(list(self.tasks.values()), commit=False)
 
     async def close(self) -> None:
         """End what still runs, without a commit."""
@@ -155,11 +165,10 @@ class Assignment:
 
     async def follow_again(self, task: Task, why: str) -> None:
         """Begin this task again where its topics are now. What it has processed is committed."""
-        if self.tasks.get(task.number) is task:
-            log.warning("task=%d state=resetting: %s", task.number, why)
-            self._need_consumer().pause(self._partitions(task))
-            await self._close([task], commit=True)
-            self._begin(task.number, pause_s=0)
+        async with self._changing:
+            if self.tasks.get(task.number) is task:
+                log.warning("task=%d state=resetting: %s", task.number, why)
+                await self._begin_again([task], pause_s=0, commit=True)
 
     async def reset(self, tasks: Sequence[Task], why: Exception, pause_s: float = RETRY_BACKOFF_S_FIRST) -> int:
         """Begin these tasks again at what is committed, after a pause: their outputs were lost on the way.
@@ -167,16 +176,23 @@ class Assignment:
         Returns: how many events were processed that will be processed again.
         """
         again = 0
-        mine = [task for task in tasks if self.tasks.get(task.number) is task]
-        for task in mine:
-            uncommitted = task.uncommitted_events
-            again += uncommitted
-            log.warning("task=%d state=resetting events_again=%d: %s", task.number, uncommitted, why)
-            self._need_consumer().pause(self._partitions(task))
-        await self._close(mine, commit=False)
-        for task in mine:
-            self._begin(task.number, pause_s=pause_s)
+        async with self._changing:
+            mine = [task for task in tasks if self.tasks.get(task.number) is task]
+            for task in mine:
+                uncommitted = task.uncommitted_events
+                again += uncommitted
+                log.warning("task=%d state=resetting events_again=%d: %s", task.number, uncommitted, why)
+            await self._begin_again(mine, pause_s=pause_s, commit=False)
         return again
+
+    async def _begin_again(self, tasks: Sequence[Task], *, pause_s: float, commit: bool) -> None:
+        owned = set(self._need_consumer().assignment())
+        self._need_consumer().pause([one for task in tasks for one in self._partitions(task) if one in owned])
+        await self._close(tasks, commit=commit)
+        owned = set(self._need_consumer().assignment())
+        for task in tasks:
+            if owned.issuperset(self._partitions(task)):  # otherwise the consumer has failed meanwhile
+                self._begin(task.number, pause_s=pause_s)
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -229,14 +245,17 @@ class Assignment:
             await self._restore.restore(task, store)
             await self._ready.wait()
             places, ends = await self._places(task, partitions, committed, store)
+            left = set(partitions) - set(consumer.assignment())
+            if left:
+                raise EnvironmentFailure(f"{', '.join(map(str, sorted(left)))} went elsewhere meanwhile")
             task.open(store, places, ends, self._global_states)
+            for one in partitions:
+                consumer.seek(one, task.sources[one.topic].position)
+            consumer.resume(partitions)
         except BaseException:
             task.store = None
             await close_stores(self._env, [store])
             raise
-        for one in partitions:
-            consumer.seek(one, task.sources[one.topic].position)
-        consumer.resume(partitions)
         task.move_to(TaskState.RUNNING)
         task.start()
         begins = {name: place.offset for name, place in places.items()}
@@ -350,12 +369,14 @@ class Assignment:
     async def _last_commit(self, tasks: Sequence[Task]) -> None:
         try:
             await self._committer.commit(lambda: tasks)
-        except (CommitFailed, StreamlogError) as error:
+        except Exception as error:
             log.warning(
                 "tasks=%s last commit failed, their events will be processed again: %s",
                 ",".join(str(task.number) for task in tasks),
                 error,
             )
+            if not isinstance(error, CommitFailed | StreamlogError):
+                self._on_crash(error)  # a bug of ours; the tasks are given up all the same
 
     def _partitions(self, task: Task) -> list[TopicPartition]:
         return [TopicPartition(topic, task.number) for topic in task.topics]

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from streamlog.client.accumulator import shown
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Clock, Offload
-from streamlog.errors import UserError
+from streamlog.errors import StreamlogError, UserError
 from streamlog.state.store import Position
 from streamlog.streams.context import Outbox
 from streamlog.streams.tables import Table
@@ -100,8 +100,9 @@ class Committer:
     async def commit(self, tasks: Callable[[], Sequence[Task]]) -> bool:
         """Commit what `tasks` gives once it is our turn. Whether there was anything to commit.
 
-        Raises: CommitFailed: at any step before the group's offsets. KafkaError and others: the group did not take the
-                offsets; the stores have them, and the next commit tries again.
+        Raises: CommitFailed: at any step before the group's offsets. StreamlogError: the group did not take the
+                offsets; the stores have them, and the next commit tries again. Anything else is a bug of ours, and
+                the worker's end.
         Cancelling leaves the rows dirty, or committed in the store but not in the group.
         """
         async with self._lock:
@@ -145,9 +146,9 @@ class Committer:
             for commit in commits:
                 commit.task.abandon(commit)
             self.stats.failures += 1
-            if isinstance(error, Exception):
+            if isinstance(error, StreamlogError):
                 raise CommitFailed(tasks, error, of_rows=of_rows) from error
-            raise
+            raise  # anything else is a bug: begun again, the task would most likely meet it again
         return commits
 
     def _oversized(self, commit: TaskCommit) -> UserError | None:
@@ -187,7 +188,8 @@ class Committer:
                 commit.task.abandon(commit)
             raise
         failed: list[Task] = []
-        cause: Exception | None = None
+        cause: StreamlogError | None = None
+        bug: BaseException | None = None
         results = dict(zip(map(id, work), done, strict=True))
         for commit in commits:
             error = results.get(id(commit))
@@ -200,10 +202,13 @@ class Committer:
                 continue
             task.abandon(commit)
             if task.state is not TaskState.CLOSED:  # closed meanwhile, because it was lost: nobody waits for it
-                if not isinstance(error, Exception):
-                    raise error
-                failed.append(task)
-                cause = error
+                if isinstance(error, StreamlogError):
+                    failed.append(task)
+                    cause = error
+                else:
+                    bug = error
+        if bug is not None:
+            raise bug
         if cause is None:
             return None
         self.stats.failures += 1

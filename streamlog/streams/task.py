@@ -361,9 +361,11 @@ class Task:
         try:
             for table, state in self._durable:
                 dirty.append((table, state, state.take_dirty(rows_at_ms)))
-        except SerdeError as error:
+        except Exception as error:
             for _, state, rows in dirty:
                 state.abandon(rows)
+            if not isinstance(error, SerdeError):
+                raise
             self.hold(error)
             return TaskCommit(self, {}, {}, [], {})
         followed: dict[str, int] = {}

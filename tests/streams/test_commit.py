@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 import streamlog
 from streamlog.client.failures import NotDelivered
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
+from streamlog.env import real_env
+from streamlog.state.memory import MemoryEngine, MemoryStore
+from streamlog.state.store import CommitBatch
+from streamlog.state.table import DirtyRows
 from streamlog.streams.commit import CommitFailed, Committer
 from streamlog.streams.task import TaskState
+from streamlog.streams.worker import Worker
 from tests.streams.harness import CollectingOutbox, TaskHarness, running
+from tests.streams.live import live_broker
+from tests.streams.words import until
 
 
 @dataclass
@@ -149,3 +157,74 @@ async def test_a_task_that_was_lost_while_outputs_were_on_their_way_sends_no_row
         assert not await commit
         assert "row" not in committing.broker.steps
         assert not committing.taken
+
+
+class Bug:
+    """A table with a mistake of ours in it."""
+
+    name, dirty_full = "bug", False
+
+    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
+        raise KeyError("k4066")
+
+    def committed(self, dirty: DirtyRows) -> None: ...
+    def abandon(self, dirty: DirtyRows) -> None: ...
+
+
+async def test_a_bug_is_no_failed_commit() -> None:
+    """It comes out as it is, so that nobody begins again because of it; what was taken before it is dirty again."""
+    async with running(counting(), {"numbers": 1}) as harness:
+        committing = Committing(harness)
+        harness.feed("numbers", [("a", "1")])
+        await harness.settle()
+        harness.task._durable.append((harness.app.tables["counts"], Bug()))
+        with pytest.raises(KeyError):
+            await committing.commit()
+        assert committing.broker.steps == []
+        harness.task._durable.pop()
+        assert await committing.commit()
+        assert committing.offsets == [1]
+        assert [row[0] for row in committing.broker.logs["counting-counts-changelog", 0]] == [b"a"]
+
+
+class BuggyStore(MemoryStore):
+    def commit(self, batch: CommitBatch) -> None:
+        raise KeyError("of ours")
+
+
+class BuggyEngine(MemoryEngine):
+    def open(self, path: str) -> MemoryStore:
+        store = super().open(path)
+        store.__class__ = BuggyStore
+        return store
+
+
+async def test_a_bug_in_a_store_is_no_failed_commit() -> None:
+    """Errors of the disk come as EnvironmentFailure, and begin again."""
+    async with running(counting(), {"numbers": 1}, engine=BuggyEngine()) as harness:
+        committing = Committing(harness)
+        harness.feed("numbers", [("a", "1")])
+        await harness.settle()
+        with pytest.raises(KeyError, match="of ours"):
+            await committing.commit()
+        assert not committing.taken
+        assert harness.table("counts") == {"a": 1}
+        harness.task._durable[0][1].take_dirty(0)  # the commit before was abandoned
+
+
+async def test_a_bug_ends_the_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Loudly, once, and without beginning again: in the loop of commits and in the last commit alike."""
+    async with live_broker(tmp_path / "broker") as broker:
+        app = counting()
+        worker = Worker(
+            app, env=real_env(), broker=broker.address, data_dir=str(tmp_path / "state"), create_topics=True
+        )
+        run = asyncio.ensure_future(worker.run())
+        await until(lambda: worker.assignment is not None and bool(worker.assignment.running))
+        assert worker.assignment is not None
+        worker.assignment.tasks[0]._durable.append((app.tables["counts"], Bug()))
+        with pytest.raises(KeyError, match="k4066"):
+            await run
+        assert worker.state == "stopped"
+        assert "state=resetting" not in caplog.text
+        assert caplog.text.count("worker failed") == 1
