@@ -64,7 +64,7 @@ class Reading:
                 fresh = [] if None in raw else list(map(self._reader.read or self._reader.decode, raw))
             except Exception:  # which one it was, and why, comes out one by one
                 fresh = []
-            if fresh:
+            if len(fresh) == len(raw):  # it may be shorter: a StopIteration of the user's ends `map`, and says nothing
                 self.values += fresh
             else:
                 self._decode_singly(start, raw)

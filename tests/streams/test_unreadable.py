@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,16 @@ from streamlog.streams.policies import DeadLetter, OnError
 from tests.streams.harness import running
 
 CODES = {"a": 1, "b": 2}
+
+
+class Found(streamlog.Record):
+    """Whose own code raises what ends loops without a word."""
+
+    name: str
+    code: int = 0
+
+    def __post_init__(self) -> None:
+        self.code = next(code for name, code in CODES.items() if name == self.name)
 
 
 class Coded(streamlog.Record):
@@ -58,6 +69,112 @@ async def test_a_value_whose_own_code_raises_is_left_to_the_policy(on_error: str
         assert [sent[1] for sent in harness.outbox.logs["dead", 0]] == (
             [b'{"name":"zzz"}'] * 2 if on_error == "dead" else []
         )
+
+
+async def test_a_stop_iteration_in_a_value_shifts_no_other() -> None:
+    """Each event has its own value."""
+    app = streamlog.App("codes")
+    got: list[tuple[str, int]] = []
+
+    @app.agent(app.topic("orders", key=str, value=Found), on_error="skip")
+    async def count(stream: streamlog.Stream[str, Found]) -> None:
+        async for key, one in stream.items():
+            got.append((key, one.code))
+
+    async with running(app, {"orders": 1}) as harness:
+        names = ["a", "zzz", "b", "a"]
+        harness.feed("orders", [(str(number), f'{{"name":"{name}"}}') for number, name in enumerate(names)])
+        await harness.settle()
+        assert got == [("0", 1), ("2", 2), ("3", 1)]
+        assert [one.failure.offset for one in harness.failures] == [1]
+        assert "StopIteration" in harness.failures[0].failure.what
+        assert harness.task.committable()["orders"] == 4
+
+
+WAYS = [
+    "filter",
+    "map",
+    "group_by",
+    "on",
+    "timestamp",
+    "default",
+    "window default",
+    "apply",
+    "sink",
+    "async sink",
+    "send",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("raised", [KeyError, TypeError, StopIteration, RecursionError, AssertionError, ExceptionGroup])
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+async def test_a_function_of_the_user_that_raises_fails_its_event_only(
+    way: str, raised: type[Exception], on_error: OnError
+) -> None:
+    """Wherever the function was given; with its record named, and nothing of the others lost."""
+    app = streamlog.App("raising")
+
+    def raise_at_two(value: int) -> int:
+        if value % 100 == 2:
+            if raised is ExceptionGroup:
+                raise ExceptionGroup("of the user", [ValueError("one"), ValueError("two")])
+            raise raised("of the user")
+        return value
+
+    def in_way(name: str, value: int) -> int:
+        return raise_at_two(value) if name == way else value
+
+    async def async_sink(value: int) -> None:
+        in_way("async sink", value)
+
+    at = 0
+    numbers = app.topic(
+        "numbers", key=str, value=int, timestamp=(lambda one: in_way("timestamp", one)) if way == "timestamp" else None
+    )
+    rows = app.Table("rows", key=int, value=int, source=app.topic("rows", key=int, value=int))
+    table = app.Table("table", key=int, value=int, default=lambda: in_way("default", at))
+    windows = app.Table("windows", key=int, value=int, default=lambda: in_way("window default", at)).tumbling(60)
+    done = app.Table("done", key=str, value=list[int], default=list)
+    out = app.topic("out", key=str, value=int)
+    stream_of = numbers.stream()
+    if way == "filter":
+        stream_of = stream_of.filter(lambda one: in_way("filter", one) is not None)
+    elif way == "map":
+        stream_of = stream_of.map(lambda one: in_way("map", one))
+    elif way == "on":
+        stream_of = stream_of.left_join(rows, on=lambda one: in_way("on", one)).map(lambda pair: pair[0])
+    elif way == "group_by":
+        stream_of = stream_of.group_by(lambda one: str(in_way("group_by", one)), key=str, name="g")
+
+    @app.agent(stream_of, on_error=on_error, sink=[lambda one: in_way("sink", one), async_sink, out])
+    async def body(stream: streamlog.Stream[str, int]) -> AsyncIterator[int]:
+        nonlocal at
+        async for one in stream:
+            at = one
+            if way == "default":
+                table[one] += 1
+            if way == "window default":
+                windows[one] += 1
+            if way == "apply":
+                windows[1000] = 1
+                windows[1000].apply(lambda _, one=one: in_way("apply", one))  # type: ignore[misc]
+            if way == "send":
+                await out.send(in_way("send", one), key="k")
+            done["k"].append(one)
+            yield one
+
+    async with running(app, {"numbers": 1, "out": 1, "rows": 1}) as harness:
+        harness.feed("numbers", [("k", str(number), number) for number in (1, 2, 3, 102, 5)])
+        await harness.settle()
+        bad = [1, 3] if on_error == "skip" else [1]
+        assert [one.failure.offset for one in harness.failures] == bad
+        assert harness.failures[0].failure.topic == "numbers"
+        assert harness.task.committable()["numbers"] == (5 if on_error == "skip" else 1)
+        if way != "group_by":
+            processed = harness.table("done")["k"]
+            assert set(processed) >= ({1, 3, 5} if on_error == "skip" else {1})
+        harness.commit()
 
 
 @pytest.mark.parametrize("on_error", ["skip", "stop"])
