@@ -10,6 +10,7 @@ import click
 
 from streamlog.cli.apps import load_app
 from streamlog.cli.invocation import Invocation, app_option, broker_option, json_option, run
+from streamlog.cli.keys import parse_key
 from streamlog.cli.output import print_json, print_rows, while_it_is_read
 from streamlog.env import real_env
 from streamlog.errors import UserError
@@ -67,25 +68,26 @@ def get(
         env = real_env()
         async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
             info = await live.info(table)
-            rows: AsyncLiveTable[Any, Any] = live.table(table)
-            typed = _parse_key(info.key, key)
+            typed, kind = parse_key(info.key, key)
+            rows: AsyncLiveTable[Any, Any] = live.table(table, key=kind)
+            plain = builtins_of(typed)
             if info.window_step_ms is None:
                 if at is not None:
                     raise UserError(f"table {table} has no windows: leave --at out")
                 found = await rows.read(typed, committed=committed, stale=stale)
                 if found.value is None:
-                    raise UserError(f"table {table} of {app_id} has no key {typed!r}")
-                return {"key": typed, "value": found.value, "staleness": builtins_of(found.staleness)}
+                    raise UserError(f"table {table} of {app_id} has no key {plain!r}")
+                return {"key": plain, "value": found.value, "staleness": builtins_of(found.staleness)}
             if at is not None:
                 try:
-                    return {"key": typed, "value": await rows.window(typed, parse_time_ms(at, "--at"))}
+                    return {"key": plain, "value": await rows.window(typed, parse_time_ms(at, "--at"))}
                 except KeyError:
-                    raise UserError(f"table {table} of {app_id} has no window of {typed!r} at {at}") from None
+                    raise UserError(f"table {table} of {app_id} has no window of {plain!r} at {at}") from None
             windows = await rows.windows(typed, limit=1000)
             if not windows:
-                raise UserError(f"table {table} of {app_id} has no windows of {typed!r}")
+                raise UserError(f"table {table} of {app_id} has no windows of {plain!r}")
             return {
-                "key": typed,
+                "key": plain,
                 "windows": [
                     {"start": _iso(one.start), "end": _iso(one.end), "value": builtins_of(one.value)} for one in windows
                 ],
@@ -148,8 +150,8 @@ def watch(
         left = count
         async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
             info = await live.info(table)
-            typed = None if key is None else _parse_key(info.key, key)
-            async for change in live.table(table).watch(typed, prefix=prefix):
+            typed, kind = (None, None) if key is None else parse_key(info.key, key)
+            async for change in live.table(table, key=kind).watch(typed, prefix=prefix):
                 _print_row(_shown_change(change), as_json)
                 if left is not None:
                     left -= 1
@@ -176,19 +178,6 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
         parts.append("(deleted)" if row["value"] is None else _shown(row["value"]))
         sys.stdout.write("\t".join(parts) + "\n")
     sys.stdout.flush()
-
-
-def _parse_key(serde_name: str, text: str) -> Any:
-    """A key as somebody typed it: text, a number, or JSON, as the table's keys are."""
-    if serde_name == "raw str":
-        return text
-    if serde_name == "raw bytes":
-        return text.encode()
-    try:
-        return json.loads(text)
-    except ValueError:
-        kind = serde_name.partition(" ")[2]
-        raise UserError(f"keys of this table are {kind}, which {text!r} is not: write it as JSON") from None
 
 
 def _shown(value: Any) -> str:
