@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TypeVar
 
 from streamlog.broker.log.flush import CheckpointWork, DerivedFileFailed, FlushWork, run_together
 from streamlog.broker.log.partition import PartitionLog
@@ -22,6 +23,8 @@ from streamlog.broker.log.waiters import OffsetWaiters
 from streamlog.env import OFFLOAD_THREADS_MAX, Env, Scope
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Flusher:
@@ -76,7 +79,7 @@ class Flusher:
     async def checkpoint(self, log: PartitionLog) -> bool:
         """Make everything recovery needs durable. Says whether `log.recovery_point` moved.
 
-        Raises PartitionOffline. Cancelling lets the thread finish, but the recovery point stays.
+        Raises PartitionOffline. Cancelled, it ends when the thread has.
         """
         queue = self._queues.get(log)
         if queue is None:
@@ -115,19 +118,17 @@ class Flusher:
         grown = [log for log in logs if log.flushed_offset < log.log_end_offset]
         begun = [(log, work) for log in grown if (work := log.begin_flush()) is not None]
         if begun:
-            errors = await self._env.offload.run(lambda: run_together(work for _, work in begun))
+            errors, was_cancelled = await self._finished(lambda: run_together(work for _, work in begun))
             for (log, work), error in zip(begun, errors, strict=True):
                 with suppress(PartitionOffline):
                     log.end_flush(work, error)
+            if was_cancelled:
+                raise asyncio.CancelledError
 
     async def _sync(self, log: PartitionLog, work: FlushWork | CheckpointWork | None) -> None:
         if work is None:
             return
-        error: OSError | None = None
-        try:
-            await self._env.offload.run(work.run)
-        except OSError as caught:
-            error = caught
+        error, was_cancelled = await self._finished(lambda: _error_of(work))
         if isinstance(error, DerivedFileFailed):
             self._env.hooks.sometimes("checkpoint not written")
             if not self._has_complained:
@@ -135,16 +136,43 @@ class Flusher:
                 logger.warning("partition=%s no checkpoint: %s (further ones are not listed)", log.directory, error)
         elif error is None and isinstance(work, CheckpointWork):
             self._has_complained = False
-        if isinstance(work, CheckpointWork):
-            log.end_checkpoint(work, error)
-        else:
-            log.end_flush(work, error)
+        try:
+            if isinstance(work, CheckpointWork):
+                log.end_checkpoint(work, error)
+            else:
+                log.end_flush(work, error)
+        finally:
+            if was_cancelled:
+                raise asyncio.CancelledError
+
+    async def _finished(self, work: Callable[[], T]) -> tuple[T, bool]:
+        """What `work` returns from its thread, and whether we were cancelled meanwhile: we wait all the same.
+
+        A kernel tells of a failed sync once. Whoever closes the log next would sync again, hear that all is well, and
+        call clean what the disk does not have.
+        """
+        running = asyncio.ensure_future(self._env.offload.run(work))  # noqa: TID251  # it ends before we do
+        was_cancelled = False
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                was_cancelled = True
+        return running.result(), was_cancelled
 
     def forget(self, log: PartitionLog) -> None:
         """The partition is closed or deleted here: nobody waits for it any longer."""
         queue = self._queues.pop(log, None)
         if queue is not None:
             queue.waiters.fail(PartitionOffline(f"{log.directory} was closed"))
+
+
+def _error_of(work: FlushWork | CheckpointWork) -> OSError | None:
+    try:
+        work.run()
+    except OSError as error:
+        return error
+    return None
 
 
 class _Queue:

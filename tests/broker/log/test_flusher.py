@@ -107,6 +107,34 @@ async def test_failed_sync_takes_the_partition_offline_for_good(tmp_path: Path) 
     log.abandon()
 
 
+async def test_a_sync_that_fails_after_its_cancellation_is_known_to_whoever_closes(tmp_path: Path) -> None:
+    """A broker that stops cancels its checkpoints; closing would sync again, and be told that all is well."""
+    env, faults = faulty_env()
+    offload = SlowOffload()
+    env = replace(env, offload=offload)
+    log = Bench(tmp_path / "orders-0", env=env).open()
+    async with Scope("test") as scope:
+        append(log, batch_of(b"1"))
+        checkpoint = asyncio.ensure_future(Flusher(env, scope).checkpoint(log))
+        await settle()
+
+        def fail_once(name: str, path: str) -> None:
+            if name == "fdatasync":
+                faults.before = lambda name, path: None
+                raise OSError(5, "Input/output error")
+
+        faults.before = fail_once
+        checkpoint.cancel()
+        await settle()
+        assert not checkpoint.done()
+        offload.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await checkpoint
+        log.close()
+        assert log.failure is not None
+        assert log.recovery_point == 0
+
+
 async def test_sync_that_failed_in_a_checkpoint_is_not_repeated_for_those_who_wait(tmp_path: Path) -> None:
     """A second sync would succeed and prove nothing: whoever waits is told that the partition is offline."""
     env, faults = faulty_env()
