@@ -93,6 +93,9 @@ class PartitionLog:
         self.durability = Durability(
             env.storage, directory, self.log_end_offset, recovery_point, epochs_saved=was_clean
         )
+        if not was_clean:
+            # The process before us may have cut a failed append off again, and died before that was synced.
+            self.durability.note_cut_back(segments.active.file.path)
         self._high_watermark = min(max(high_watermark, log_start_offset), self.log_end_offset)
         self.on_append: list[Callable[[], None]] = []
         """Called after each append and truncation, when `log_end_offset` has changed."""
