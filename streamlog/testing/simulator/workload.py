@@ -260,8 +260,8 @@ def _step_over_deleted(work: Work, consumer: Consumer, positions: dict[TopicPart
     """Where a consumer had not read what was deleted, there may be no batch that says where it is now."""
     setup, asked = work.setup, work.history.trims_asked
     for one in consumer.assignment() if setup.expires or setup.trims else ():
-        position = consumer.position(one) or 0
-        if setup.expires or position <= asked.get((one.topic, one.partition), 0):
+        position = consumer.position(one)
+        if position is not None and (setup.expires or position <= asked.get((one.topic, one.partition), 0)):
             positions[one] = max(position, positions.get(one, 0))
 
 
