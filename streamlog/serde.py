@@ -191,7 +191,11 @@ def table_value_serde_for(type: Any, what: str = "") -> Serde[Any]:  # noqa: A00
             try:
                 return read(data[1:])
             except Exception as error:
-                raise SerdeError(f"not {name}: {_words(error)}. {_quote(data)}") from error
+                raise SerdeError(
+                    f"not {name}: {_words(error)}. {_quote(data)}. If the table's type was changed: a new field needs "
+                    "a default; for any other change give the table another name, or have it made anew with "
+                    "`streamlog -A MODULE reset`"
+                ) from error
         raise SerdeError(
             f"table row of {type_name(type)} has format {data[0] if data else 'none'}, and this release reads "
             f"format {VALUE_FORMAT_MSGPACK} only; a newer streamlog wrote it, or it is no row. {_quote(data)}"

@@ -26,6 +26,7 @@ from streamlog.env import Clock, Scope
 from streamlog.errors import StreamlogError, UserError
 from streamlog.serde import SerdeError, checked_when_set, separator
 from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
+from streamlog.state.shape import check_rows
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
@@ -165,6 +166,9 @@ class Task:
         A table that follows a topic may lag behind its position, when its store is new: then the topic is consumed from
         where the table stands (`sources` says so), and the lanes begin at the position all the same.
         """
+        for table in self.plan.tables:
+            if table.source is None and table.kind != "global":
+                check_rows(table.name, store, table.key_serde, table.windows)
         self.store = store
         for name in self.topics:
             self.sources[name] = Source(
