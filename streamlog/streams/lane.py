@@ -115,8 +115,11 @@ class Lane:
             return self._given(cursor, feed, batch, reading, index, index + 1, repeated=True)
         if self.budget <= 0:
             return None
-        if self._shared is not None:
-            return self._share(cursor)
+        shared = self._shared
+        if shared is not None:
+            if shared.left:
+                return self._share(cursor)
+            self._end_shared(shared)  # its last event is in a body's hands; this cursor stays where it is
         found = self._chooser.next_run(self.budget)
         if found is None:
             return None
@@ -167,9 +170,13 @@ class Lane:
             return
         shared = self._shared
         if shared is not None and not cursor.repeated and cursor.batch is shared.batch and not shared.left:
-            self._shared = None
-            if self.failure is None and not self.closing:
-                cursor.feed.tracker.pass_to(cursor.batch.offset_at(cursor.stop))
+            self._end_shared(shared)
+
+    def _end_shared(self, shared: Shared) -> None:
+        """All events of the shared chunk were taken."""
+        self._shared = None
+        if self.failure is None and not self.closing:
+            shared.feed.tracker.pass_to(shared.batch.offset_at(shared.start + len(shared.values)))
 
     def hand_out(self, cursor: Cursor) -> None:
         """In lanes that are not exclusive: the event at the cursor's index is in the hands of its body from now on."""

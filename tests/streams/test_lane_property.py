@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import streamlog
@@ -157,6 +157,11 @@ async def play(program: Program, kinds: list[Kind], schedule: list[tuple[str, in
     return counts, run, committed
 
 
+@example(  # a body that has collected comes for more, and another has just taken the last event of a younger batch
+    Program((Loop(2, 60.0, 0),), 2, streamlog.Skip(), 1),
+    ["fine", "step fails once", "fine", "fine"],
+    [("feed", 3), ("turns", 1), ("turns", 3)],
+)
 @settings(max_examples=400, deadline=None)
 @given(program=programs, kinds=st.lists(st.sampled_from(KINDS), max_size=20), schedule=actions)
 def test_every_event_is_processed_or_passed_over(
