@@ -399,6 +399,13 @@ class Producer:
         """The same as far as is known; 0 for topics that nothing is known of."""
         return self._cluster.metadata.partition_count(topic)
 
+    def look_for(self, topic: str) -> int:
+        """Have it asked whether a topic is there (again). Returns how many partitions it has, as of the last answer."""
+        self._check_open()
+        self._cluster.track([topic])
+        self._cluster.refresh_nowait()
+        return 0 if topic in self._cluster.metadata.errors else self._cluster.metadata.partition_count(topic)
+
     def partition_for(self, topic: str, key: bytes | None) -> int:
         """Where `send` would put a record with this key. The topic has to be known: await `partitions` once."""
         if not self._cluster.metadata.partition_count(topic):

@@ -303,16 +303,11 @@ class ProducerOutbox:
         for topic in self._bars.due(self._clock.mono_ms()):
             if not self._bars.gone(topic):
                 self._lift(topic)
-            elif await self._learn(topic):
-                try:
-                    async with asyncio.timeout(LEARN_TIMEOUT_S):
-                        self._counts[topic] = await self.producer.partitions(topic)
-                except (StreamlogError, TimeoutError) as error:
-                    log.debug("topic=%s is not there yet: %s", topic, error)
-                else:
-                    self._senders.pop(topic, None)
-                    self._lift(topic)
-                    log.info("topic=%s is there again", topic)
+            elif (count := self.producer.look_for(topic)) and await self._learn(topic):
+                self._counts[topic] = count
+                self._senders.pop(topic, None)
+                self._lift(topic)
+                log.info("topic=%s is there again", topic)
 
     def _lift(self, topic: str) -> None:
         self._bars.lift(topic)

@@ -65,7 +65,11 @@ class Bars:
             before = self._before.pop(topic, None)
             recent = before is not None and now_ms - before.until_ms <= 2 * before.pause_ms
             pause_ms = min(2 * before.pause_ms, TRIAL_MS_MAX) if before is not None and recent else TRIAL_MS_FIRST
-        why = f"topic {topic} does not exist any more" if gone else f"topic {topic} takes no records: {what}"
+        why = (
+            f"topic {topic} does not exist any more; create it again"
+            if gone
+            else f"topic {topic} takes no records: {what}"
+        )
         bar = self._bars[topic] = Bar(why, gone, pause_ms, now_ms + pause_ms)
         return bar
 
