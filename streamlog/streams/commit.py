@@ -165,14 +165,11 @@ class Committer:
 
     def _append(self, commits: Sequence[TaskCommit]) -> int:
         rows = 0
-        append = self._outbox.append_row
         for commit in commits:
             for table, _, dirty in commit.dirty:
                 if table.kind == "source":
                     continue
-                topic, partition = table.changelog, commit.task.number
-                for key, value, timestamp_ms in dirty.rows:
-                    append(topic, partition, key, value, timestamp_ms)
+                self._outbox.append_rows(table.changelog, commit.task.number, dirty.rows)
                 rows += len(dirty.rows)
         return rows
 

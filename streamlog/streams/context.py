@@ -8,7 +8,7 @@ they share with their App: the only thing that changes in a declaration, set whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from streamlog.errors import UserError
@@ -65,8 +65,8 @@ class Outbox(Protocol):
         """
         ...
 
-    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
-        """Take one row of a table for its changelog."""
+    def append_rows(self, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None, int]]) -> None:
+        """Take rows of a table for its changelog: key, value, timestamp in ms. None of them is too large for it."""
         ...
 
     def row_bytes_max(self, topic: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from streamlog.client.delivery import Failed, OnAppendFailure
@@ -177,9 +177,11 @@ class ProducerOutbox:
     ) -> None:
         self.answers.send(topic, partition, value, timestamp_ms, headers)
 
-    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
+    def append_rows(self, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None, int]]) -> None:
         self._row_topics[topic] = None
-        self._append(topic, partition, key, value, timestamp_ms)
+        append, place = self.producer.appender, (topic, partition)
+        for key, value, timestamp_ms in rows:
+            append(place, key, value, timestamp_ms, ())
 
     def sender(self, topic: str) -> Sender:
         found = self._senders.get(topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,8 +71,9 @@ class CollectingOutbox:
     ) -> None:
         self.append(topic, partition, None, value, timestamp_ms, headers)
 
-    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
-        self.append(topic, partition, key, value, timestamp_ms)
+    def append_rows(self, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None, int]]) -> None:
+        for key, value, timestamp_ms in rows:
+            self.append(topic, partition, key, value, timestamp_ms)
 
     def row_bytes_max(self, topic: str) -> int:
         return 1 << 20

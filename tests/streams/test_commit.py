@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,9 +33,9 @@ class Broker(CollectingOutbox):
     rows_fail: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def append_row(self, topic: str, partition: int, key: bytes, value: bytes | None, timestamp_ms: int) -> None:
-        self.steps.append("row")
-        super().append_row(topic, partition, key, value, timestamp_ms)
+    def append_rows(self, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None, int]]) -> None:
+        self.steps.append("rows")
+        super().append_rows(topic, partition, rows)
 
     async def flush(self) -> None:
         self.steps.append("flush")
@@ -100,7 +100,7 @@ async def test_no_row_is_sent_before_all_outputs_are_acknowledged() -> None:
         assert not committing.taken
         committing.broker.gate.set()
         assert await commit
-        assert committing.broker.steps == ["flush", "row", "row", "flush rows"]
+        assert committing.broker.steps == ["flush", "rows", "flush rows"]
         assert committing.offsets == [2]
 
 
@@ -114,7 +114,7 @@ async def test_outputs_that_are_lost_leave_the_tables_as_they_were() -> None:
         with pytest.raises(CommitFailed) as failed:
             await committing.commit()
         assert failed.value.tasks == [harness.task]
-        assert "row" not in committing.broker.steps
+        assert "rows" not in committing.broker.steps
         assert not committing.taken
         assert harness.task.uncommitted_events == 1
 
@@ -155,7 +155,7 @@ async def test_a_task_that_was_lost_while_outputs_were_on_their_way_sends_no_row
         harness.task.move_to(TaskState.CLOSED)
         committing.broker.gate.set()
         assert not await commit
-        assert "row" not in committing.broker.steps
+        assert "rows" not in committing.broker.steps
         assert not committing.taken
 
 
