@@ -32,13 +32,17 @@ def test_a_few_seeds_violate_nothing() -> None:
 
 
 def test_a_large_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Started again it runs what is left, counts go on, and the page tells all of it."""
+    """Started again it runs what is left and what failed, counts go on, and the page tells all of it."""
     path = tmp_path / "target" / "campaign.json"
     Campaign(print).run_large(path, range(3), range(0), jobs=2, share=1)
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"violations": {"SEED=1 SIZE=short": ["1 durability: once"]}}))
     campaign = Campaign(print)
     campaign.run_large(path, range(5), range(0), jobs=2, share=1)
     assert campaign.runs == {"short broker": 4, "short quorum": 1}
     assert campaign.seeds == 5 == sum(campaign.versions.values())
+    assert campaign.fixed == {"SEED=1 SIZE=short": ["1 durability: once"]}
+    assert not campaign.violations
     assert "**5 short runs, 0 long ones" in render_page(json.loads(path.read_text()))
 
 

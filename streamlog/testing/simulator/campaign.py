@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from streamlog.testing.simulator.children import run_all, run_one, warm_up
 from streamlog.testing.simulator.coverage import SITUATIONS
@@ -45,6 +45,8 @@ SECONDS_MAX: Final[dict[Size, float]] = {"short": 300.0, "usual": 300.0, "long":
 """Of real time, on a machine that has other things to do. A usual run takes a fraction of a second, a long one twenty
 times as long."""
 
+SIZES: Final[tuple[Size, ...]] = get_args(Size)
+
 BLOCK_SEEDS: Final = 200
 """Short runs between two times that a large campaign is kept."""
 
@@ -66,6 +68,8 @@ class Campaign:
     """In how many seeds each situation was reached."""
     violations: dict[str, list[str]] = field(default_factory=dict)
     """By what `make sim` needs to run it again: "SEED=17 SIZE=short"."""
+    fixed: dict[str, list[str]] = field(default_factory=dict)
+    """Of the same kind: what earlier versions violated, and the newest one does not."""
     versions: dict[str, int] = field(default_factory=dict)
     """Of the code and the interpreter -> how many seeds it ran."""
     wall_s: float = 0.0
@@ -88,6 +92,7 @@ class Campaign:
     def run_large(self, path: Path, short: Iterable[int], long: Iterable[int], jobs: int, share: int) -> None:
         """Go on with the campaign that is kept in `path`: blocks of short runs, each with `share` long ones."""
         self.load(path)
+        self._try_failed_again(jobs)
         version = version_of_code()
         short_left, long_left = _remaining(self.runs, "short", short), _remaining(self.runs, "long", long)
         while True:
@@ -98,6 +103,16 @@ class Campaign:
                 return
             self.versions[version] = self.versions.get(version, 0) + self.seeds - before
             self.save(path)
+
+    def _try_failed_again(self, jobs: int) -> None:
+        """The code may have changed since."""
+        failed = {_name(setup): setup for setup in map(_named, self.violations)}
+        for outcome in run_all(failed.values(), jobs, seconds_max=SECONDS_MAX["long"]):
+            name = _name(outcome.setup)
+            if outcome.violations:
+                self.violations[name] = outcome.violations
+            else:
+                self.fixed[name] = self.violations.pop(name)
 
     def _add(self, outcome: Outcome) -> None:
         self.seeds += 1
@@ -184,6 +199,13 @@ class Campaign:
 
 def _name(setup: Setup) -> str:
     return f"SEED={setup.seed}" + (f" SIZE={setup.size}" if setup.size != "usual" else "")
+
+
+def _named(name: str) -> Setup:
+    """The inverse of `_name`."""
+    said = dict(part.split("=") for part in name.split())
+    size: Size = next((one for one in SIZES if one == said.get("SIZE")), "usual")
+    return draw(int(said["SEED"]), size=size)
 
 
 def _remaining(runs: dict[str, int], size: Size, seeds: Iterable[int]) -> Iterator[int]:
