@@ -227,6 +227,9 @@ async def _worker(http: HttpClient, endpoint: str | None, host: str) -> list[Fin
         name = f"  partition {task['number']}"
         advice = "Fix the cause and restart the worker; see on_error=."
         findings += [Finding(name, "problem", f"stands still: {failure}", advice) for failure in task["failures"]]
+        for one in task.get("late", ()):  # an older worker has none
+            what = f"{one['count']:,} writes to table {one['table']} came after their window was closed"
+            findings.append(Finding(name, "note", what, "Dropped. Windows take late events for longer with grace=."))
         for one in task["restoring"]:
             done = f"restoring {one['table']}: {one['restored']:,} of {one['total']:,} changes"
             verdict: Verdict = "problem" if one["blocked"] else "note"

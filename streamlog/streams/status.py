@@ -43,6 +43,15 @@ class RestoreStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LateStatus:
+    """Writes to one table with windows that came after their window was closed, and were dropped."""
+
+    table: str
+    count: int
+    """Since the task came to this worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """One task of this worker."""
 
@@ -52,6 +61,7 @@ class TaskStatus:
     restoring: tuple[RestoreStatus, ...]
     failures: tuple[str, ...]
     """Why partitions of it stand still, if any do."""
+    late: tuple[LateStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +109,5 @@ def task_status(task: Task, *, restoring: Sequence[RestoreStatus], error: str | 
         ),
         restoring=tuple(restoring),
         failures=tuple(failures if error is None else [*failures, error]),
+        late=tuple(LateStatus(table, count) for table, count in sorted(task.late.counts.items())),
     )

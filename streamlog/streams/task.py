@@ -35,6 +35,7 @@ from streamlog.streams.context import Outbox
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.feed import Source
 from streamlog.streams.lane import Lane
+from streamlog.streams.late import LateWrites
 from streamlog.streams.misplaced import KeyCheck
 from streamlog.streams.ordering import TableFeed, TableGate
 from streamlog.streams.places import Place
@@ -138,6 +139,7 @@ class Task:
         self._committed: dict[str, int] = {}  # offsets that are known to be committed
         self._ahead: dict[str, dict[str, int]] = {}  # and the lanes ahead of them, by topic
         self._states: list[Any] = [None] * len(plan.tables)
+        self.late = LateWrites(number)
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
         self._unwritable = False  # a row of a table cannot be written: nothing is committed any more
         self._gate: TableGate | None = None
@@ -254,6 +256,7 @@ class Task:
                 table.windows,
                 on_new_key=check.on_new_key,
                 on_absent_key=check.on_absent_key,
+                on_late=self.late.listener(table.name),
                 watch=True,
             )
         else:

@@ -319,3 +319,38 @@ def test_what_needs_a_key_or_a_worker_says_so(shell: Shell) -> None:
     done = shell.run("-A", "flights_app", "greet")
     assert done.code == 1
     assert "no worker of app flights has run there yet" in done.err
+
+
+LATE = """
+import streamlog
+
+app = streamlog.App("late", partitions=1)
+
+
+class Hit(streamlog.Record):
+    at_ms: int
+
+
+hits = app.topic("hits", key=str, value=Hit, timestamp=Hit.at_ms)
+counts = app.Table("counts", key=str, value=int, default=int).tumbling(1, grace=2)
+
+
+@app.agent(hits)
+async def count(stream):
+    async for key, _ in stream.items():
+        counts[key] += 1
+"""
+
+
+def test_late_events_are_counted_where_an_operator_looks(shell: Shell) -> None:
+    """Dropping them is what was asked for; how many were dropped is what nobody knew."""
+    (shell.path / "late.py").write_text(LATE)
+    worker = shell.start("-A", "late", "worker", "--web", "127.0.0.1:0")
+    lines = "".join(f'a:{{"at_ms": {at_ms}}}\n' for at_ms in (1_000, 9_000, 1_500, 2_000, 8_500))
+    worker.wait_for(r"state=running positions")
+    shell.ok("produce", "hits", "-s", ":", "-q", stdin=lines)
+    worker.wait_for(r"table=counts partition=0 a write came too late for the window that starts at 1000 ms")
+    said = "2 writes to table counts came after their window was closed"
+    until("counted", lambda: said in " ".join(shell.run("-A", "late", "doctor").out.split()))
+    assert worker.text.count("too late") == 1
+    assert worker.stop() == 0

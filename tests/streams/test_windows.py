@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import streamlog
 from streamlog.state.memory import MemoryEngine
+from streamlog.streams.status import LateStatus, task_status
 from tests.streams.harness import TaskHarness, running
 
 
@@ -50,6 +51,7 @@ async def _count(events: list[tuple[str, int]], size_ms: int, step_ms: int, grac
     expected: dict[tuple[str, int], int] = defaultdict(int)
     expected_currents: list[int] = []
     stream_time_ms = -1
+    late = 0
 
     @app.agent(topic)
     async def count(stream: streamlog.Stream[str, int]) -> None:
@@ -64,6 +66,8 @@ async def _count(events: list[tuple[str, int]], size_ms: int, step_ms: int, grac
         for start in starts:
             if grace_ms is None or start + size_ms + grace_ms > stream_time_ms:
                 expected[key, start] += 1
+            else:
+                late += 1
         expected_currents.append(expected.get((key, max(starts)), 0))
 
     async with running(app, {"events": 1}) as harness:
@@ -74,6 +78,8 @@ async def _count(events: list[tuple[str, int]], size_ms: int, step_ms: int, grac
         state: Any = harness.task._states[0]
         assert {(key, start): value for key, start, value in state.items()} == expected
         assert currents == expected_currents
+        status = task_status(harness.task, restoring=(), error=None)
+        assert status.late == ((LateStatus("counts", late),) if late else ())
 
 
 Step = st.one_of(
