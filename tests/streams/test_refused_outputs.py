@@ -207,3 +207,32 @@ async def test_an_agent_that_retries_waits_for_a_deleted_topic_of_its_outputs(
         assert rows(worker)["k"] >= 4  # type: ignore[operator]  # each attempt of the body counts, as always
         await until(lambda: worker.status().healthy)
     assert await lengths_in(broker, "out") == [30, 40]
+
+
+async def test_a_changelog_whose_limit_was_lowered_holds_the_task_as_well(
+    broker: LiveBroker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker refuses the row; no event is processed again for it, and the next commit finds it too large."""
+    caplog.set_level(logging.CRITICAL)
+    app = streamlog.App("lowered", commit_interval_ms=50)
+    numbers = app.topic("numbers", key=str, value=int, partitions=1)
+    history = app.Table("history", key=str, value=list[str], default=list)
+    counts = app.Table("counts", key=str, value=int, default=int)
+
+    @app.agent(numbers, on_error="skip")
+    async def keep(stream: streamlog.Stream[str, int]) -> None:
+        async for key, number in stream.items():
+            counts[key] += 1
+            history[key].append(number * "x")
+
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")) as worker:
+        await send(app, 10)
+        await until(lambda: committed(worker) == 1)
+        async with Admin(broker.address, env=real_env()) as admin:
+            await admin.incremental_alter_configs("lowered-history-changelog", set={SIZE: "2000"})
+        await send(app, 3000)
+        await until(lambda: bool(failures(worker)))
+        assert "table history" in failures(worker)[0]
+        assert committed(worker) == 1
+        assert rows(worker)["k"] == 2
+        assert worker.status().processed_again == 0
