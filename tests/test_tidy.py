@@ -19,10 +19,6 @@ PUBLIC = [
     *["WindowedTable", "connect", "connect_async"],
 ]
 
-OPENS_FILES = ("env.py", "__main__.py", "cli/", "testing/")
-"""The door, and what is outside the house: a process's streams, commands that read what the user names."""
-
-
 TASKS_WITHOUT_SCOPE = {
     "env.py",  # where Scope is
     "testing/simulator/loop.py",  # a loop makes tasks
@@ -49,18 +45,6 @@ def tracked() -> list[Path]:
         return [path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file()]
     skipped = {".venv", "target", "build", "__pycache__"}
     return [path for path in ROOT.rglob("*") if path.is_file() and not skipped & set(path.parts)]
-
-
-def test_files_are_opened_through_env_alone() -> None:
-    """Code that opens a file itself cannot be run in a simulation, nor have its disk fail."""
-    found = [
-        f"{name}:{line}"
-        for name, tree in modules()
-        if not name.startswith(OPENS_FILES)
-        for called, line in calls(tree)
-        if called in ("open", "io.open", "os.open", "os.fdopen")
-    ]
-    assert not found
 
 
 def test_every_task_has_an_owner() -> None:
