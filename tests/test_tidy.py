@@ -22,6 +22,8 @@ PUBLIC = [
 TASKS_WITHOUT_SCOPE = {
     "env.py",  # where Scope is
     "testing/simulator/loop.py",  # a loop makes tasks
+    "broker/log/flusher.py",  # waits for the task whatever happens: a failed sync is told of once
+    "testing/simulator/stage.py",  # waits for all of them, and simulations end with their loop
     "state/threads.py",  # awaits the task itself, and is not cancelled with its caller: a disk write cannot be
 }
 
