@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ class Hunts:
 
     def of(self, mutant: Mutant, code: str) -> Hunt:
         """What is known of it and still holds. `code`: its version; empty: any will do."""
-        version = hashlib.blake2b(str(mutant).encode(), digest_size=8).hexdigest()
+        version = hashlib.blake2b(str(replace(mutant, note="")).encode(), digest_size=8).hexdigest()
         before = self.by_name.get(mutant.name, Hunt())
         if before.mutant == version and code in ("", before.code):
             return before
@@ -154,12 +154,12 @@ def page(mutants: Sequence[Mutant], hunts: Hunts) -> str:
     if missed:
         lines += [
             "",
-            "Not caught within their budgets:",
+            "Not caught:",
             "",
-            "| planted bug | where | budget | shape |",
-            "|---|---|---|---|",
+            "| planted bug | where | after seeds | of | shape | why |",
+            "|---|---|---|---|---|---|",
         ]
-        lines += [f"| {one.name} | `{_place(one)}` | {one.budget} | {one.shape} |" for one in missed]
+        lines += [_missed_row(one, hunts.by_name[one.name]) for one in missed]
     others = [one for one in mutants if one.suite]
     if others:
         lines += [
@@ -177,6 +177,13 @@ def _row(mutant: Mutant, found: Hunt) -> str:
     return (
         f"| {mutant.name} | `{_place(mutant)}` | {_invariant(found.violation)} "
         f"| {found.seed} | {mutant.budget} | {mutant.shape} |"
+    )
+
+
+def _missed_row(mutant: Mutant, known: Hunt) -> str:
+    return (
+        f"| {mutant.name} | `{_place(mutant)}` | {len(known.clean)} | {mutant.budget} "
+        f"| {mutant.shape} | {mutant.note} |"
     )
 
 

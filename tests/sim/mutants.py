@@ -36,6 +36,8 @@ class Mutant:
     """Of the runs that have to catch it."""
     suite: str = ""
     """Who else is to catch it, if no simulated run can."""
+    note: str = ""
+    """Why it is not caught, where that is known."""
 
 
 def read_mutants() -> list[Mutant]:
@@ -47,9 +49,10 @@ def _parse(block: str) -> Mutant:
     name, target, *rest = block.strip().splitlines()
     old = "\n".join(line[2:] for line in rest if line.startswith("- "))
     new = "\n".join(line[2:] for line in rest if line.startswith("+ "))
-    said = dict(line.split(" ", 1) for line in rest if line.startswith(("budget ", "shape ", "suite ")))
+    said = dict(line.split(" ", 1) for line in rest if line.startswith(("budget ", "shape ", "suite ", "note ")))
     shape = next(one for one in get_args(Shape) if one == said.get("shape", "broker"))
-    return Mutant(name, target, old, new, int(said.get("budget", BUDGET_SEEDS)), shape, said.get("suite", ""))
+    budget, suite, note = int(said.get("budget", BUDGET_SEEDS)), said.get("suite", ""), said.get("note", "")
+    return Mutant(name, target, old, new, budget, shape, suite, note)
 
 
 @contextmanager

@@ -72,8 +72,8 @@ def test_the_page_counts_what_is_caught_and_lists_what_is_not(tmp_path: Path) ->
     """Both are told, with the seed and the budget."""
     caught, missed = (Mutant(name, "module:Class.function", "old", "new", 30) for name in ("one", "other"))
     hunts = Hunts.load(tmp_path / "mutants.json")
-    hunts.by_name = {"one": Hunt(seed=17, violation="86 flushed-is-on-disk: it is not"), "other": Hunt()}
+    hunts.by_name = {"one": Hunt(seed=17, violation="86 flushed-is-on-disk: it is not"), "other": Hunt(clean=[0, 1])}
     told = page([caught, missed], hunts)
     assert "1 of 2 are caught" in told
     assert "| one | `Class.function` | 86 flushed-is-on-disk | 17 | 30 | broker |" in told
-    assert "| other | `Class.function` | 30 | broker |" in told
+    assert "| other | `Class.function` | 2 | 30 | broker |  |" in told
