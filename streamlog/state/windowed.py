@@ -1,13 +1,13 @@
-"""Windowed tables: one row per key and window; late records turned away, old rows expired, closed windows given out.
+"""Windowed tables: one row per key and window; late records turned away, old rows expired.
 
 Everything follows from stream time, the highest timestamp seen, so that a replay decides the same. Three things are
 kept in the store, in the same commit:
 
 - the rows, under key bytes + window start;
-- an index of the rows by window start, so that expiry and closing find the oldest rows without a scan over all. It is
+- an index of the rows by window start, so that expiry finds the oldest rows without a scan over all. It is
   derived from the rows: the changelog does not carry it, and a restore makes it again (`index_change`);
-- a mark, under the empty key, with stream time and how far closed windows were given out. It is in the changelog too:
-  after a restore on another machine no window is given out twice and no late record is let in.
+- a mark, under the empty key, with stream time. It is in the changelog too: after a restore on another machine no late
+  record is let in.
 
 Without grace and retention nothing is ever late, closed or expired, and there is neither index nor mark.
 """
@@ -15,8 +15,6 @@ Without grace and retention nothing is ever late, closed or expired, and there i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from heapq import merge
 from typing import Any, Generic, TypeVar, overload
 
 from streamlog.serde import Data, Serde, SerdeError, table_value_serde_for
@@ -50,9 +48,6 @@ FIRST_ROW = b"\x00"
 EXPIRED_ROWS_MAX = 10_000
 """Rows one commit expires, some 50 ms of work. The rest waits for the next commit, hidden from reads meanwhile."""
 
-CLOSED_ROWS_MAX = 10_000
-"""Rows `take_closed` gives out at a time, so that the close of an hour with a million keys does not stop the task."""
-
 LOOKED_UP_WINDOWS_MAX = 32
 """Up to so many windows of a key are looked up one by one, in cache; beyond that one scan is cheaper."""
 
@@ -62,15 +57,6 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
-
-
-@dataclass(frozen=True, slots=True)
-class Closed(Generic[K, V]):
-    """The final value of one window of one key."""
-
-    key: K
-    start_ms: int
-    value: V
 
 
 class WindowedState(Generic[K, V]):
@@ -84,7 +70,6 @@ class WindowedState(Generic[K, V]):
         value: Serde[V],
         windows: Windows,
         *,
-        emit_on_close: bool = False,
         on_new_key: Callable[[bytes], None] | None = None,
         on_absent_key: Callable[[bytes], None] | None = None,
         on_late: Callable[[int, int], None] | None = None,
@@ -93,18 +78,15 @@ class WindowedState(Generic[K, V]):
     ) -> None:
         """A windowed table `name` of `store`.
 
-        Args:    emit_on_close: rows wait for `take_closed` before they expire.
-                 on_new_key, on_absent_key: as for TableState, with the bytes of the key without the window.
+        Args:    on_new_key, on_absent_key: as for TableState, with the bytes of the key without the window.
                  watch: as for TableState.
                  on_late: called with window start and stream time for each write that came too late.
         """
         self.name = name
         self.windows = windows
         self.on_late = on_late
-        self.late_count = 0
         self.stream_time_ms = NEVER_MS
         self._store = store
-        self._emit_on_close = emit_on_close
         self._tumbles_ms = windows.size_ms if windows.size_ms == windows.step_ms else None
         self._indexes = windows.keep_ms is not None
         # Both as in `Windows`, computed once: stream time moves with almost every event.
@@ -112,10 +94,9 @@ class WindowedState(Generic[K, V]):
         self._expire_after_ms = -windows.expired_start_ms(0) if self._indexes else 0
         self._closed_start_ms = NEVER_MS  # windows that start here or before are closed
         self._expired_start_ms = NEVER_MS  # windows that start here or before are gone
-        self._emit_from = b""  # index key: rows before it have been given out
         self._expire_from = b""  # index key: rows before it have been expired, as far as this incarnation knows
-        self._marked: tuple[int, bytes] | None = None  # what the mark in the store says
-        self._mark_in_commit: tuple[int, bytes] | None = None
+        self._marked: int | None = None  # what the mark in the store says
+        self._mark_in_commit: int | None = None
         self._indexed: dict[bytes, None] = {}  # rows whose index entry is known to be in the store
         self._indexed_max = cache_bytes_max // ENTRY_BYTES
         self._table: TableState[tuple[K, int], V] = TableState(
@@ -163,7 +144,6 @@ class WindowedState(Generic[K, V]):
     def _is_late(self, start_ms: int) -> bool:
         if start_ms > self._closed_start_ms:
             return False
-        self.late_count += 1
         if self.on_late is not None:
             self.on_late(start_ms, self.stream_time_ms)
         return True
@@ -241,57 +221,6 @@ class WindowedState(Generic[K, V]):
             if from_ms <= start_ms < to_ms:
                 yield key, start_ms, value
 
-    def by_time(self, from_ms: int = TIME_MS_MIN, to_ms: int = TIME_MS_MAX) -> Iterator[tuple[K, int, V]]:
-        """The same, oldest windows first, then by key bytes. Uses the index where the table has one."""
-        if not self._indexes:
-            yield from sorted(self.items(from_ms, to_ms), key=lambda row: (row[1], self._encode_key(row[0])))
-            return
-        from_ms = max(from_ms, self._expired_start_ms + 1)
-        resume, stop = encode_start(clamp_ms(from_ms)), encode_start(clamp_ms(to_ms))
-        while entries := self._entries_between(resume, stop, CLOSED_ROWS_MAX):
-            for _, (key, start_ms) in entries:
-                value = self._table.get((key, start_ms), _NOTHING)
-                if not isinstance(value, _Nothing):
-                    yield key, start_ms, value
-            resume = entries[-1][0] + b"\x00"
-
-    def _entries_between(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, tuple[K, int]]]:
-        """Rows by window start, committed or not, deleted ones possibly among them: (index key, (key, start))."""
-        decode = self._table.decode_key
-        stored = (
-            (entry, decode(row_key_of_index(entry)))
-            for entry, _ in self._store.scan(index_name(self.name), start, stop, limit=limit)
-        )
-        fresh = sorted(
-            (entry, key) for key, row in self._table.uncommitted() if start <= (entry := index_key(row)) < stop
-        )
-        entries: list[tuple[bytes, tuple[K, int]]] = []
-        for found in merge(stored, fresh, key=lambda pair: pair[0]):
-            if not entries or entries[-1][0] != found[0]:
-                entries.append(found)
-                if len(entries) == limit:
-                    break
-        return entries
-
-    # --- closing --------------------------------------------------------------------------------------------------
-
-    @property
-    def has_closed(self) -> bool:
-        """Whether `take_closed` may have something: cheap enough to ask after every batch."""
-        return self._closed_start_ms > NEVER_MS and self._emit_from < encode_start(self._closed_start_ms + 1)
-
-    def take_closed(self, limit: int = CLOSED_ROWS_MAX) -> list[Closed[K, V]]:
-        """Windows that closed and were not given out yet, oldest first; each once, if what is made of them is committed
-        together with this table. Call again while `has_closed`."""
-        assert self._emit_on_close, f"table {self.name} was not made with emit_on_close"
-        if not self.has_closed:
-            return []
-        stop = encode_start(self._closed_start_ms + 1)
-        entries = self._entries_between(self._emit_from, stop, limit)
-        self._emit_from = entries[-1][0] + b"\x00" if len(entries) == limit else stop
-        windows = [(window, self._table.get(window, _NOTHING)) for _, window in entries]
-        return [Closed(*window, value) for window, value in windows if not isinstance(value, _Nothing)]
-
     # --- commit ---------------------------------------------------------------------------------------------------
 
     @property
@@ -325,10 +254,9 @@ class WindowedState(Generic[K, V]):
                 index.append((entry, None))
             elif key not in self._indexed:
                 index.append((entry, b""))
-        mark = self.stream_time_ms, self._emit_from if self._emit_on_close else b""
-        if self.stream_time_ms > NEVER_MS and mark != self._marked:
-            self._mark_in_commit = mark
-            rows.append((MARK_KEY, _MARK.encode(mark), timestamp_ms))
+        if self.stream_time_ms > NEVER_MS and self.stream_time_ms != self._marked:
+            self._mark_in_commit = self.stream_time_ms
+            rows.append((MARK_KEY, _MARK.encode((self.stream_time_ms, b"")), timestamp_ms))
         outer = DirtyRows(self.name, rows, index)
         self._dirty = inner, outer
         return outer
@@ -342,7 +270,7 @@ class WindowedState(Generic[K, V]):
                 self._indexed[row_key_of_index(entry)] = None
         if len(self._indexed) > self._indexed_max:
             self._indexed.clear()  # costs writing some entries again, nothing else
-        self._marked = self._mark_in_commit or self._marked
+        self._marked = self._marked if self._mark_in_commit is None else self._mark_in_commit
         self._mark_in_commit = None
         self._table.committed(inner)
 
@@ -370,11 +298,10 @@ class WindowedState(Generic[K, V]):
         self._expire_from = entries[-1][0] + b"\x00" if len(entries) == EXPIRED_ROWS_MAX else gone
 
     def _gone_before(self) -> bytes:
-        """Index keys before this are expired, and given out where that is asked for."""
+        """Index keys before this are expired."""
         if self._expired_start_ms == NEVER_MS:
             return b""
-        gone = encode_start(self._expired_start_ms + 1)
-        return min(gone, self._emit_from) if self._emit_on_close else gone
+        return encode_start(self._expired_start_ms + 1)
 
     def _is_new(self, window: tuple[K, int]) -> bool:
         return window[1] > self._stored_start_ms
@@ -397,8 +324,8 @@ class WindowedState(Generic[K, V]):
     def _load_mark(self) -> None:
         data = self._store.get(self.name, MARK_KEY) if self._indexes else None
         if data is not None:
-            self._marked = stream_time_ms, self._emit_from = _MARK.decode(data)
-            self.advance(stream_time_ms)
+            self._marked, _ = _MARK.decode(data)
+            self.advance(self._marked)
 
     @property
     def table(self) -> TableState[tuple[K, int], V]:
@@ -425,6 +352,7 @@ def index_change(change: Change) -> Change | None:
 
 
 _MARK: Serde[tuple[int, bytes]] = table_value_serde_for(tuple[int, bytes])
+"""Stream time, and empty bytes: room for how far the results of closed windows were given out."""
 
 
 def window_key_serde(key: Serde[K]) -> Serde[tuple[K, int]]:

@@ -14,7 +14,7 @@ from streamlog.serde import SerdeError, key_serde_for, table_value_serde_for
 from streamlog.state.memory import MemoryEngine, MemoryStore
 from streamlog.state.store import CommitBatch
 from streamlog.state.table import ENTRY_BYTES, DirtyRows, index_name
-from streamlog.state.windowed import MARK_KEY, Closed, WindowedState
+from streamlog.state.windowed import MARK_KEY, WindowedState
 from streamlog.state.windows import (
     TIME_MS_MAX,
     TIME_MS_MIN,
@@ -94,8 +94,18 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
             Windows(size, step, grace)
 
 
-def counts(store: MemoryStore, windows: Windows, **more: Any) -> WindowedState[str, int]:
-    return WindowedState("counts", store, key_serde_for(str), table_value_serde_for(int), windows, **more)
+class Late(list[tuple[int, int]]):
+    """Window start and stream time of each write that came too late."""
+
+    def add(self, start_ms: int, stream_time_ms: int) -> None:
+        self.append((start_ms, stream_time_ms))
+
+
+def counts(store: MemoryStore, windows: Windows, late: Late | None = None, **more: Any) -> WindowedState[str, int]:
+    on_late = None if late is None else late.add
+    return WindowedState(
+        "counts", store, key_serde_for(str), table_value_serde_for(int), windows, on_late=on_late, **more
+    )
 
 
 def commit(table: WindowedState[str, int], store: MemoryStore) -> DirtyRows:
@@ -119,15 +129,14 @@ def store() -> MemoryStore:
 
 def test_a_late_record_is_dropped_counted_and_reported(store: MemoryStore) -> None:
     """Once stream time has passed end + grace; one moment earlier it still counts."""
-    late: list[tuple[int, int]] = []
-    table = counts(store, Windows(10, 10, 5, 100), on_late=lambda *seen: late.append(seen))
+    late = Late()
+    table = counts(store, Windows(10, 10, 5, 100), late)
     count(table, "a", 14)
     count(table, "a", 9)
     count(table, "a", 15)
     count(table, "a", 8)
     assert table.get("a", 0) == 1
     assert late == [(0, 15)]
-    assert table.late_count == 1
     assert not table.set("a", 0, 99)
     assert not table.delete("a", 0)
 
@@ -138,7 +147,6 @@ def test_without_grace_and_retention_nothing_is_ever_late_or_expired(store: Memo
     count(table, "a", 10**12)
     count(table, "a", 0)
     assert table.get("a", 0) == 1
-    assert not table.has_closed
     assert [key for key, _, _ in commit(table, store).rows] == [row_key(b"a", 10**12), row_key(b"a", 0)]
     assert store.tables() == ["counts"]
 
@@ -188,61 +196,10 @@ def test_a_late_record_is_late_after_a_restart_too(store: MemoryStore) -> None:
     table = counts(store, Windows(10, 10, 0))
     count(table, "a", 100)
     commit(table, store)
-    table = counts(store, Windows(10, 10, 0))
+    late = Late()
+    table = counts(store, Windows(10, 10, 0), late)
     count(table, "a", 5)
-    assert table.late_count == 1
-
-
-def test_closed_windows_are_given_out_once_oldest_first(store: MemoryStore) -> None:
-    """Committed or not, whatever their keys, and not again after a restart."""
-    windows = Windows(10, 10, 5, 1000)
-    table = counts(store, windows, emit_on_close=True)
-    count(table, "b", 5)
-    count(table, "a", 12)
-    commit(table, store)
-    count(table, "a", 6)
-    assert table.take_closed() == []
-    count(table, "c", 25)
-    assert table.has_closed
-    assert table.take_closed() == [Closed("a", 0, 1), Closed("b", 0, 1), Closed("a", 10, 1)]
-    assert table.take_closed() == []
-    commit(table, store)
-
-    table = counts(store, windows, emit_on_close=True)
-    table.advance(25)
-    assert table.take_closed() == []
-    table.advance(35)
-    assert table.take_closed() == [Closed("c", 20, 1)]
-    assert table.get("a", 0) == 1
-
-
-def test_what_was_given_out_but_not_committed_is_given_out_again(store: MemoryStore) -> None:
-    """The outputs were in the same transaction, and are gone too."""
-    windows = Windows(10, 10, 0)
-    table = counts(store, windows, emit_on_close=True)
-    count(table, "a", 5)
-    commit(table, store)
-    table.advance(10)
-    assert table.take_closed() == [Closed("a", 0, 1)]
-    table = counts(store, windows, emit_on_close=True)
-    table.advance(10)
-    assert table.take_closed() == [Closed("a", 0, 1)]
-
-
-def test_a_window_does_not_expire_before_it_was_given_out(store: MemoryStore) -> None:
-    """Also when stream time jumps over grace and retention at once, and the close is taken in pieces."""
-    table = counts(store, Windows(10, 10, 0, 0), emit_on_close=True)
-    for key in "abcde":
-        count(table, key, 5)
-    commit(table, store)
-    table.advance(1000)
-    given_out = []
-    while table.has_closed:
-        given_out += table.take_closed(limit=2)
-        commit(table, store)
-    assert [closed.key for closed in given_out] == list("abcde")
-    commit(table, store)
-    assert list(store.scan("counts", b"\x00")) == []
+    assert late == [(0, 100)]
 
 
 def test_the_windows_of_one_key_are_read_without_its_neighbours(store: MemoryStore) -> None:
@@ -257,19 +214,6 @@ def test_the_windows_of_one_key_are_read_without_its_neighbours(store: MemorySto
     assert list(table.of_key("a", -20, 20)) == [(-20, -20), (-10, -10), (0, 0), (10, 10)]
     assert list(table.of_key("a")) == [(start_ms, start_ms) for start_ms in range(-500, 510, 10)]
     assert list(table.of_key("a", -499, 495)) == [(start_ms, start_ms) for start_ms in range(-490, 500, 10)]
-
-
-@pytest.mark.parametrize("grace_ms", [None, 10_000])
-def test_rows_by_time_come_oldest_first(store: MemoryStore, grace_ms: int | None) -> None:
-    """With the index or without it."""
-    table = counts(store, Windows(10, 10, grace_ms))
-    for start_ms in (30, 10, 20):
-        for key in "ba":
-            table.set(key, start_ms, start_ms)
-    commit(table, store)
-    table.set("c", 0, 0)
-    table.delete("a", 20)
-    assert list(table.by_time(0, 30)) == [("c", 0, 0), ("a", 10, 10), ("b", 10, 10), ("b", 20, 20)]
 
 
 def test_a_row_is_indexed_once(store: MemoryStore) -> None:
@@ -291,9 +235,10 @@ def test_the_new_key_hook_sees_the_key_without_its_window(store: MemoryStore) ->
 
 def test_a_window_out_of_range_is_an_error_and_no_crash(store: MemoryStore) -> None:
     """Timestamps come from outside."""
-    table = counts(store, Windows(1000, 1000, 5))
+    late = Late()
+    table = counts(store, Windows(1000, 1000, 5), late)
     count(table, "a", TIME_MS_MIN)
-    assert table.late_count == 1
+    assert len(late) == 1
     with pytest.raises(SerdeError, match="out of range"):
         table.set("a", TIME_MS_MAX + 1, 1)
     count(table, "a", TIME_MS_MAX)
@@ -301,7 +246,7 @@ def test_a_window_out_of_range_is_an_error_and_no_crash(store: MemoryStore) -> N
 
 
 class WindowsAgainstHistory(RuleBasedStateMachine):
-    """In = counted + late; every window is given out once, final; the store keeps only what is not expired."""
+    """In = counted + late; the store keeps only what is not expired."""
 
     @initialize(windows=any_windows(), cache_entries=st.sampled_from([4, 1000]))
     def open(self, windows: Windows, cache_entries: int) -> None:
@@ -311,7 +256,6 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
         self.store = self.engine.open("task-0")
         self.stream_time = -(10**9)
         self.model: dict[tuple[str, int], int] = {}
-        self.given_out: list[tuple[str, int, int]] = []
         self.sent = self.counted = 0
         self.late_before = 0
         self.load()
@@ -319,11 +263,12 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
         self.save()
 
     def load(self) -> None:
-        self.table = counts(self.store, self.windows, emit_on_close=True, cache_bytes_max=self.cache_bytes)
+        self.late = Late()
+        self.table = counts(self.store, self.windows, self.late, cache_bytes_max=self.cache_bytes)
 
     def save(self) -> None:
-        late = self.late_before + self.table.late_count
-        self.saved = (dict(self.model), list(self.given_out), self.stream_time, self.sent, self.counted, late)
+        late = self.late_before + len(self.late)
+        self.saved = (dict(self.model), self.stream_time, self.sent, self.counted, late)
 
     @rule(key=st.sampled_from(["a", "a\x00", "b"]), timestamp_ms=st.integers(-100, 400))
     def record(self, key: str, timestamp_ms: int) -> None:
@@ -335,10 +280,6 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
                 self.counted += 1
         count(self.table, key, timestamp_ms)
 
-    @rule(limit=st.integers(1, 5))
-    def close(self, limit: int) -> None:
-        self.given_out += [(row.key, row.start_ms, row.value) for row in self.table.take_closed(limit)]
-
     @rule()
     def commit(self) -> None:
         commit(self.table, self.store)
@@ -348,13 +289,13 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
     def crash(self) -> None:
         self.engine.crash("task-0")
         self.store = self.engine.open("task-0")
-        model, given_out, self.stream_time, self.sent, self.counted, self.late_before = self.saved
-        self.model, self.given_out = dict(model), list(given_out)
+        model, self.stream_time, self.sent, self.counted, self.late_before = self.saved
+        self.model = dict(model)
         self.load()
 
     @invariant()
     def accounting_adds_up(self) -> None:
-        assert self.sent == self.counted + self.late_before + self.table.late_count
+        assert self.sent == self.counted + self.late_before + len(self.late)
 
     @invariant()
     def reads_are_what_is_kept(self) -> None:
@@ -364,7 +305,6 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
             if window[1] > self.windows.expired_start_ms(self.stream_time)
         }
         assert {(key, start): value for key, start, value in self.table.items()} == kept
-        assert sorted(self.table.by_time()) == sorted((*window, value) for window, value in kept.items())
         for key in ("a", "a\x00", "b"):
             assert list(self.table.of_key(key)) == sorted(
                 (start, value) for (owner, start), value in kept.items() if owner == key
@@ -373,13 +313,6 @@ class WindowsAgainstHistory(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "saved"):
             return
-        while self.table.has_closed:
-            self.close(3)
-            self.commit()
-        closed = self.windows.closed_start_ms(self.stream_time)
-        assert sorted(self.given_out) == sorted(
-            (*window, value) for window, value in self.model.items() if window[1] <= closed
-        )
         for _ in range(3):
             self.commit()
         rows = {split_row_key(key) for key, _ in self.store.scan("counts", b"\x00")}
