@@ -85,9 +85,8 @@ class TableFeed:
             return  # a row needs a key; Kafka Streams passes over such records too
         reading = self._readings.of(batch)
         reading.ensure(index + 1)
-        error = reading.holes.get(index)
-        if error is None:
-            key, error = self._read_key(key_bytes)
+        key, error = self._read_key(key_bytes)
+        error = reading.holes.get(index) or error
         if error is None:
             try:
                 if batch.columns.values[index] is None:

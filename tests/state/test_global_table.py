@@ -124,7 +124,7 @@ async def test_a_row_that_is_changed_in_place_is_the_readers_own(
     await table.open()
     await table.ready()
     for _ in range(2):
-        row = table.get("a")
+        row = table.get("a", [])
         assert row == [1]
         row.append(2)
     assert table.get("b", [5]) == [5]

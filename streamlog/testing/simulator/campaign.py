@@ -204,8 +204,8 @@ def _name(setup: Setup) -> str:
 def _named(name: str) -> Setup:
     """The inverse of `_name`."""
     said = dict(part.split("=") for part in name.split())
-    size: Size = next((one for one in SIZES if one == said.get("SIZE")), "usual")
-    return draw(int(said["SEED"]), size=size)
+    sizes: dict[str, Size] = {one: one for one in SIZES}
+    return draw(int(said["SEED"]), size=sizes[said.get("SIZE", "usual")])
 
 
 def _remaining(runs: dict[str, int], size: Size, seeds: Iterable[int]) -> Iterator[int]:
