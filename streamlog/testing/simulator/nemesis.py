@@ -223,7 +223,9 @@ class Nemesis:
         elif how == "mixed up" and entry_bytes:
             inode.write(_mixed_up(random, bytes(inode.content), entry_bytes), 0)
         elif how == "shifted" and entry_bytes:
-            inode.write(_shifted(bytes(inode.content), entry_bytes), 0)
+            shifted = _shifted(bytes(inode.content), entry_bytes)
+            inode.truncate(0)
+            inode.write(shifted, 0)
         else:
             inode.write(random.randbytes(len(inode.content)), 0)
 
@@ -406,10 +408,10 @@ def _mixed_up(random: Random, data: bytes, size_bytes: int) -> bytes:
 
 
 def _shifted(data: bytes, size_bytes: int) -> bytes:
-    """Every entry but the last two leads where the next one should: rising, and wrong."""
+    """Every entry but the last leads where the next one should, and the one before the last is gone: it still rises."""
     entries = [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
     wrong = [one[:-4] + after[-4:] for one, after in pairwise(entries[:-1])]
-    return b"".join([*wrong, *entries[len(wrong) :]])
+    return b"".join([*wrong, *entries[-1:]])
 
 
 KINDS: Final[dict[str, Callable[[Nemesis, Fault], Callable[[], None] | None]]] = {

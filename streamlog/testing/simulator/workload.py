@@ -37,6 +37,7 @@ BURST_MAX: Final = 6
 CHURN_PAUSE_S: Final = 0.7
 TRIM_PAUSE_S: Final = 2.0
 TIMES_ASKED: Final = 5
+PLACES_READ: Final = 4
 FETCH_BYTES_MAX: Final = 50_000
 """What a slow link carries within the shortest request timeout; an answer that takes longer would never arrive."""
 DAWDLE_S: Final = 1.5
@@ -391,11 +392,32 @@ async def read_everything(work: Work, env: Env) -> Everything:
                     logs[one].append((offset, value))
                     work.history.read("auditor", one.topic, one.partition, offset, value)
             _step_over_deleted(work, consumer, positions)
+        if not work.setup.expires:
+            await _begin_anywhere(work, consumer, logs)
         times = {} if work.setup.expires else await _ask_for_times(work, consumer, times_ms)
     async with Admin(work.bootstrap, env=env, connection=work.settings("auditor")) as admin:
         topics = await admin.list_topics()
     offsets = {(one.topic, one.partition): at.offset if at is not None else None for one, at in committed.items()}
     return Everything(logs, starts, ends, offsets, topics, times)
+
+
+async def _begin_anywhere(
+    work: Work, consumer: Consumer, logs: Mapping[TopicPartition, list[tuple[int, bytes]]]
+) -> None:
+    """Read from some offsets, which brokers find through their indexes. Before times are asked for, which mend them."""
+    random = Random(f"{work.setup.seed}/places")
+    for one, log in logs.items():
+        for _ in range(PLACES_READ if log and one.topic == TOPIC else 0):
+            wanted = random.choice(log)[0]
+            consumer.seek(one, wanted)
+            found: list[int] = []
+            while not found:
+                batches = await consumer.fetch(timeout_ms=1_000, records_max=1)
+                found = [
+                    offset for batch in batches if batch.partition == one.partition for offset in batch.columns.offsets
+                ]
+            if found[0] != wanted:
+                work.history.violate(21, f"{one}: a read from {wanted} begins at {found[0]}")
 
 
 async def _ask_for_times(
