@@ -51,9 +51,11 @@ def _alter(changes: PartitionChanges, leader: int, topic: TopicImage, asked: Par
     code = _reason_against(changes, leader, topic, asked, isr)
     if code is not ErrorCode.NONE:
         return PartitionResult(partition_index=index, error_code=code)
+    members = tuple(member.broker_id for member in isr)
     wanted = Wanted(
-        isr=tuple(member.broker_id for member in isr),
+        isr=members,
         leader_recovery_state=asked.leader_recovery_state,
+        directories=changes.directories_of(changes.partition(topic, index), members),
         election=changes.election(topic.name),
     )
     after = changes.change(topic, index, wanted) or changes.partition(topic, index)

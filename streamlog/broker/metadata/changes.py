@@ -101,16 +101,31 @@ class PartitionChanges:
         return after
 
     def terms(self, topic: TopicImage, before: PartitionRegistration, wanted: Wanted) -> Terms:
-        def may_lead(replica: int) -> bool:
-            if replica == self.going:
-                return False
+        def is_alive(replica: int) -> bool:
             broker = self.image.brokers.get(replica)
-            if broker is None or not (broker.is_active or replica == self.coming):
-                return False
-            directory = wanted.directories.get(replica) or before.directory(replica) or DIRECTORY_UNASSIGNED
-            return not (self.offline and directory in self.offline) and has_online_directory(broker, directory)
+            return replica != self.going and broker is not None and (broker.is_active or replica == self.coming)
 
-        return Terms(self.min_isr(topic.name), has_elr(self.image), may_lead, self._default_directory)
+        def has_disk(replica: int) -> bool:
+            directory = wanted.directories.get(replica) or before.directory(replica) or DIRECTORY_UNASSIGNED
+            broker = self.image.brokers.get(replica)
+            return directory not in self.offline and broker is not None and has_online_directory(broker, directory)
+
+        def may_lead(replica: int) -> bool:
+            return is_alive(replica) and has_disk(replica)
+
+        return Terms(
+            self.min_isr(topic.name), has_elr(self.image), may_lead, self._default_directory, has_disk, is_alive
+        )
+
+    def directories_of(self, partition: PartitionRegistration, members: Iterable[int]) -> dict[int, UUID]:
+        """Where those of them are, being in sync, whose disk was replaced: the new one has everything by now."""
+        found: dict[int, UUID] = {}
+        for member in members:
+            broker = self.image.brokers.get(member)
+            known = partition.directory(member) or DIRECTORY_UNASSIGNED
+            if broker is not None and not has_online_directory(broker, known):
+                found[member] = self._default_directory(member)
+        return found
 
     def _default_directory(self, broker_id: int) -> UUID:
         return default_directory(self.image, broker_id)
@@ -184,12 +199,20 @@ class PartitionChanges:
         isr = tuple(replica for replica in partition.isr if replica != broker_id)
         self.change(topic, index, Wanted(isr=isr, election=self.election(topic.name)))
 
-    def lose_data_of(self, broker_id: int) -> None:
-        """A broker stopped without warning, and may lack what it had acknowledged: neither ISR nor ELR may trust it."""
+    def lose_data_of(self, broker_id: int, gone: frozenset[UUID] = frozenset()) -> None:
+        """A broker stopped without warning, and may lack what it had acknowledged: neither ISR nor ELR may trust it.
+
+        `gone`: directories that it had then and has not now. What was in them is lost.
+        """
         self.going = broker_id
+        self.offline = gone
         lost = (broker_id,)
         for topic, index, partition in self.partitions():
-            if broker_id in partition.isr or broker_id in partition.eligible_leader_replicas:
+            if (
+                broker_id in partition.isr
+                or broker_id in partition.eligible_leader_replicas
+                or broker_id in partition.last_known_elr
+            ):
                 isr = tuple(replica for replica in partition.isr if replica != broker_id)
                 self.change(topic, index, Wanted(isr=isr, lost_data=lost, election=self.election(topic.name)))
 

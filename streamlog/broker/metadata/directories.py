@@ -61,5 +61,9 @@ def _assign(
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if broker_id not in changes.partition(topic, index).replicas:
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
-    changes.change(topic, index, Wanted(directories={broker_id: directory.id}))
+    partition = changes.partition(topic, index)
+    is_empty = broker_id not in partition.isr and bool(changes.directories_of(partition, (broker_id,)))
+    changes.change(
+        topic, index, Wanted(directories={broker_id: directory.id}, emptied=(broker_id,) if is_empty else ())
+    )
     return ErrorCode.NONE

@@ -87,7 +87,8 @@ def _elect_one(changes: PartitionChanges, topic: TopicImage | None, index: int, 
         return
     if partition.leader != NO_LEADER:
         raise refuse(ErrorCode.ELECTION_NOT_NEEDED, f"{partition.leader} leads")
-    if changes.change(topic, index, Wanted(election=Election.UNCLEAN)) is None:
+    after = changes.change(topic, index, Wanted(election=Election.UNCLEAN, with_empty=True))
+    if after is None or after.leader == NO_LEADER:
         raise refuse(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, "no replica is alive")
 
 

@@ -10,9 +10,13 @@ rest, in this order:
 5. what differs is put into a record, and nothing else.
 
 Who can be elected: the ISR; with an empty ISR the ELR, because a leader does not move the high watermark while the ISR
-is below min ISR, so whoever left it in that time has everything that is committed; then the last known leader, which
-may have lost what its disk lost; and where unclean elections are wanted, anybody. The latter two may lose records, so
-the partition is marked as recovering.
+is below min ISR, so whoever left it in that time has everything that is committed; then the last known leader, or
+whoever was eligible and stopped without warning, which may have lost what its disk lost; and where unclean elections
+are wanted, anybody. The latter two may lose records, so the partition is marked as recovering.
+
+A replica whose disk was replaced is known by its directory, which is not the one that its broker has now. It has
+nothing, so it is elected in none of these ways before it is in sync; only a person who asks for an unclean election
+gets it, when there is no other.
 
 Without eligible leader replicas (feature level 0) the ISR never becomes empty: its last member stays in it, alive or
 not, and leads again when it is back.
@@ -58,6 +62,10 @@ class Terms(NamedTuple):
     """Whether a replica is alive, wanted, and its disk is well."""
     directory: Callable[[int], UUID]
     """Where a broker puts a replica that has no directory yet."""
+    has_disk: Callable[[int], bool]
+    """Whether its broker, alive or not, was last seen with the directory that the replica is in."""
+    is_alive: Callable[[int], bool]
+    """As `may_lead`, whatever became of its disk."""
 
 
 class Wanted(NamedTuple):
@@ -71,7 +79,11 @@ class Wanted(NamedTuple):
     directories: Mapping[int, UUID] = MappingProxyType({})
     lost_data: tuple[int, ...] = ()
     """Replicas that stopped without warning, and may lack what was committed: they are not eligible any more."""
+    emptied: tuple[int, ...] = ()
+    """Replicas that have another disk: outside the ISR nothing is expected of them any more."""
     election: Election = Election.ONLINE
+    with_empty: bool = False
+    """An unclean election may take a replica whose disk was replaced, when there is no other."""
 
 
 @dataclass(slots=True)
@@ -109,13 +121,15 @@ def change_partition(
         _update_elr(before, target, wanted, terms)
     else:
         target.elr = ()
-    _elect(before, target, wanted.election, terms)
+    emptied = _elect(before, target, wanted, terms)
     if not target.isr and not terms.has_elr:
         target.isr = before.isr  # its last member is all that knows what is committed
     if terms.has_elr:
-        _update_last_known_leader(before, target)
+        _update_last_known(before, target, wanted, terms)
     else:
         target.last_known_elr = ()
+    if emptied is not None:
+        wanted = wanted._replace(directories={**wanted.directories, emptied: terms.directory(emptied)})
     return _difference(topic_id, index, before, target, wanted, terms)
 
 
@@ -130,19 +144,26 @@ def _complete_reassignment(target: _Target) -> None:
 
 
 def _update_elr(before: PartitionRegistration, target: _Target, wanted: Wanted, terms: Terms) -> None:
-    # A partition that loses or gains replicas is measured by the smaller number: its leader may know either.
-    min_isr = min(terms.min_isr, len(before.replicas), len(target.replicas))
-    if len(target.isr) >= min_isr:
+    if _has_min_isr(before, target, terms):
         target.elr = ()
         return
-    candidates = {*target.elr, *before.isr}.difference(target.isr, wanted.lost_data).intersection(target.replicas)
-    target.elr = tuple(sorted(candidates))
+    untrusted = (*target.isr, *wanted.lost_data, *wanted.emptied)
+    target.elr = tuple(sorted({*target.elr, *before.isr}.difference(untrusted).intersection(target.replicas)))
 
 
-def _elect(before: PartitionRegistration, target: _Target, election: Election, terms: Terms) -> None:
-    leader = _clean_leader(before, target, election, terms)
+def _has_min_isr(before: PartitionRegistration, target: _Target, terms: Terms) -> bool:
+    # A partition that loses or gains replicas is measured by the smaller number: its leader may know either.
+    return len(target.isr) >= min(terms.min_isr, len(before.replicas), len(target.replicas))
+
+
+def _elect(before: PartitionRegistration, target: _Target, wanted: Wanted, terms: Terms) -> int | None:
+    """Returns who leads on another disk than the one it had."""
+    emptied: int | None = None
+    leader = _clean_leader(before, target, wanted.election, terms)
     if leader is None:
-        leader = _unclean_leader(before, target, election, terms)
+        leader = _unclean_leader(before, target, wanted, terms)
+        if leader is None and wanted.election is Election.UNCLEAN and wanted.with_empty:
+            leader = emptied = next((replica for replica in target.replicas if terms.is_alive(replica)), None)
         if leader is not None:
             target.isr, target.elr = (leader,), ()
             target.recovery_state = RECOVERING
@@ -150,6 +171,7 @@ def _elect(before: PartitionRegistration, target: _Target, election: Election, t
     if leader is not None and leader in target.elr:
         target.isr = (leader,)
         target.elr = tuple(replica for replica in target.elr if replica != leader)
+    return emptied
 
 
 def _clean_leader(before: PartitionRegistration, target: _Target, election: Election, terms: Terms) -> int | None:
@@ -161,22 +183,29 @@ def _clean_leader(before: PartitionRegistration, target: _Target, election: Elec
     return None
 
 
-def _unclean_leader(before: PartitionRegistration, target: _Target, election: Election, terms: Terms) -> int | None:
-    if terms.has_elr and not target.isr and not target.elr and len(before.last_known_elr) == 1:
-        last = before.last_known_elr[0]
-        if last in target.replicas and terms.may_lead(last):
+def _unclean_leader(before: PartitionRegistration, target: _Target, wanted: Wanted, terms: Terms) -> int | None:
+    if terms.has_elr and not target.isr and not target.elr:
+        known = (one for one in before.last_known_elr if one not in wanted.emptied and one in target.replicas)
+        last = next((one for one in known if terms.has_disk(one)), None)
+        if last is not None and terms.may_lead(last):
             return last
-    if election is Election.UNCLEAN:
+    if wanted.election is Election.UNCLEAN:
         return next((replica for replica in target.replicas if terms.may_lead(replica)), None)
     return None
 
 
-def _update_last_known_leader(before: PartitionRegistration, target: _Target) -> None:
-    """Remember who led while nobody does. One place is enough: KIP-966's balanced recovery asks for the last leader."""
-    if target.leader != NO_LEADER:
+def _update_last_known(before: PartitionRegistration, target: _Target, wanted: Wanted, terms: Terms) -> None:
+    """Remember who led while nobody does (one place is enough: KIP-966's balanced recovery asks for the last leader),
+    and behind it who was eligible and stopped without warning: should the leader's disk be lost, they are left."""
+    if _has_min_isr(before, target, terms) or target.leader not in (NO_LEADER, before.leader):
         target.last_known_elr = ()
-    elif before.leader != NO_LEADER and not target.isr:
-        target.last_known_elr = (before.leader,)
+        return
+    known = before.last_known_elr
+    if target.leader == NO_LEADER and before.leader != NO_LEADER and not target.isr:
+        known = (before.leader, *known)
+    known += tuple(one for one in wanted.lost_data if one in before.eligible_leader_replicas or one in before.isr)
+    gone = (*wanted.emptied, *target.isr, *target.elr) if target.leader != NO_LEADER else wanted.emptied
+    target.last_known_elr = tuple(one for one in dict.fromkeys(known) if one in target.replicas and one not in gone)
 
 
 def _difference(

@@ -7,7 +7,8 @@ incarnation amends its registration and keeps the epoch.
 
 The epoch that the broker had when it last stopped tells whether it stopped in order: it writes it down when everything
 is on disk. If it did not, its logs may lack what it had acknowledged: it leaves every ISR, is eligible nowhere, and
-whatever it leads again gets a new leader epoch, so that a reader that compares epochs (KIP-320) can tell.
+whatever it leads again gets a new leader epoch, so that a reader that compares epochs (KIP-320) can tell. If it comes
+with other directories, it has nothing: its replicas are filled by others, and lead when they have been in sync.
 
 Sources: KIP-631 (registration), KIP-730 (producer ids), KIP-858 (directories), KIP-966 (clean and unclean stops).
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from streamlog.broker.features import KRAFT_VERSION, METADATA_VERSION
 from streamlog.broker.metadata.changes import DIRECTORY_LOST, PartitionChanges, has_elr
@@ -92,11 +94,16 @@ def register_broker(
         if stopped_cleanly:
             changes.restart_broker(broker.id)
         elif has_elr(image):
-            changes.lose_data_of(broker.id)
+            changes.lose_data_of(broker.id, _gone(existing, broker))
         else:
             changes.remove_broker(broker.id)
         records += changes.records
     return Decision(tuple(records), Registered(broker.epoch, is_new))
+
+
+def _gone(existing: BrokerRegistration | None, broker: BrokerRegistration) -> frozenset[UUID]:
+    """Directories that the broker has no more: its disk was replaced, or has failed."""
+    return frozenset() if existing is None else frozenset(existing.directories) - frozenset(broker.directories)
 
 
 def _is_over(

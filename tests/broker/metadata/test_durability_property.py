@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import permutations, product
+from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamlog.broker.metadata.elections import balance_leaders
+from streamlog.broker.metadata.elections import ElectionType, balance_leaders, elect_leaders
 from streamlog.broker.metadata.image import NO_LEADER, PartitionRegistration
 from streamlog.broker.metadata.partition_change import RECOVERING
 from streamlog.broker.metadata.reassignment import alter_partition_reassignments
@@ -25,6 +28,7 @@ from streamlog.wire.messages.alter_partition_reassignments import (
     ReassignablePartition,
     ReassignableTopic,
 )
+from streamlog.wire.messages.elect_leaders import ElectLeadersRequest
 from tests.broker.metadata.cluster import Cluster
 
 BROKERS = (1, 2, 3, 4)
@@ -45,6 +49,7 @@ ACTIONS = st.lists(
                 "expand",
                 "leave",
                 "forget",
+                "wipe",
             ]
         ),
         st.sampled_from(BROKERS),
@@ -64,6 +69,9 @@ class Model:
     running: set[int] = field(default_factory=lambda: set(BROKERS))
     was_clean: dict[int, bool] = field(default_factory=dict)
     acknowledged: int = 0
+    wipes: dict[int, int] = field(default_factory=lambda: dict.fromkeys(BROKERS, 0))
+    empty: set[int] = field(default_factory=set)
+    """Whose disk was replaced, until they are in sync again."""
 
     def __post_init__(self) -> None:
         self.seen = self.partition
@@ -120,6 +128,13 @@ class Model:
             self.cluster.take(partial(unregister_broker, settings=self.cluster.settings, broker_id=broker))
             self.cluster.liveness.on_gone(broker)
 
+    def on_wipe(self, broker: int, amount: int) -> None:
+        if broker not in self.running:
+            self.was_clean[broker] = False
+            self.has[broker] = 0
+            self.wipes[broker] += 1
+            self.empty.add(broker)
+
     def on_start(self, broker: int, amount: int) -> None:
         if broker in self.running:
             if broker in self.cluster.image.brokers:
@@ -127,7 +142,9 @@ class Model:
             return
         self.running.add(broker)
         self.cluster.liveness.on_gone(broker)
-        self.cluster.register(self.cluster.registration(broker, clean=self.was_clean[broker]))
+        request = self.cluster.registration(broker, clean=self.was_clean[broker])
+        request.log_dirs = [UUID(int=1000 + broker + 100 * self.wipes[broker])]
+        self.cluster.register(request)
         self.check(doubted=set() if self.was_clean[broker] else {broker})
         self.cluster.beat(broker)
 
@@ -159,7 +176,10 @@ class Model:
             return
         if broker in self.running and self.cluster.image.brokers[broker].is_active:
             self.has[broker] = self.has[before.leader]  # truncated or caught up: as its leader has it
-            assert self.cluster.set_isr("t", *before.isr, broker) in (ErrorCode.NONE, ErrorCode.INELIGIBLE_REPLICA)
+            code = self.cluster.set_isr("t", *before.isr, broker)
+            assert code in (ErrorCode.NONE, ErrorCode.INELIGIBLE_REPLICA)
+            if code is ErrorCode.NONE:
+                self.empty.discard(broker)
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
@@ -201,6 +221,7 @@ class Model:
             # It may have lost records, and says so; from here on, what it has counts.
             assert now.leader_recovery_state == RECOVERING
             self.acknowledged = self.has[now.leader]
+        assert not is_elected or now.leader not in self.empty & self.running, "nobody leads on an empty disk"
         if self.leader_runs():
             for broker in self.running:  # whoever follows cuts what its leader has not
                 if broker != now.leader:
@@ -225,4 +246,42 @@ def test_who_can_lead_has_what_was_acknowledged(actions: list[tuple[str, int, in
         while cluster.image.brokers[broker].in_controlled_shutdown:
             model.perform("leave", broker, 0)
             model.perform("start", broker, 0)
-    assert model.partition.leader != NO_LEADER
+    if model.partition.leader == NO_LEADER:
+        assert model.empty.intersection(model.partition.replicas), "with all of them back on their disks one leads"
+        everywhere = ElectLeadersRequest(election_type=ElectionType.UNCLEAN, topic_partitions=None)
+        left = [one for one in model.partition.replicas if one not in model.empty]
+        cluster.take(partial(elect_leaders, settings=cluster.settings, request=everywhere))
+        assert model.partition.leader in (left or model.partition.replicas), "who asks for it gets what is left"
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_one_disk_in_sync_is_enough_in_any_order(replicas: int) -> None:
+    """All replicas stop, in order or killed; one comes back on an empty disk. Nobody has to be asked for anything:
+    whoever is left with what was acknowledged leads, however the others come back, and the empty one leads again."""
+    brokers = range(1, replicas + 1)
+    for down, up, wiped, kinds in product(
+        permutations(brokers), permutations(brokers), brokers, product(("kill", "stop"), repeat=replicas)
+    ):
+        cluster = Cluster(brokers=4)
+        cluster.place("t", *brokers, min_insync_replicas="2")
+        model = Model(cluster, 2)
+        for broker, kind in zip(down, kinds, strict=True):
+            model.perform("write", 1, 0)
+            model.perform(kind, broker, 0)
+            model.perform("notice", broker, 0)
+        acknowledged = model.acknowledged
+        assert acknowledged == replicas - 1
+        model.perform("wipe", wiped, 0)
+        for broker in up:
+            model.perform("start", broker, 0)
+        case = f"down {down} {kinds}, {wiped} is empty, up {up}"
+        assert model.partition.leader != NO_LEADER, case
+        assert model.has[model.partition.leader] == acknowledged, case
+        for broker in brokers:
+            model.perform("expand", broker, 0)
+        assert sorted(model.partition.isr) == list(brokers), case
+        for broker in set(brokers) - {wiped}:
+            model.perform("kill", broker, 0)
+            model.perform("notice", broker, 0)
+        assert model.partition.leader == wiped, case
+        assert model.has[wiped] == acknowledged, case

@@ -50,7 +50,8 @@ def change(
     min_isr: int = 2,
     elr: bool = True,
 ) -> PartitionChangeRecord | None:
-    terms = Terms(min_isr, elr, frozenset(alive).__contains__, DIRECTORIES.__getitem__)
+    is_alive = frozenset(alive).__contains__
+    terms = Terms(min_isr, elr, is_alive, DIRECTORIES.__getitem__, has_disk=DIRECTORIES.__contains__, is_alive=is_alive)
     return change_partition(TOPIC, 0, before, wanted, terms)
 
 
