@@ -86,8 +86,9 @@ class MetadataLog:
             self._snapshots.remove(stale)
         partition = self.partition
         start_offset = 0 if self._newest is None else self._newest[0].end_offset
-        if start_offset > partition.log_end_offset:
+        if self._newest is not None and not self._leads_to(self._newest[0]):
             # A snapshot was received, and a crash came before the log gave way to it.
+            self._env.hooks.sometimes("metadata log gave way to a snapshot after a crash")
             partition.truncate_fully_and_start_at(start_offset, self._env.clock.wall_ms())
         if start_offset < partition.log_start_offset:
             raise EnvironmentFailure(
@@ -99,6 +100,14 @@ class MetadataLog:
         for data in self._chunks(start_offset, partition.log_end_offset):
             self.bytes_since_snapshot += len(data)
             self._controls += [header.base_offset for _, header in iter_batch_headers(data) if header.is_control]
+
+    def _leads_to(self, snapshot_id: SnapshotId) -> bool:
+        """Whether the snapshot is the fold of this log's beginning: two logs that agree about the epoch at an offset
+        agree about everything below. What a log has there of another epoch was never committed."""
+        offset = snapshot_id.end_offset - 1
+        if offset >= self.partition.log_end_offset:
+            return False
+        return offset < self.partition.log_start_offset or self.epoch_at(offset) == snapshot_id.epoch
 
     def take_snapshot(self) -> tuple[SnapshotId, Snapshot] | None:
         """The newest whole snapshot, decoded. It is not kept in memory: a second call reads it again."""
