@@ -281,10 +281,21 @@ class BrokerRun:
                 history.violate(14, f"{topic}-{partition}: first as new as {wanted_ms} is {first}, and {told} was told")
         if not setup.forgets_groups:
             history.check_committed(everything.committed)
-        history.check_answers((setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000, TOPIC_PATIENCE_NS)
+        history.check_answers(
+            (setup.delivery_timeout_ms + ANSWER_GRACE_MS) * 1_000_000, TOPIC_PATIENCE_NS, self._stopped_ns
+        )
         for topic in history.topics:
             if topic not in everything.topics:
                 history.violate(40, f"{topic} was created and is not there")
+
+    def _stopped_ns(self, send: Send) -> int:
+        """For how long at most the producer of a send was stopped before the answer."""
+        machine, told_ms = send.producer.partition(".")[0], send.told_ns // 1_000_000
+        pauses = [fault for fault in self.setup.faults if fault.kind == "pause" and fault.on == machine]
+        mine = [
+            fault for fault in pauses if fault.at_ms <= told_ms and fault.at_ms + fault.for_ms >= send.sent_ns / 1e6
+        ]
+        return sum(fault.for_ms for fault in mine) * 1_000_000
 
     async def _stop_and_audit(self, everything: Everything) -> None:
         if not await self.stage.stop_all():

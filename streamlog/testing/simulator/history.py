@@ -209,10 +209,11 @@ class History:
             if committed.get(key) not in possible:
                 self.violate(56, f"{key[0]}-{key[1]}: committed is {committed.get(key)}, none of {sorted(possible)}")
 
-    def check_answers(self, patience_ns: int, topic_patience_ns: int) -> None:
+    def check_answers(self, patience_ns: int, topic_patience_ns: int, stopped_ns: Callable[[Send], int]) -> None:
         """Every send whose producer lived has an answer, and in time.
 
         A producer's first records for a topic wait `topic_patience_ns` more for somebody who knows its partitions.
+        `stopped_ns(send)`: for how long its producer may have been stopped meanwhile.
         """
         known_ns: dict[tuple[str, str], int] = {}
         for send in self.sends.values():
@@ -222,8 +223,9 @@ class History:
         for send in self.sends.values():
             waits_for_topic = send.sent_ns < known_ns.get((send.producer, send.topic), send.sent_ns + 1)
             allowed_ns = patience_ns + (topic_patience_ns if waits_for_topic else 0)
-            if send.told_ns >= 0 and send.told_ns - send.sent_ns > allowed_ns:
-                self.violate(61, f"{send.value[:40]!r} was answered after {(send.told_ns - send.sent_ns) / 1e9:.1f} s")
+            took_ns = send.told_ns - send.sent_ns
+            if send.told_ns >= 0 and took_ns > allowed_ns and took_ns > allowed_ns + stopped_ns(send):
+                self.violate(61, f"{send.value[:40]!r} was answered after {took_ns / 1e9:.1f} s")
 
 
 def _where(send: Send) -> str:
