@@ -29,4 +29,5 @@ SITUATIONS: Final = (
     "commit failed",
     "broker ended by itself",
     "disk was full",
+    "loop went on during a thread's work",
 )

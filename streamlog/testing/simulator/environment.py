@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ T = TypeVar("T")
 
 THREAD_HOP_NS = 60_000
 """From the loop to a thread and back."""
+
+STOPPED_LOOK_NS = 1_000_000
+"""How often a thread of a stopped process is looked at."""
 
 
 @dataclass(slots=True)
@@ -76,21 +80,29 @@ class SimHooks:
         self._reached[name] = self._reached.get(name, 0) + 1
 
 
-@dataclass(slots=True)
-class _Job:
-    work: Callable[[], Any]
-    done: asyncio.Future[Any]
-
-
 class SimOffload:
-    """Threads as events: work waits for a free one, runs at one instant, and is told of when its time has passed.
+    """Threads as events. Work waits for a free one, and what it does to files takes its time there.
+
+    `steps`: file operations happen at instants of their own, and the loop goes on between them, as with real threads.
+    Else all of the work happens at one instant, and only its answer comes when its time has passed.
 
     As with `run_in_executor`, work that nobody waits for any more is dropped while it has no thread, and not after.
     """
 
-    def __init__(self, loop: SimLoop, owner: Owner, random: Random, threads_max: int = OFFLOAD_THREADS_MAX) -> None:
-        self.thread_cost_ns: int | None = None
-        """What the work that runs now has cost; None while none does."""
+    def __init__(
+        self,
+        loop: SimLoop,
+        owner: Owner,
+        random: Random,
+        *,
+        steps: bool = False,
+        threads_max: int = OFFLOAD_THREADS_MAX,
+    ) -> None:
+        self.running: _Job | None = None
+        """The work that runs right now: what it spends is its own time, not the loop's."""
+        self.on_interleaved: Callable[[], None] = lambda: None
+        """Told whenever the process's loop has done something between two steps of a thread."""
+        self._steps = steps
         self._loop = loop
         self._owner = owner
         self._random = random
@@ -107,38 +119,98 @@ class SimOffload:
     def close(self) -> None:
         return None
 
+    def spend(self, cost_ns: int) -> None:
+        """The running work blocks for so long."""
+        assert self.running is not None, "somebody's work is running"
+        if self._steps:
+            self.running.pause(cost_ns)
+        else:
+            self.running.cost_ns += cost_ns
+
     def _start_waiting(self) -> None:
         while self._threads_free and self._waiting:
             self._threads_free -= 1
             delay_ns = int(THREAD_HOP_NS * (0.5 + self._random.random()))
-            self._loop.at_ns(self._loop.now_ns + delay_ns, self._perform, self._waiting.pop(0))
+            self._loop.at_ns(self._loop.now_ns + delay_ns, self._begin, self._waiting.pop(0))
 
-    def _perform(self, job: _Job) -> None:
+    def _begin(self, job: _Job) -> None:
         if not self._owner.alive:
             return
         if job.done.cancelled():
             self._threads_free += 1
             self._start_waiting()
             return
-        error: BaseException | None = None
-        result: Any = None
-        self.thread_cost_ns = 0
-        try:
-            result = job.work()
-        except NodeDead:
-            return
-        except BaseException as caught:
-            error = caught
-        finally:
-            cost_ns, self.thread_cost_ns = self.thread_cost_ns, None
-        self._loop.at_ns(self._loop.now_ns + cost_ns, self._tell, job, result, error)
+        self._go_on(job)
 
-    def _tell(self, job: _Job, result: Any, error: BaseException | None) -> None:
+    def _go_on(self, job: _Job) -> None:
+        """Let the work run to its end, or to its next pause. A dead process's work stays where it is, for ever."""
+        if not self._owner.alive:
+            return
+        if self._owner.paused:  # all threads of a process are stopped
+            self._loop.at_ns(self._loop.now_ns + STOPPED_LOOK_NS, self._go_on, job)
+            return
+        self.running, job.cost_ns = job, 0
+        if job.turns_seen not in (-1, self._owner.turns):
+            self.on_interleaved()
+        job.turns_seen = self._owner.turns
+        if self._steps:
+            job.resume()
+        else:
+            job.perform()
+        self.running = None
+        if not isinstance(job.error, NodeDead):
+            self._loop.at_ns(self._loop.now_ns + job.cost_ns, self._tell if job.is_over else self._go_on, job)
+
+    def _tell(self, job: _Job) -> None:
         if not self._owner.alive:
             return
         self._threads_free += 1
         self._start_waiting()
-        self._loop.as_owner(self._owner, _settle, job.done, result, error)
+        self._loop.as_owner(self._owner, _settle, job.done, job.result, job.error)
+
+
+class _Job:
+    """Work for a thread. With `resume` and `pause` it has a real one, and never both this and the loop's run."""
+
+    def __init__(self, work: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.done = done
+        self.cost_ns = 0
+        """What it has spent since it went on."""
+        self.is_over = False
+        self.turns_seen = -1
+        """How many turns its process had when it last went on."""
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._may_go = threading.Semaphore(0)
+        self._has_stopped = threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+
+    def perform(self) -> None:
+        try:
+            self.result = self.work()
+        except BaseException as error:
+            self.error = error
+        self.is_over = True
+
+    def resume(self) -> None:
+        """In the loop's thread: returns when the work pauses or is over."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._perform_in_steps, daemon=True)
+            self._thread.start()
+        else:
+            self._may_go.release()
+        self._has_stopped.acquire()
+
+    def pause(self, cost_ns: int) -> None:
+        """In the work's thread."""
+        self.cost_ns = cost_ns
+        self._has_stopped.release()
+        self._may_go.acquire()
+
+    def _perform_in_steps(self) -> None:
+        self.perform()
+        self._has_stopped.release()
 
 
 def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -230,6 +230,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if trace.step_count > self.steps_max:
             raise Runaway(f"{self.steps_max} callbacks and no end at {self.now_ns / 1e9:g} s")
         self.current = owner
+        owner.turns += 1
         handle._run()
         self.current = self.world
         if owner.cost_ns:

@@ -36,7 +36,8 @@ class Process:
         self.machine = machine
         self.number = number
         self.owner = machine.loop.add_owner(f"{machine.name}/{number}", machine.clock, machine.callback_cost_ns)
-        self.offload = SimOffload(machine.loop, self.owner, random)
+        self.offload = SimOffload(machine.loop, self.owner, random, steps=machine.threads_in_steps)
+        self.offload.on_interleaved = partial(hooks.sometimes, "loop went on during a thread's work")
         storage = SimStorage(machine.disk, self, machine.disk_faults, machine.disk_knobs, random)
         storage.on_full = partial(hooks.sometimes, "disk was full")
         self.env = Env(
@@ -65,8 +66,8 @@ class Process:
             raise NodeDead(self.owner.name)
 
     def spend(self, cost_ns: int) -> None:
-        if self.offload.thread_cost_ns is not None:
-            self.offload.thread_cost_ns += cost_ns
+        if self.offload.running is not None:
+            self.offload.spend(cost_ns)
         else:
             self.machine.loop.charge(self.owner, cost_ns)
 
@@ -98,6 +99,8 @@ class Machine:
         self.wall = WallClock(wall_ms)
         self.clock = MonotonicClock(random.randrange(UPTIME_MS_MAX) * 1_000_000)
         self.callback_cost_ns = CALLBACK_COST_NS
+        self.threads_in_steps = False
+        """Whether what threads do to files is interleaved with the loop (SimOffload)."""
         self.process: Process | None = None
         """The one that runs now."""
         self.started = 0

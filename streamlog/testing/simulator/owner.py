@@ -48,7 +48,7 @@ class MonotonicClock:
 class Owner:
     """One incarnation as the loop sees it."""
 
-    __slots__ = ("alive", "clock", "context", "cost_ns", "free_at_ns", "name", "number", "paused", "ready")
+    __slots__ = ("alive", "clock", "context", "cost_ns", "free_at_ns", "name", "number", "paused", "ready", "turns")
 
     def __init__(self, name: str, number: int, clock: MonotonicClock, cost_ns: int = 0) -> None:
         self.name = name
@@ -58,6 +58,7 @@ class Owner:
         self.alive = True
         self.paused = False
         self.free_at_ns = 0  # busy until then with what it has begun
+        self.turns = 0  # callbacks that have run
         self.ready: deque[Handle] = deque()
         self.context = Context()  # for callbacks that the world makes on the node's behalf
         self.context.run(OWNER.set, self)

@@ -80,6 +80,8 @@ class Setup:
     safety_ms: int = 15_000
     """How long faults may happen."""
     turns: Turns = "random"
+    threads_in_steps: bool = False
+    """Whether the loop goes on between two operations of a thread."""
     names: Names = Names.JOURNAL
     network: NetworkKnobs = field(default_factory=NetworkKnobs)
     broker: Mapping[str, str] = field(default_factory=dict)
@@ -168,7 +170,8 @@ SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum", "bro
 def draw(seed: int, shape: Shape | None = None, size: Size = "usual") -> Setup:
     """The run of a seed; `shape`: the one that this seed would give if it were of that shape."""
     shape = shape or SHAPES[seed % len(SHAPES)]
-    return _DRAW[shape](seed, size)
+    in_steps = Random(f"{seed}/threads").random() < 0.3
+    return replace(_DRAW[shape](seed, size), threads_in_steps=in_steps)
 
 
 def _draw_broker_run(seed: int, size: Size) -> Setup:

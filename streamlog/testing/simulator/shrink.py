@@ -58,6 +58,8 @@ def _smaller(setup: Setup) -> Iterator[Setup]:
             yield _with(setup, name, False)
     if setup.partitions > 1:
         yield replace(setup, partitions=1)
+    if setup.threads_in_steps:
+        yield replace(setup, threads_in_steps=False)
     if setup.turns != "in turn":
         yield replace(setup, turns="in turn")
     if setup.network != NetworkKnobs():

@@ -50,6 +50,7 @@ class Stage:
     def __init__(self, setup: Setup, tell: Callable[[str], None] | None) -> None:
         self.setup = setup
         self.world = World(setup.seed, policy=lambda random: _policy(setup, random), network=setup.network, tell=tell)
+        self.world.threads_in_steps = setup.threads_in_steps
         self.services: dict[str, Service] = {}
         self.nemesis = Nemesis(self.world, self.services)
         self.violations: list[Violation] = []

@@ -53,6 +53,8 @@ class World:
         """Situations of `Hooks.sometimes`, and how often each was reached."""
         self.buggify: dict[str, float] = {}
         """Rare paths that nodes take in this run, and how likely."""
+        self.threads_in_steps = False
+        """Of machines that are added from now on."""
         self.errors: list[str] = []
         """What a loop had to report: exceptions that nobody caught."""
         self.scope = Scope("world", lambda error: self.errors.append(f"the simulator itself: {error!r}"))
@@ -96,6 +98,7 @@ class World:
             note=self.note,
             disk_knobs=disk,
         )
+        machine.threads_in_steps = self.threads_in_steps
         self.machines[name] = machine
         return machine
 
