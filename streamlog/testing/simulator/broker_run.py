@@ -29,6 +29,7 @@ from streamlog.testing.simulator.history import History, Send
 from streamlog.testing.simulator.invariants import Violation, Watch
 from streamlog.testing.simulator.machine import Machine
 from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
+from streamlog.testing.simulator.mover import mover
 from streamlog.testing.simulator.quorum_watch import QuorumWatch
 from streamlog.testing.simulator.repeater import repeater
 from streamlog.testing.simulator.setup import BROKER, Setup
@@ -38,7 +39,7 @@ from streamlog.wire.error_codes import KafkaError
 
 T = TypeVar("T")
 
-WRITERS: Final = ("producer", "repeater", "churn", "trimmer")
+WRITERS: Final = ("producer", "repeater", "churn", "trimmer", "mover")
 
 START_S_MAX: Final = 60.0
 LIVENESS_S_MAX: Final = 100.0
@@ -63,7 +64,9 @@ class BrokerRun:
         """Running brokers, by machine."""
         self.members = Members.of(self.world, setup) if setup.shape == "cluster" else None
         self.watch = (
-            Watch(forgets=setup.forgets) if self.members is None else ClusterWatch(setup.forgets, setup.doubtful)
+            Watch(forgets=setup.forgets)
+            if self.members is None
+            else ClusterWatch(setup.forgets, setup.doubtful, setup.moves)
         )
         self.quorum = None if self.members is None else QuorumWatch.of(self.members.machines)
         self.machines = (
@@ -171,6 +174,8 @@ class BrokerRun:
             self.stage.add("repeater", self.world.machine("repeater"), repeater(work, "repeater"))
         if setup.trims:
             self.stage.add("trimmer", self.world.machine("trimmer"), workload.trimmer(work, "trimmer"))
+        if setup.moves:
+            self.stage.add("mover", self.world.machine("mover"), mover(work, "mover"))
         if setup.churn:
             self.stage.add("churn", self.world.machine("churn"), workload.churn(work, "churn"))
 
@@ -270,7 +275,8 @@ class BrokerRun:
         for one, log in everything.logs.items():
             key = (one.topic, one.partition)
             if one.topic == TABLE:
-                history.check_compacted(key, log)
+                if setup.shape == "broker" or not setup.forgets:
+                    history.check_compacted(key, log)
             else:
                 start = everything.starts[one]
                 if setup.expires:  # some of it perhaps while it was being read

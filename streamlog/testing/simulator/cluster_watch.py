@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
+from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
 from streamlog.testing.simulator.invariants import DiskPromises, Violation
@@ -28,7 +29,8 @@ class _Replica:
 
     view: LogView
     process: Process | None = None
-    """Of the following."""
+    log: PartitionLog | None = None
+    """Of the following: a partition that went to other nodes and comes back begins again."""
     leader_epoch: int = -1
     high_watermark: int = 0
     led: int = -1
@@ -55,6 +57,8 @@ class ClusterWatch:
     forgets: bool
     doubtful: frozenset[str] = frozenset()
     """Machines whose disks may lose what is not synced."""
+    moves: bool = False
+    """Partitions go to other nodes and come back."""
     promises: DiskPromises = field(default_factory=DiskPromises)
     _running: list[tuple[Machine, Node]] = field(default_factory=list)
     _replicas: dict[tuple[str, PartitionId], _Replica] = field(default_factory=dict)
@@ -82,8 +86,9 @@ class ClusterWatch:
         name = f"{machine.name} {partition!r}"
         if not (start <= high <= end and stable <= high):
             raise Violation(9, f"{name}: log start {start}, last stable {stable}, high watermark {high}, end {end}")
-        if replica.process is not machine.process:
-            replica.process, replica.high_watermark, replica.led, replica.checked_end = machine.process, 0, -1, 0
+        if replica.process is not machine.process or (replica.log is not log and self.moves):
+            replica.process, replica.log, replica.view = machine.process, log, LogView(machine.disk, log.directory)
+            replica.high_watermark, replica.led, replica.checked_end = 0, -1, 0
             replica.leader_epoch = -1
         if partition.leader_epoch < replica.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {replica.leader_epoch}")

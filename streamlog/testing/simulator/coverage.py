@@ -30,4 +30,6 @@ SITUATIONS: Final = (
     "broker ended by itself",
     "disk was full",
     "loop went on during a thread's work",
+    "partition moved",
+    "preferred leader elected",
 )

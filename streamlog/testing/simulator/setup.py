@@ -108,6 +108,8 @@ class Setup:
     """Whether topics come and go."""
     trims: bool = False
     """Whether somebody deletes the oldest records."""
+    moves: bool = False
+    """Whether somebody moves partitions between the nodes of a cluster."""
     linger_ms: int = 0
     batch_size_bytes: int = 16_384
     value_bytes: int = 20
@@ -170,8 +172,20 @@ SHAPES: Final[tuple[Shape, ...]] = ("broker", "broker", "broker", "quorum", "bro
 def draw(seed: int, shape: Shape | None = None, size: Size = "usual") -> Setup:
     """The run of a seed; `shape`: the one that this seed would give if it were of that shape."""
     shape = shape or SHAPES[seed % len(SHAPES)]
-    in_steps = Random(f"{seed}/threads").random() < 0.3
-    return replace(_DRAW[shape](seed, size), threads_in_steps=in_steps)
+    setup = replace(_DRAW[shape](seed, size), threads_in_steps=Random(f"{seed}/threads").random() < 0.3)
+    return _with_operators(setup) if shape == "cluster" else setup
+
+
+def _with_operators(setup: Setup) -> Setup:
+    """People who change things in a cluster while it works."""
+    random = Random(f"{setup.seed}/operators")
+    return replace(
+        setup,
+        churn=random.random() < 0.2,
+        compacted=random.random() < 0.2,
+        trims=random.random() < 0.15,
+        moves=random.random() < 0.25,
+    )
 
 
 def _draw_broker_run(seed: int, size: Size) -> Setup:
@@ -402,6 +416,7 @@ def _draw_cluster_run(seed: int, size: Size) -> Setup:
             "controller.quorum.election.timeout.ms": str(election_ms),
             "controller.quorum.fetch.timeout.ms": str(election_ms * 2),
             "offsets.topic.replication.factor": "3",
+            "min.insync.replicas": "2",  # of the offsets topic too, or one node alone has what groups were told
             "replica.lag.time.max.ms": str(random.choice((1_000, 3_000, 30_000))),
             "broker.session.timeout.ms": str(random.choice((1_000, 3_000))),
             "broker.heartbeat.interval.ms": "300",

@@ -53,7 +53,7 @@ def _smaller(setup: Setup) -> Iterator[Setup]:
     for name in ("consumers", "readers"):
         if getattr(setup, name):
             yield _with(setup, name, 0)
-    for name in ("churn", "compacted", "trims"):
+    for name in ("churn", "compacted", "trims", "moves"):
         if getattr(setup, name):
             yield _with(setup, name, False)
     if setup.partitions > 1:

@@ -32,6 +32,9 @@ TABLE: Final = "table"
 """The compacted topic."""
 GROUP: Final = "group"
 
+PROMISES: Final = ("streamlog.flush", "min.insync.replicas")
+"""What a topic's configs say about what is acknowledged."""
+
 KEYS: Final = 5
 BURST_MAX: Final = 6
 CHURN_PAUSE_S: Final = 0.7
@@ -335,6 +338,8 @@ async def make_topics(work: Work, env: Env) -> None:
     topics = [NewTopic(TOPIC, setup.partitions, setup.replicas, dict(setup.topic))]
     if setup.compacted:
         configs = {"cleanup.policy": "compact", "segment.ms": "300", "min.cleanable.dirty.ratio": "0.01"}
+        if setup.shape == "cluster":  # what is promised for one topic is promised for both
+            configs |= {name: setup.topic[name] for name in PROMISES if name in setup.topic}
         topics.append(NewTopic(TABLE, 1, setup.replicas, configs))
     async with Admin(work.bootstrap, env=env, connection=work.settings("maker")) as admin:
         await admin.create_topics(topics)
