@@ -122,6 +122,8 @@ class Controller:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, "another node is the active controller")
         decision = decide(self.state)
         self.append(decision.records)
+        if not self.is_active:
+            raise KafkaError(ErrorCode.NOT_CONTROLLER, "this node led no longer when the records were appended")
         # A decision without records waits too: it may rest on records that are not committed yet.
         await self.quorum.commit(self.state.applied_offset)
         return decision.response
@@ -148,11 +150,17 @@ class Controller:
         await self.write(lambda _: Decision(tuple(records), None))
 
     def append(self, records: Iterable[KnownRecord]) -> None:
-        """Append records as one batch, without waiting. The active controller only. Raises as `write` does."""
+        """Append records as one batch, without waiting. The active controller only. Raises as `write` does.
+
+        It may not be active any more afterwards: with each step a leader looks whether a majority still hears it. Then
+        whoever leads next decides what becomes of the records, and none of our images may know of them before.
+        """
         appended = tuple(records)
         if not appended:
             return
         last_offset = self.quorum.append([encode_record(record) for record in appended], self._env.clock.wall_ms())
+        if not self.is_active:
+            return
         for offset, record in enumerate(appended, last_offset + 1 - len(appended)):
             self.state.apply(record, offset)
             self._uncommitted.append((offset, record))
