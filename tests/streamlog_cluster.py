@@ -87,7 +87,7 @@ class StreamlogCluster:
             assert data is not None, "the loop is not entered otherwise"
             found.path(one).mkdir(parents=True)
             found.config(one).write_text(properties(plan, one, data(one.id), values))
-        found.prepare(values)
+        found.prepare(found.plan.nodes, values)
         env.offload.close()
         self.nodes = {one.id: StreamlogMember(found, one) for one in plan.nodes}
         self.bootstrap = plan.bootstrap

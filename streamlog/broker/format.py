@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE, encode_meta_properties
+from streamlog.broker.log.checkpoint import (
+    META_PROPERTIES_FILE,
+    DamagedCheckpoint,
+    decode_meta_properties,
+    encode_meta_properties,
+)
 from streamlog.broker.log.directory import make_durable
 from streamlog.broker.raft.quorum import DIRECTORY_NAME, format_metadata_log
 from streamlog.broker.raft.voters import VoterSet
 from streamlog.env import Env
 from streamlog.errors import UserError
 from streamlog.wire.schema import ZERO_UUID
+from streamlog.wire.uuids import uuid_from_text
 
 
 def format_directory(env: Env, data_dir: str, *, cluster_id: str, node_id: int, voters: VoterSet | None = None) -> UUID:
     """Make `data_dir` one of `cluster_id`. Returns its directory id.
 
     `voters`: the first voters, where the quorum's log is to say who votes; one of them may be this node. None where the
-    settings name the voters, and for a node that joins later.
+    settings name the voters, and for a node that joins later. None also for a directory in the place of one that was
+    lost: formatted as the old one it would vote without knowing what that has promised.
     Raises UserError: the directory is formatted already.
     """
     path = f"{data_dir}/{META_PROPERTIES_FILE}"
@@ -36,3 +43,12 @@ def format_directory(env: Env, data_dir: str, *, cluster_id: str, node_id: int, 
     data = encode_meta_properties(cluster_id=cluster_id, node_id=node_id, directory_id=directory_id)
     env.storage.write_atomic(path, data)
     return directory_id
+
+
+def read_directory_id(env: Env, data_dir: str) -> UUID:
+    """Raises UserError where the directory does not say."""
+    path = f"{data_dir}/{META_PROPERTIES_FILE}"
+    try:
+        return uuid_from_text(decode_meta_properties(env.storage.read_bytes(path))["directory.id"])
+    except (OSError, DamagedCheckpoint, KeyError, ValueError) as error:
+        raise UserError(f"{path} does not say the directory's id: {error}") from error

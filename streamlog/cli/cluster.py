@@ -15,8 +15,7 @@ from streamlog.cli.invocation import json_option, run
 from streamlog.cli.local_cluster import LocalCluster, Node, make_cluster, make_plan, open_cluster
 from streamlog.cli.output import columns, plural, print_json
 from streamlog.cli.topics import parse_settings
-from streamlog.client.admin import Admin
-from streamlog.client.config import ConnectionSettings
+from streamlog.cli.votes import admin_of_local, give_votes_back, say_lost, without_majority
 from streamlog.env import Env, real_env
 from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
 
@@ -24,9 +23,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DIRECTORY_DEFAULT: Final = "./streamlog-cluster"
 NODES_DEFAULT: Final = 3
-
-ASK_MS: Final = 2_000
-"""How long `describe` waits for brokers that may all be down."""
 
 POLL_S: Final = 0.05
 
@@ -118,7 +114,7 @@ def start(
         found = make_cluster(env, directory, plan)
     nodes = found.nodes(ids)
     with found.lock():
-        found.prepare(values)
+        say_lost(found, found.prepare(nodes, values), nodes)
         run(_start(env, found, nodes, log_level, timeout_s))
     _show(env, found, as_json)
 
@@ -202,6 +198,7 @@ def restart(ids: Sequence[int], log_level: str, timeout_s: float, as_json: bool,
 
     async def work() -> None:
         down = [one for one in nodes if found.process(one) is None]
+        say_lost(found, found.prepare(down, {}), down)
         await _start(env, found, down, log_level, timeout_s)
         left = [one for one in nodes if one not in down]
         for one in [*(one for one in left if not one.is_broker), *(one for one in left if one.is_broker)]:
@@ -241,8 +238,12 @@ async def _start(env: Env, found: LocalCluster, nodes: Sequence[Node], loglevel:
         missing = sorted(waiting - await _registered(env, found, nodes))
         about = f"broker {', '.join(map(str, missing))} has" if missing else "the cluster has"
         log = found.log(found.nodes(missing)[0] if missing else nodes[0])
-        raise EnvironmentFailure(f"{about} not come up within {timeout_s:g} s; see {log}") from None
+        raise EnvironmentFailure(
+            f"{about} not come up within {timeout_s:g} s; see {log}{without_majority(found)}"
+        ) from None
     found.check_alive(nodes, started)
+    for one in await give_votes_back(env, found, timeout_s):
+        click.echo(f"Node {one.id} has its vote back.", err=True)
 
 
 async def _until_listening(found: LocalCluster, nodes: Iterable[Node], started: Mapping[int, int]) -> None:
@@ -265,7 +266,7 @@ async def _registered(env: Env, found: LocalCluster, asked: Sequence[Node]) -> s
     known: set[int] | None = None
     for one in running:
         try:
-            async with _admin(env, one.address) as admin:
+            async with admin_of_local(env, one.address) as admin:
                 brokers = {broker.node_id for broker in (await admin.describe_cluster()).brokers}
         except StreamlogError:
             return set()
@@ -297,7 +298,7 @@ async def _out_of_sync(env: Env, found: LocalCluster) -> list[str]:
     running = {one.id for one in found.plan.brokers if found.process(one) is not None}
     if not running:
         return []
-    async with _admin(env, found.plan.bootstrap) as admin:
+    async with admin_of_local(env, found.plan.bootstrap) as admin:
         described = await admin.describe_topics(await admin.list_topics(internal=True))
     return [
         f"{name}-{one.partition}"
@@ -305,11 +306,6 @@ async def _out_of_sync(env: Env, found: LocalCluster) -> list[str]:
         for one in topic.partitions
         if one.leader < 0 or running.intersection(one.replicas) - set(one.isr)
     ]
-
-
-def _admin(env: Env, bootstrap: str) -> Admin:
-    settings = ConnectionSettings(client_id="streamlog-cli", question_timeout_ms=ASK_MS // 4)
-    return Admin(bootstrap, env=env, timeout_ms=ASK_MS, connection=settings)
 
 
 # -- showing
@@ -366,7 +362,7 @@ async def _taking_part(env: Env, found: LocalCluster) -> dict[int, str]:
         return {}
     part: dict[int, str] = {}
     try:
-        async with _admin(env, ",".join(addresses)) as admin:
+        async with admin_of_local(env, ",".join(addresses)) as admin:
             part |= {one.node_id: "up" for one in (await admin.describe_cluster()).brokers}
             leader_id = (await admin.describe_quorum()).leader_id
             part[leader_id] = "up, active" if leader_id in part else "active"

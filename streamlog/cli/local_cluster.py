@@ -6,9 +6,15 @@
     DIR/node-1/data               its log
     DIR/node-1/node.log           what it says
     DIR/node-1/process.json       its process, believed only while that lives
+    DIR/node-1/vote-lost          while a controller whose data directory was lost has not got its vote back
 
 Nothing else is remembered, so a cluster can be started again after a reboot, and a command that is killed half way can
 be repeated. Ports are fixed when the cluster is made: clients and nodes find each other again after every start.
+
+The first data directories have the ids that `cluster.json` says, and their controllers vote. A directory that is
+missing when nodes have run before was lost, with what its node promised: votes, and records that it acknowledged. What
+is made in its place is another directory to everybody: its node follows, is refilled, and votes when the quorum has
+taken the vote from the old directory and given it to the new one (votes.py).
 """
 
 from __future__ import annotations
@@ -22,13 +28,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from streamlog.broker.config import parse_properties
-from streamlog.broker.format import format_directory
+from streamlog.broker.format import format_directory, read_directory_id
 from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
 from streamlog.broker.raft.messages import Endpoint, ReplicaKey
+from streamlog.broker.raft.quorum import DIRECTORY_NAME, QUORUM_STATE_FILE
 from streamlog.broker.raft.voters import VoterNode, VoterSet
 from streamlog.cli.process_files import Process, find, reap, spawn
 from streamlog.env import Env
@@ -148,30 +156,89 @@ class LocalCluster:
 
     # -- files
 
-    def prepare(self, settings: Mapping[str, str]) -> None:
-        """Make what is not there yet: a configuration and a formatted data directory for each node."""
-        voters = VoterSet(
-            VoterNode(
-                ReplicaKey(one.id, uuid_from_text(one.directory_id)), (Endpoint(QUORUM, HOST, one.controller_port),)
-            )
-            for one in self.plan.controllers
-        )
-        for one in self.plan.nodes:
-            self.path(one).mkdir(parents=True, exist_ok=True)
-            config = self.config(one)
-            if not config.exists():
-                fresh = config.with_suffix(".new")
-                fresh.write_text(properties(self.plan, one, self.path(one) / "data", settings))
-                fresh.replace(config)
-            data = self._data(one)
-            if not (data / META_PROPERTIES_FILE).exists():
-                format_directory(
-                    self._env,
-                    str(data),
-                    cluster_id=self.plan.cluster_id,
-                    node_id=one.id,
-                    voters=voters if one.is_controller else None,
+    def prepare(self, nodes: Iterable[Node], settings: Mapping[str, str]) -> list[Node]:
+        """Make what is not there yet: a configuration and a formatted data directory for each node.
+
+        Once nodes have run only for these, and not for those that run now: what is missing was lost. Returns whose
+        data directory that was. Raises UserError when no controller has kept its own.
+        """
+        if not self._has_run():
+            voters = VoterSet(
+                VoterNode(
+                    ReplicaKey(one.id, uuid_from_text(one.directory_id)),
+                    (Endpoint(QUORUM, HOST, one.controller_port),),
                 )
+                for one in self.plan.controllers
+            )
+            for one in self.plan.nodes:
+                self._configure(one, settings)
+                if not self.has_data(one):
+                    self._format(one, voters if one.is_controller else None)
+            return []
+        self._check_metadata_left()
+        idle = [one for one in nodes if self.process(one) is None]
+        for one in idle:
+            self._configure(one, self._settings_of_another(one))
+        lost = [one for one in idle if not self.has_data(one)]
+        for one in lost:
+            if one.is_controller:
+                self.vote_lost(one).touch()  # first: a command that is killed here is repeated
+            self._format(one, None)
+        return lost
+
+    def _has_run(self) -> bool:
+        """Whether any node was started, ever. Whatever one of them has left says so."""
+        return any(
+            path.exists()
+            for one in self.plan.nodes
+            for path in (
+                self.log(one),
+                self._process_file(one),
+                self.vote_lost(one),
+                self.path(one) / "data" / DIRECTORY_NAME / QUORUM_STATE_FILE,
+            )
+        )
+
+    def _check_metadata_left(self) -> None:
+        if not any(self.has_data(one) and not self.vote_lost(one).exists() for one in self.plan.controllers):
+            gone = ", ".join(str(self.path(one)) for one in self.plan.controllers)
+            raise UserError(
+                f"the data directories of all controllers ({gone}) are lost, and what the cluster knew of its topics "
+                f"with them. Put one of them back, or remove {self.directory} and start a new cluster"
+            )
+
+    def _configure(self, node: Node, settings: Mapping[str, str]) -> None:
+        self.path(node).mkdir(parents=True, exist_ok=True)
+        config = self.config(node)
+        if not config.exists():
+            fresh = config.with_suffix(".new")
+            fresh.write_text(properties(self.plan, node, self.path(node) / "data", settings))
+            fresh.replace(config)
+
+    def _settings_of_another(self, node: Node) -> dict[str, str]:
+        """What somebody has set for all nodes, as far as one of the same kind still says so."""
+        for one in self.plan.nodes:
+            if one.roles == node.roles and self.config(one).exists():
+                usual = parse_properties(properties(self.plan, one, self.path(one) / "data", {}))
+                values = parse_properties(self.config(one).read_text(encoding="utf-8"))
+                own = {"node.id", "listeners", "log.dirs"}
+                return {name: text for name, text in values.items() if name not in own and text != usual.get(name)}
+        return {}
+
+    def _format(self, node: Node, voters: VoterSet | None) -> None:
+        data = str(self._data(node))
+        format_directory(self._env, data, cluster_id=self.plan.cluster_id, node_id=node.id, voters=voters)
+
+    def has_data(self, node: Node) -> bool:
+        return self.config(node).exists() and (self._data(node) / META_PROPERTIES_FILE).exists()
+
+    def directory_id(self, node: Node) -> UUID:
+        """Of the data directory as it is now."""
+        return read_directory_id(self._env, str(self._data(node)))
+
+    def vote_lost(self, node: Node) -> Path:
+        """This file is there while the node has no vote because its data directory was lost."""
+        return self.path(node) / "vote-lost"
 
     def _data(self, node: Node) -> Path:
         values = parse_properties(self.config(node).read_text(encoding="utf-8"))

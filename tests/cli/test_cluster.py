@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +167,49 @@ def test_three_nodes_keep_a_topic_through_a_kill_and_a_rolling_restart(clusters:
     quorum = shell.run("quorum", "describe", "--json").json
     assert sorted(one["node"] for one in quorum["replicas"]) == [1, 2, 3]
     assert clusters("stop") == [1, 2, 3]
+
+
+def test_a_lost_data_directory_is_filled_again_and_promises_nothing_meanwhile(clusters: Clusters) -> None:
+    """Node 3 knows nothing of the topic, and the new directory of node 2 knows nothing at all: without node 1 they
+    must not decide anything. With it, everything is back, and so are node 2's vote and settings."""
+    shell = clusters.shell
+    started = clusters("start", "3", "-c", "num.partitions=2")
+    shell.env["STREAMLOG_BROKER"] = started["bootstrap"]
+    clusters("kill", "3")
+    shell.ok("topics", "create", "kept", "-p", "1", "-r", "2", "-c", "min.insync.replicas=2")
+    words = [f"word-{number}" for number in range(100)]
+    shell.ok("produce", "kept", "-q", stdin="\n".join(words))
+    clusters("stop")
+    old = (shell.path / "one/node-2/data/meta.properties").read_text()
+    shutil.rmtree(shell.path / "one/node-2")
+    done = shell.run("cluster", "start", "--node", "2", "--node", "3", "--timeout", "6", "--dir", "one")
+    assert done.code == 3, done.out
+    assert "node 2: its data directory was lost; it has a new, empty one" in done.err
+    assert "start node 1 too" in done.err
+    assert (shell.path / "one/node-2/data/meta.properties").read_text() != old
+    assert "num.partitions=2" in (shell.path / "one/node-2/server.properties").read_text()
+    done = shell.run("cluster", "start", "--dir", "one")
+    assert done.code == 0, done.err
+    assert "Node 2 has its vote back." in done.err
+    replicas = shell.run("quorum", "describe", "--json").json["replicas"]
+    assert {one["node"] for one in replicas if one["role"] != "observer"} == {1, 2, 3}
+    until("in sync", lambda: shell.run("topics", "describe", "--under-replicated", "--json").json == [])
+    assert sorted(shell.ok("consume", "kept", "--from-beginning", "-n", "100").split()) == sorted(words)
+    clusters("kill", "1")
+    assert sorted(shell.ok("consume", "kept", "--from-beginning", "-n", "100").split()) == sorted(words)
+    assert "lost" not in shell.run("cluster", "start", "--dir", "one").err, "once is enough"
+
+
+def test_without_any_controllers_directory_nothing_is_made_up(clusters: Clusters) -> None:
+    """Who starts a cluster again wants the one that was there."""
+    clusters("start", "1")
+    clusters("kill", "1")
+    shutil.rmtree(clusters.shell.path / "one/node-1/data")
+    done = clusters.shell.run("cluster", "start", "--dir", "one")
+    assert done.code == 1
+    assert "the data directories of all controllers" in done.err
+    assert "Traceback" not in done.err
+    assert not (clusters.shell.path / "one/node-1/data").exists()
 
 
 def test_a_process_is_known_by_its_number_and_its_beginning(tmp_path: Path) -> None:

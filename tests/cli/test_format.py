@@ -24,6 +24,7 @@ def test_a_voter_gets_the_directory_id_that_the_others_know_it_by(tmp_path: Path
     assert done.returncode == 0, done.stderr
     found = re.fullmatch(rf"{tmp_path}/1: cluster (\S{{22}}), node 1, directory {DIRECTORIES[0]}\n", done.stdout)
     assert found is not None, done.stdout
+    assert "If it is ever lost, format the new one without --voters" in done.stderr
     properties = (tmp_path / "1" / "meta.properties").read_text()
     assert f"cluster.id={found[1]}" in properties
     assert (tmp_path / "1" / "__cluster_metadata-0" / "00000000000000000000-0000000000.checkpoint").exists()
@@ -37,6 +38,7 @@ def test_a_node_that_has_no_vote_yet_needs_no_voters(tmp_path: Path) -> None:
     """A broker, or a controller that is added later: nothing but the cluster's id."""
     done = run("--data-dir", str(tmp_path / "9"), "--node-id", "9", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ")
     assert done.returncode == 0, done.stderr
+    assert "controller.quorum.voters" in done.stderr, "with these, nothing tells a lost directory from a new one"
     assert not (tmp_path / "9" / "__cluster_metadata-0").exists()
 
 
