@@ -33,7 +33,7 @@ def render_page(kept: Mapping[str, Any]) -> str:
             "",
             *(_violations(kept["violations"]) or ["None in the newest version."]),
             "",
-            "Seeds that violated an invariant when they ran, and no longer do:",
+            "Seeds that violated an invariant in the version that ran them, and violate none as the newest draws them:",
             "",
             *(_violations(kept["fixed"]) or ["- none"]),
             "",
