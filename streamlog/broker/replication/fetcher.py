@@ -322,6 +322,7 @@ class Fetcher:
             match step.kind:
                 case StepKind.APPEND:
                     self._append(partition, data)
+                    state.on_appended()
                     if one.log_end_offset != place.offset:
                         appended.append(partition)
                 case StepKind.TRUNCATE:

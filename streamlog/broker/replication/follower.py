@@ -85,7 +85,6 @@ class FollowerState:
     def on_answer(self, code: ErrorCode, now_ms: int) -> Step:
         """The leader has answered for this partition, without a diverging epoch."""
         if code is ErrorCode.NONE:
-            self._failures = 0
             return APPEND
         if code is ErrorCode.OFFSET_OUT_OF_RANGE:
             self.is_looking_for_range = True
@@ -94,6 +93,10 @@ class FollowerState:
             self.retry_at_ms = now_ms + self._backoff_ms_max  # the metadata replaces us before
             return WAIT
         return self.on_failure(now_ms)
+
+    def on_appended(self) -> None:
+        """What the leader sent is in our log: an answer that the disk refuses is a failure like any other."""
+        self._failures = 0
 
     def on_diverging(self, epochs: EpochCache, log_end_offset: int, epoch: int, end_offset: int) -> Step:
         """The leader has another past than we have."""

@@ -40,7 +40,8 @@ def test_out_of_range_below_starts_over_and_above_cuts() -> None:
 
 
 def test_retries_wait_longer_each_time_and_begin_anew_after_success() -> None:
-    """A leader that has not heard of its office is asked again soon; a dead one costs little."""
+    """A leader that has not heard of its office is asked again soon; a dead one costs little. Success is what is in the
+    log: a full disk refuses every answer of a leader that is well."""
     state = FollowerState(2, 5, 1000)
     pauses = []
     for _ in range(8):
@@ -51,7 +52,11 @@ def test_retries_wait_longer_each_time_and_begin_anew_after_success() -> None:
     assert state.is_due(1000)
     assert state.on_answer(ErrorCode.NONE, 0).kind is StepKind.APPEND
     state.on_failure(2000)
-    assert state.retry_at_ms == 2020
+    assert state.retry_at_ms == 3000
+    assert state.on_answer(ErrorCode.NONE, 4000).kind is StepKind.APPEND
+    state.on_appended()
+    state.on_failure(4000)
+    assert state.retry_at_ms == 4020
 
 
 def test_who_is_fenced_waits_for_the_metadata() -> None:
