@@ -190,6 +190,15 @@ class Partitions:
         for topic in delta.deleted.values():
             self._replication.set_throttled(topic.name, image.config(RESOURCE_TOPIC, topic.name))
             self._remove_topic(topic)
+        # Before the partitions: a smaller ISR must not count by an older min.insync.replicas.
+        for resource_type, name in delta.configs:
+            if resource_type == RESOURCE_BROKER:
+                self._publish_throttles(image)
+                for topic_name in {**self._by_topic, **self._missing}:
+                    self._publish_config(image, topic_name)
+            elif resource_type == RESOURCE_TOPIC:
+                self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
+                self._publish_config(image, name)
         for name in delta.topics:
             created = image.topics.get(name)
             if created is not None:
@@ -199,14 +208,6 @@ class Partitions:
         elif not self._is_creating:
             self._is_creating = True
             self._scope.spawn("create partitions", self._create_in_turns())
-        for resource_type, name in delta.configs:
-            if resource_type == RESOURCE_BROKER:
-                self._publish_throttles(image)
-                for topic_name in {**self._by_topic, **self._missing}:
-                    self._publish_config(image, topic_name)
-            elif resource_type == RESOURCE_TOPIC:
-                self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
-                self._publish_config(image, name)
         if delta.brokers:
             self._replication.refresh()
 

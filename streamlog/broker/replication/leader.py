@@ -14,7 +14,8 @@ acknowledged, and one that may still be in it could be elected.
 A follower joins only above the start of the leader's epoch (KIP-101): below it, its log may still differ from ours. A
 follower that is about to join already holds the high watermark back, or it could never catch up with a busy leader.
 With fewer members than min.insync.replicas nothing is committed at all (KIP-966): then a set that shrinks to its last
-member cannot acknowledge what only that one has.
+member cannot acknowledge what only that one has. A smaller set counts when the metadata says so and not when the answer
+does: only then min.insync.replicas is what the controller went by.
 
 Only the controller can take a silent member out of the set. So a leader that hears neither the controller nor some
 member commits nothing any more, and has most likely been replaced (`is_cut_off`): whoever wants to write is sent to
@@ -262,6 +263,10 @@ class LeaderState:
             return Verdict.SETTLED  # the metadata was faster
         if leader_epoch != self.leader_epoch:
             return Verdict.AWAITED  # somebody else leads, or we do anew: the metadata will say
+        if partition_epoch > self.partition_epoch and not set(self.isr) <= set(isr):
+            # Who left may be eligible still, by a min ISR that the controller knew and we have yet to read. It stands
+            # before the change in the metadata: when that is here we know as much.
+            return Verdict.AWAITED
         if not self.adopt(self.replicas, isr, partition_epoch):
             self._settle()  # nothing has changed
         return Verdict.SETTLED

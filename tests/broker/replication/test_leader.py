@@ -102,7 +102,7 @@ def test_a_proposed_member_holds_the_high_watermark_at_once() -> None:
     assert state.replicated_offset(20, 20, 100 * LAG_MS) == 9
 
 
-def test_a_member_that_is_to_leave_holds_the_high_watermark_until_the_answer() -> None:
+def test_a_member_that_is_to_leave_holds_the_high_watermark_until_the_metadata_says_so() -> None:
     """It may be elected meanwhile."""
     state = leader(1, 2, 3)
     fetch(state, 2, 5, 9)
@@ -111,7 +111,9 @@ def test_a_member_that_is_to_leave_holds_the_high_watermark_until_the_answer() -
     assert proposal is not None
     assert proposal.members == (1, 3)
     assert state.replicated_offset(9, 9, 3 * LAG_MS) == 5
-    assert state.on_accepted(proposal, (1, 3), 5, 11) is Verdict.SETTLED
+    assert state.on_accepted(proposal, (1, 3), 5, 11) is Verdict.AWAITED
+    assert state.replicated_offset(9, 9, 3 * LAG_MS) == 5
+    assert state.adopt((1, 2, 3), (1, 3), 11)
     assert state.replicated_offset(9, 9, 3 * LAG_MS) == 9
 
 
@@ -189,6 +191,23 @@ def test_answers_decide_what_is_in_force() -> None:
     assert state.on_accepted(proposal, (1, 2), 6, 11) is Verdict.AWAITED
     assert state.on_rejected(proposal) is Verdict.SETTLED
     assert state.maximal_isr == {1}
+
+
+def test_a_smaller_set_counts_when_the_metadata_says_so() -> None:
+    """min.insync.replicas was raised just before, so who left is eligible, and may lead without what it has not got.
+    The answer is faster than the metadata, which has the config first."""
+    state = leader(1, 2)
+    state.min_insync_replicas = 1
+    fetch(state, 2, 9, 20)
+    proposal = state.shrink(20, 100_000)
+    assert proposal is not None
+    assert state.on_accepted(proposal, (1,), 5, 11) is Verdict.AWAITED
+    assert state.isr == (1, 2)
+    assert state.maximal_isr == {1, 2}
+    assert state.replicated_offset(20, 20, 100_000) == 9
+    state.min_insync_replicas = 2
+    assert state.adopt((1, 2, 3), (1,), 11)
+    assert state.replicated_offset(20, 20, 100_000) == -1
 
 
 def test_an_answer_that_changed_nothing_settles_the_proposal() -> None:
