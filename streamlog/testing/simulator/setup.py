@@ -183,7 +183,6 @@ def _with_operators(setup: Setup) -> Setup:
         setup,
         churn=random.random() < 0.2,
         compacted=random.random() < 0.2,
-        trims=random.random() < 0.15,
         moves=random.random() < 0.25,
     )
 
