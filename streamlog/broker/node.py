@@ -169,7 +169,14 @@ async def _start_broker(
     flusher = Flusher(env, scope)
     settings = quorum_settings(config, [] if controllers is None else controllers.listening)
     quorum = Quorum.open(env, logs, flusher, scope, settings, env.clock.wall_ms())
-    replication = Replication(env, config.node_id, scope, flusher, replication_settings(config))
+    replication = Replication(
+        env,
+        config.node_id,
+        scope,
+        flusher,
+        replication_settings(config),
+        save_log_starts=logs.save_log_starts,
+    )
     partitions = Partitions(env, config.node_id, logs, flusher, scope, config.topic_defaults, replication)
     controller = Controller(env, quorum, config.integer("metadata.log.max.record.bytes.between.snapshots"))
     home = new_home(env, config, logs, scope, controller) if config.is_controller else None

@@ -404,7 +404,7 @@ class Partition:
             # Most likely it knows of its office before we do. It asks again.
             return ErrorCode.UNKNOWN_LEADER_EPOCH
         if replica_id not in state.maximal_isr:
-            proposal = state.expand(replica_id, self.log.high_watermark)
+            proposal = state.expand(replica_id, self.log.high_watermark, self.log.log_start_offset)
             if proposal is not None:
                 self._isr_changes.submit(self, proposal)
         self.advance(now_ms)

@@ -89,9 +89,11 @@ class Fetcher:
         own_broker_epoch: Callable[[], int],
         may_fetch: Callable[[Partition], bool],
         on_bytes: Callable[[Partition, int], None],
+        save_log_starts: Callable[[], None],
     ) -> None:
         """`address()`: where the leader is, None when the cluster does not know. `may_fetch(partition)`: False while
-        its share of the network is used up, and `on_bytes` tells how much of that it takes."""
+        its share of the network is used up, and `on_bytes` tells how much of that it takes. `save_log_starts()` writes
+        the log starts of this broker's partitions to its disk."""
         self._env = env
         self._scope = scope
         self._flusher = flusher
@@ -102,6 +104,7 @@ class Fetcher:
         self._own_broker_epoch = own_broker_epoch
         self._may_fetch = may_fetch
         self._on_bytes = on_bytes
+        self._save_log_starts = save_log_starts
         self._followed: dict[Key, Partition] = {}
         self._connection: PeerConnection | None = None
         self._session_id, self._session_epoch = NO_SESSION, NEW_SESSION
@@ -112,6 +115,7 @@ class Fetcher:
         self._failures = 0  # connections and requests that failed in a row
         self._changed = asyncio.Event()
         """Partitions have come or gone, or are to be fetched anew."""
+        self._log_start_moved = False  # a leader told us one that is not on our disk yet
         self._is_asking = False  # a fetch is under way, which may wait for long
         self._was_broken_off = False  # and was ended by us
         self._task: asyncio.Task[None] | None = None
@@ -188,6 +192,7 @@ class Fetcher:
         assert isinstance(response, FetchResponse), "the answer is of the request's API"
         self._failures = 0
         appended, lost = self._take(response)
+        self._keep_log_starts()
         await self._flush(appended)
         for place in lost:
             await self._find_range(connection, place)
@@ -344,7 +349,10 @@ class Fetcher:
         records = data.records or b""
         if len(records):
             self._on_bytes(partition, len(records))
+        log_start_offset = partition.log.log_start_offset
         partition.append_from_leader(records, data.high_watermark, data.log_start_offset, self._env.clock.wall_ms())
+        if partition.log.log_start_offset != log_start_offset:
+            self._log_start_moved = True
 
     def _truncate(self, partition: Partition, offset: int) -> None:
         log.info(
@@ -359,6 +367,18 @@ class Fetcher:
             log.warning("partition=%r loses records below its high watermark", partition)
         self._env.hooks.sometimes("follower truncated")
         partition.truncate(offset, self._env.clock.wall_ms())
+
+    def _keep_log_starts(self) -> None:
+        """Our next fetch tells the leader our log starts, and it tells whoever deleted records that they are gone.
+
+        Apache Kafka writes them once a minute: a follower that is killed and then elected has those records again.
+        """
+        if self._log_start_moved:
+            try:
+                self._save_log_starts()
+            except OSError as error:
+                log.error("log starts could not be saved, so deleted records may come back: %s", error)
+            self._log_start_moved = False
 
     async def _flush(self, appended: list[Partition]) -> None:
         """Sync what must be on disk before the leader may count on it."""

@@ -225,12 +225,18 @@ class LeaderState:
         caught_up = follower.is_caught_up(leader_end_offset, now_ms, self._lag_ms_max)
         return caught_up and self._is_eligible(broker_id, follower.broker_epoch)
 
-    def expand(self, replica_id: int, high_watermark: int) -> IsrProposal | None:
-        """The proposal to take this follower in, if it may join and nothing else is being asked."""
+    def expand(self, replica_id: int, high_watermark: int, log_start_offset: int = 0) -> IsrProposal | None:
+        """The proposal to take this follower in, if it may join and nothing else is being asked.
+
+        One that still begins below our `log_start_offset` does not join: elected, it would have records again that
+        were deleted. It learns our log start by the answer to the fetch that is looked at here, and comes again.
+        """
         if self.proposed is not None or replica_id in self.maximal_isr:
             return None
         follower = self.followers.get(replica_id)
         if follower is None or follower.log_end_offset < max(high_watermark, self.epoch_start_offset):
+            return None
+        if follower.log_start_offset < log_start_offset:
             return None
         if not self._is_eligible(replica_id, follower.broker_epoch):
             return None

@@ -49,12 +49,20 @@ class Replication:
     """The roles of all partitions of one broker, and the tasks that come with them."""
 
     def __init__(
-        self, env: Env, node_id: int, scope: Scope, flusher: Flusher, settings: ReplicationSettings | None = None
+        self,
+        env: Env,
+        node_id: int,
+        scope: Scope,
+        flusher: Flusher,
+        settings: ReplicationSettings | None = None,
+        *,
+        save_log_starts: Callable[[], None],
     ) -> None:
         self._env = env
         self._node_id = node_id
         self._scope = scope
         self._flusher = flusher
+        self._save_log_starts = save_log_starts
         self._settings = settings or ReplicationSettings()
         self.ask_controller: AskController = _nobody
         """Set when the node is put together."""
@@ -191,6 +199,7 @@ class Replication:
                 own_broker_epoch=self._own_broker_epoch,
                 may_fetch=self._may_fetch,
                 on_bytes=self._on_fetched,
+                save_log_starts=self._save_log_starts,
             )
         return fetcher
 

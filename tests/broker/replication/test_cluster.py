@@ -282,18 +282,38 @@ async def test_a_follower_below_the_leaders_log_start_begins_anew(tmp_path: Path
         gone = next(number for number in cluster.replicas() if number != leader)
         await cluster.nodes.stop(gone, clean=False)
         await cluster.produce(*(b"%d" % number for number in range(5, 20)))
-        asked = DeleteRecordsPartition(partition_index=0, offset=12)
-        request = DeleteRecordsRequest(topics=[DeleteRecordsTopic(name="t", partitions=[asked])], timeout_ms=10_000)
-        async with client_of(cluster.nodes.brokers[leader]) as client:
-            answer = await client.ask(request, 2, DeleteRecordsResponse)
-        assert isinstance(answer, DeleteRecordsResponse)
-        assert [(p.error_code, p.low_watermark) for p in answer.topics[0].partitions] == [(0, 12)]
+        await delete_before(cluster, 12)
         assert {partition.log.log_start_offset for partition in cluster.replicas().values()} == {12}
         await cluster.nodes.start(gone)
         await cluster.in_sync(1, 2, 3)
         assert {partition.log.log_start_offset for partition in cluster.replicas().values()} == {12}
         cluster.acknowledged.clear()
         cluster.check_logs()
+
+
+async def delete_before(cluster: Replicated, offset: int) -> None:
+    leader = cluster.leader()
+    assert leader is not None
+    asked = DeleteRecordsPartition(partition_index=0, offset=offset)
+    request = DeleteRecordsRequest(topics=[DeleteRecordsTopic(name="t", partitions=[asked])], timeout_ms=10_000)
+    async with client_of(cluster.nodes.brokers[leader]) as client:
+        answer = await client.ask(request, 2, DeleteRecordsResponse)
+    assert isinstance(answer, DeleteRecordsResponse)
+    assert [(p.error_code, p.low_watermark) for p in answer.topics[0].partitions] == [(0, offset)]
+
+
+async def test_deleted_records_stay_deleted_when_a_killed_follower_leads(tmp_path: Path) -> None:
+    """It has written down what its leader deleted before whoever asked for that was told."""
+    async with replicated(tmp_path) as cluster:
+        await cluster.create()
+        await cluster.produce(*(b"%d" % number for number in range(20)))
+        await cluster.in_sync(1, 2, 3)
+        await delete_before(cluster, 12)
+        for number in (1, 2, 3):
+            await cluster.nodes.stop(number, clean=False)
+        await cluster.nodes.start()
+        await cluster.in_sync(1, 2, 3)
+        assert {partition.log.log_start_offset for partition in cluster.replicas().values()} == {12}
 
 
 async def test_what_is_flushed_before_it_is_acknowledged_is_so_on_every_replica(tmp_path: Path) -> None:

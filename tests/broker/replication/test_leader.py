@@ -76,6 +76,15 @@ def test_a_follower_joins_at_the_high_watermark_and_above_the_epochs_start(
         assert (proposal.leader_epoch, proposal.partition_epoch) == (5, 10)
 
 
+def test_a_follower_with_deleted_records_does_not_join_before_it_has_let_them_go() -> None:
+    """Elected, it would have them again; the answer to its fetch tells it where the leader's log begins."""
+    state = leader(1, 2)
+    fetch(state, 3, 9, 9)
+    assert state.expand(3, 9, 4) is None
+    assert state.on_fetch(3, 9, 4, 7, 9, 0)
+    assert state.expand(3, 9, 4) is not None
+
+
 def test_who_is_not_eligible_does_not_join() -> None:
     """Fenced, shutting down, or another incarnation than the one that fetched."""
     state = leader(1, 2, eligible=frozenset({2}))
