@@ -390,13 +390,19 @@ async def read_everything(work: Work, env: Env) -> Everything:
         while any(positions[one] < ends[one] for one in partitions):
             for batch in await consumer.fetch(timeout_ms=1_000):
                 one = TopicPartition(batch.topic, batch.partition)
+                if work.setup.expires and batch.start_offset > positions[one]:
+                    logs[one].clear()  # what stood before that has expired while it was read
                 positions[one] = batch.next_offset
                 times_ms[one] += zip(batch.columns.offsets, batch.columns.timestamps_ms, strict=True)
                 for offset, value in zip(batch.columns.offsets, batch.columns.values, strict=True):
                     assert value is not None, "nobody writes tombstones here"
                     logs[one].append((offset, value))
                     work.history.read("auditor", one.topic, one.partition, offset, value)
+            read = dict(positions)
             _step_over_deleted(work, consumer, positions)
+            for one in partitions:
+                if work.setup.expires and positions[one] > read[one]:
+                    logs[one].clear()
         if not work.setup.expires:
             await _begin_anywhere(work, consumer, logs)
         times = {} if work.setup.expires else await _ask_for_times(work, consumer, times_ms)
