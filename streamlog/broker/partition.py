@@ -524,8 +524,12 @@ class Partition:
     # -- changes ----------------------------------------------------------------------------------------------
 
     def update_config(self, config: LogConfig) -> None:
+        """Go by another config; `on_config_updated` follows when the partition is as the same metadata have it."""
         self.log.update_config(config)
         self.set_replica_count(self.replica_count)
+
+    def on_config_updated(self) -> None:
+        """What was not committed yet may be by this config."""
         if self.leader is not None:
             self.advance()
         elif self.is_leader and not self.flush_before_ack:

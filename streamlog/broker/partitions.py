@@ -190,19 +190,15 @@ class Partitions:
         for topic in delta.deleted.values():
             self._replication.set_throttled(topic.name, image.config(RESOURCE_TOPIC, topic.name))
             self._remove_topic(topic)
-        # Before the partitions: a smaller ISR must not count by an older min.insync.replicas.
-        for resource_type, name in delta.configs:
-            if resource_type == RESOURCE_BROKER:
-                self._publish_throttles(image)
-                for topic_name in {**self._by_topic, **self._missing}:
-                    self._publish_config(image, topic_name)
-            elif resource_type == RESOURCE_TOPIC:
-                self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
-                self._publish_config(image, name)
+        # A leader commits by its in-sync set and min.insync.replicas together: never by one of them from these metadata
+        # and the other from those before.
+        reconfigured = self._publish_configs(image, delta)
         for name in delta.topics:
             created = image.topics.get(name)
             if created is not None:
                 self._publish_topic(image, created)
+        for partition in reconfigured:
+            partition.on_config_updated()
         if sum(len(missing.registrations) for missing in self._missing.values()) <= CREATE_AT_ONCE:
             self._create_next(CREATE_AT_ONCE)
         elif not self._is_creating:
@@ -210,6 +206,18 @@ class Partitions:
             self._scope.spawn("create partitions", self._create_in_turns())
         if delta.brokers:
             self._replication.refresh()
+
+    def _publish_configs(self, image: MetadataImage, delta: MetadataDelta) -> list[Partition]:
+        """Give partitions their new configs. Returns them; nothing has followed from it yet."""
+        topics: dict[str, None] = {}
+        for resource_type, name in delta.configs:
+            if resource_type == RESOURCE_BROKER:
+                self._publish_throttles(image)
+                topics |= dict.fromkeys({**self._by_topic, **self._missing})
+            elif resource_type == RESOURCE_TOPIC:
+                self._replication.set_throttled(name, image.config(RESOURCE_TOPIC, name))
+                topics[name] = None
+        return [partition for topic in topics for partition in self._publish_config(image, topic)]
 
     def _see(self, image: MetadataImage) -> None:
         self._image = image
@@ -342,7 +350,7 @@ class Partitions:
     def _config_of(self, image: MetadataImage, topic: str) -> LogConfig:
         return LogConfig.from_topic(image.config(RESOURCE_TOPIC, topic), self.defaults(image))
 
-    def _publish_config(self, image: MetadataImage, topic: str) -> None:
+    def _publish_config(self, image: MetadataImage, topic: str) -> list[Partition]:
         partitions, missing = self._by_topic.get(topic, {}), self._missing.get(topic)
         if partitions or missing:
             config = self._config_of(image, topic)
@@ -350,6 +358,7 @@ class Partitions:
                 partition.update_config(config)
             if missing:
                 self._missing[topic] = missing._replace(config=config)
+        return list(partitions.values())
 
     # -- the clock --------------------------------------------------------------------------------------------
 

@@ -117,17 +117,8 @@ class IsrChangeQueue:
         state = partition.leader
         if state is None or state.leader_epoch != proposal.leader_epoch:
             return True
-        before = state.isr
         verdict = _judge(state, proposal, answer)
-        if state.isr != before:
-            log.info(
-                "partition=%r epoch=%d role=leader isr=%s partition_epoch=%d",
-                partition,
-                state.leader_epoch,
-                ",".join(map(str, state.isr)),
-                state.partition_epoch,
-            )
-        elif answer is not None and answer.error_code:
+        if answer is not None and answer.error_code:
             log.info("partition=%r isr not changed: %s", partition, ErrorCode.of(answer.error_code).name)
         partition.advance()
         return verdict is not Verdict.RETRIED
@@ -138,7 +129,7 @@ def _judge(state: LeaderState, proposal: IsrProposal, answer: answered.Partition
         return state.on_unanswered(proposal)
     code = ErrorCode.of(answer.error_code)
     if code is ErrorCode.NONE:
-        return state.on_accepted(proposal, answer.isr, answer.leader_epoch, answer.partition_epoch)
+        return state.on_accepted(proposal, answer.leader_epoch, answer.partition_epoch)
     if code in REJECTED:
         return state.on_rejected(proposal)
     if code in OUTDATED:

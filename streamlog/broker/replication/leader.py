@@ -2,9 +2,14 @@
 
 A leader counts a record as committed when every replica that counts has it. Which ones count is the in-sync set
 (ISR), and only the controller changes that: the leader proposes, with the partition epoch it knows, and the controller
-compares and sets. Between the proposal and the answer the leader does not know which set is in force, so the high
-watermark waits for the union of both: a follower that may be in the set must not miss a record that was
+compares and sets. Until the metadata say what became of the proposal the leader does not know which set is in force, so
+the high watermark waits for the union of both: a follower that may be in the set must not miss a record that was
 acknowledged, and one that may still be in it could be elected.
+
+The controller's answer is no substitute for the metadata, although it has the new set and comes a little sooner. The
+set means something only together with the min.insync.replicas by which the controller judged it, and that one may have
+been raised just before: whoever is outside of a set below it is still eligible, and is elected as if it had everything.
+That goes for a larger set as for a smaller one.
 
     a fetch tells where a follower's log ends
       -> the high watermark is the smallest end in the union, the leader's own included
@@ -14,8 +19,7 @@ acknowledged, and one that may still be in it could be elected.
 A follower joins only above the start of the leader's epoch (KIP-101): below it, its log may still differ from ours. A
 follower that is about to join already holds the high watermark back, or it could never catch up with a busy leader.
 With fewer members than min.insync.replicas nothing is committed at all (KIP-966): then a set that shrinks to its last
-member cannot acknowledge what only that one has. A smaller set counts when the metadata says so and not when the answer
-does: only then min.insync.replicas is what the controller went by.
+member cannot acknowledge what only that one has.
 
 Only the controller can take a silent member out of the set. So a leader that hears neither the controller nor some
 member commits nothing any more, and has most likely been replaced (`is_cut_off`): whoever wants to write is sent to
@@ -261,20 +265,13 @@ class LeaderState:
 
     # -- answers to proposals ---------------------------------------------------------------------------------
 
-    def on_accepted(
-        self, proposal: IsrProposal, isr: Iterable[int], leader_epoch: int, partition_epoch: int
-    ) -> Verdict:
-        """The controller's answer: the partition as it is now."""
+    def on_accepted(self, proposal: IsrProposal, leader_epoch: int, partition_epoch: int) -> Verdict:
+        """The controller has done it, and the partition has these epochs now."""
         if proposal is not self.proposed:
             return Verdict.SETTLED  # the metadata was faster
-        if leader_epoch != self.leader_epoch:
-            return Verdict.AWAITED  # somebody else leads, or we do anew: the metadata will say
-        if partition_epoch > self.partition_epoch and not set(self.isr) <= set(isr):
-            # Who left may be eligible still, by a min ISR that the controller knew and we have yet to read. It stands
-            # before the change in the metadata: when that is here we know as much.
+        if leader_epoch != self.leader_epoch or partition_epoch != self.partition_epoch:
             return Verdict.AWAITED
-        if not self.adopt(self.replicas, isr, partition_epoch):
-            self._settle()  # nothing has changed
+        self._settle()  # nothing has changed: the set was that one already
         return Verdict.SETTLED
 
     def on_rejected(self, proposal: IsrProposal) -> Verdict:

@@ -244,7 +244,7 @@ class Cluster:
             if state.on_unanswered(proposal) is Verdict.RETRIED:
                 self.proposals.append((number, incarnation, proposal))
         elif isinstance(said, Registration):
-            state.on_accepted(proposal, said.isr, said.leader_epoch, said.partition_epoch)
+            state.on_accepted(proposal, said.leader_epoch, said.partition_epoch)
         elif said is ErrorCode.INELIGIBLE_REPLICA:
             state.on_rejected(proposal)
         else:

@@ -120,9 +120,9 @@ def test_a_member_that_is_to_leave_holds_the_high_watermark_until_the_metadata_s
     assert proposal is not None
     assert proposal.members == (1, 3)
     assert state.replicated_offset(9, 9, 3 * LAG_MS) == 5
-    assert state.on_accepted(proposal, (1, 3), 5, 11) is Verdict.AWAITED
-    assert state.replicated_offset(9, 9, 3 * LAG_MS) == 5
-    assert state.adopt((1, 2, 3), (1, 3), 11)
+    assert state.on_accepted(proposal, 5, 11) is Verdict.AWAITED
+    assert state.replicated_offset(9, 9, 3 * LAG_MS) == 5, "by which min.insync.replicas it was judged is not known"
+    state.adopt((1, 2, 3), (1, 3), 11)
     assert state.replicated_offset(9, 9, 3 * LAG_MS) == 9
 
 
@@ -181,7 +181,7 @@ def test_the_metadata_overtakes_a_proposal() -> None:
     assert proposal is not None
     assert state.adopt((1, 2, 3), (1, 2), 11)
     assert state.proposed is None
-    assert state.on_accepted(proposal, (1,), 5, 10) is Verdict.SETTLED
+    assert state.on_accepted(proposal, 5, 10) is Verdict.SETTLED
     assert state.on_unanswered(proposal) is Verdict.SETTLED
     assert state.isr == (1, 2)
     assert not state.adopt((1, 2, 3), (1,), 11)
@@ -197,7 +197,7 @@ def test_answers_decide_what_is_in_force() -> None:
     assert state.on_outdated(proposal) is Verdict.AWAITED
     assert state.maximal_isr == {1, 2}
     assert state.expand(3, 0) is None
-    assert state.on_accepted(proposal, (1, 2), 6, 11) is Verdict.AWAITED
+    assert state.on_accepted(proposal, 6, 11) is Verdict.AWAITED
     assert state.on_rejected(proposal) is Verdict.SETTLED
     assert state.maximal_isr == {1}
 
@@ -210,7 +210,7 @@ def test_a_smaller_set_counts_when_the_metadata_says_so() -> None:
     fetch(state, 2, 9, 20)
     proposal = state.shrink(20, 100_000)
     assert proposal is not None
-    assert state.on_accepted(proposal, (1,), 5, 11) is Verdict.AWAITED
+    assert state.on_accepted(proposal, 5, 11) is Verdict.AWAITED
     assert state.isr == (1, 2)
     assert state.maximal_isr == {1, 2}
     assert state.replicated_offset(20, 20, 100_000) == 9
@@ -225,7 +225,7 @@ def test_an_answer_that_changed_nothing_settles_the_proposal() -> None:
     fetch(state, 2, 9, 9)
     proposal = state.expand(2, 0)
     assert proposal is not None
-    assert state.on_accepted(proposal, (1,), 5, 10) is Verdict.SETTLED
+    assert state.on_accepted(proposal, 5, 10) is Verdict.SETTLED
     assert state.maximal_isr == {1}
 
 
