@@ -259,8 +259,7 @@ class Partition:
                 batches, leader_epoch=self.leader_epoch, now_ms=now_ms, origin=origin, prepared=prepared
             )
         except PartitionOffline as error:
-            if log.failure is None:
-                self._watch.refused(f"{self.topic}-{self.index}", error.message)
+            self._tell_refused(error)
             raise
         if self._watch.is_refusing:
             self._watch.accepted()
@@ -279,6 +278,10 @@ class Partition:
                 if log.log_end_offset - log.flushed_offset >= log.config.flush_messages:
                     self._start_flushing()
         return result
+
+    def _tell_refused(self, error: PartitionOffline) -> None:
+        if self.log.failure is None:
+            self._watch.refused(f"{self.topic}-{self.index}", error.message)
 
     @property
     def is_cut_off(self) -> bool:
@@ -466,7 +469,13 @@ class Partition:
         """What the leader answered to a fetch from our log's end. Raises AppendRefused, PartitionOffline."""
         if len(batches):
             end_offset = self.log.log_end_offset
-            self.log.append_from_leader(batches, log_start_offset, now_ms)
+            try:
+                self.log.append_from_leader(batches, log_start_offset, now_ms)
+            except PartitionOffline as error:
+                self._tell_refused(error)
+                raise
+            if self._watch.is_refusing:
+                self._watch.accepted()
             if self.log.log_end_offset > end_offset:
                 self._unseen_bytes += len(batches)
         self._follow_high_watermark(high_watermark)

@@ -327,11 +327,12 @@ class Fetcher:
             match step.kind:
                 case StepKind.APPEND:
                     self._append(partition, data)
-                    state.on_appended()
                     if one.log_end_offset != place.offset:
                         appended.append(partition)
+                    state.on_performed()
                 case StepKind.TRUNCATE:
                     self._truncate(partition, step.offset)
+                    state.on_performed()
                 case StepKind.FIND_RANGE:
                     lost.append(place)
                 case StepKind.RETRY | StepKind.WAIT:
@@ -340,7 +341,8 @@ class Fetcher:
                     raise AssertionError("only the leader's range asks to start over")
         except PartitionOffline as error:
             state.on_failure(now_ms)
-            log.error("partition=%r state=offline reason=%s", partition, error.message)
+            if one.failure is not None or step.kind is not StepKind.APPEND:
+                log.error("partition=%r state=offline reason=%s", partition, error.message)
         except KafkaError as error:
             state.on_failure(now_ms)
             log.warning("partition=%r leader=%d sent what cannot be appended: %s", partition, self._leader_id, error)

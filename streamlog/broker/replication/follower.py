@@ -15,7 +15,7 @@ What an answer asks for is a `Step`, which the driver performs before it asks ag
     RETRY        the leader, or its disk, needs a moment
     WAIT         we are behind the metadata, or the leader is none: wait for the metadata
 
-RETRY waits longer each time; any answer that is none resets that.
+RETRY waits longer each time, and so does a step that the disk did not take; only one that was performed resets that.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class FollowerState:
         self.leader_epoch = leader_epoch
         self.retry_at_ms = -NEVER  # do not fetch before
         self.is_looking_for_range = False
-        self._failures = 0  # RETRYs in a row
+        self._failures = 0  # in a row, since a step was performed
         self._backoff_ms_max = backoff_ms_max
 
     def is_due(self, now_ms: int) -> bool:
@@ -94,13 +94,8 @@ class FollowerState:
             return WAIT
         return self.on_failure(now_ms)
 
-    def on_appended(self) -> None:
-        """What the leader sent is in our log: an answer that the disk refuses is a failure like any other."""
-        self._failures = 0
-
     def on_diverging(self, epochs: EpochCache, log_end_offset: int, epoch: int, end_offset: int) -> Step:
         """The leader has another past than we have."""
-        self._failures = 0
         return Step(StepKind.TRUNCATE, truncation_offset(epochs, log_end_offset, epoch, end_offset))
 
     def on_range(self, log_end_offset: int, leader_start_offset: int, leader_end_offset: int) -> Step:
@@ -112,8 +107,12 @@ class FollowerState:
             return Step(StepKind.START_OVER, leader_start_offset)
         return APPEND  # it has come into range meanwhile
 
+    def on_performed(self) -> None:
+        """What the last step asked for is done."""
+        self._failures = 0
+
     def on_failure(self, now_ms: int) -> Step:
-        """No answer, or one that will be another soon."""
+        """No answer, or one that will be another soon, or a step that could not be performed."""
         self._failures += 1
         pause_ms = min(RETRY_MS_MIN << min(self._failures - 1, 10), self._backoff_ms_max)
         self.retry_at_ms = now_ms + pause_ms
