@@ -307,6 +307,12 @@ def _with_roles(values: Mapping[str, str], kept: Mapping[str, str]) -> BrokerCon
         raise UserError("listeners names no listener for clients; add one, PLAINTEXT://127.0.0.1:9092 for example")
     if not is_broker and for_clients:
         raise UserError(f"{for_clients[0].name} is no controller's listener, and this node is only a controller")
+    between = inter_broker_listener(kept)
+    if is_broker and between and between not in {listener.name for listener in for_clients}:
+        raise UserError(
+            f"inter.broker.listener.name is {between}, which is no listener of this broker: its own are "
+            f"{', '.join(listener.name for listener in for_clients)}"
+        )
     if not is_controller and for_controllers:
         raise UserError(f"{for_controllers[0].name} is a controller's listener, and this node is no controller")
     config = BrokerConfig(
@@ -337,6 +343,11 @@ def _with_roles(values: Mapping[str, str], kept: Mapping[str, str]) -> BrokerCon
             "controller.quorum.voters says where its controllers are"
         )
     return config
+
+
+def inter_broker_listener(values: Mapping[str, str]) -> str:
+    """The name as listeners have it; "": none is named."""
+    return values.get("inter.broker.listener.name", "").strip().upper()
 
 
 def _names_only_itself(config: BrokerConfig) -> bool:

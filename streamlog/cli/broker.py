@@ -57,6 +57,7 @@ def broker(
                 raise click.UsageError(str(error)) from None
             values["listeners"] = f"PLAINTEXT://{f'[{host}]' if ':' in host else host}:{port}"
             values.pop("advertised.listeners", None)
+            values.pop("inter.broker.listener.name", None)
         data_dir = data_dir or os.environ.get("STREAMLOG_DATA_DIR") or values.get("log.dirs") or values.get("log.dir")
         if not data_dir:
             raise UserError("No data directory: name one with --data-dir, or log.dirs in the properties file.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamlog.broker.config import Listener, load_config, parse_address, parse_properties
+from streamlog.broker.replication.settings import replication_settings
 from streamlog.errors import UserError
 
 CONTROLLER = {
@@ -92,6 +93,8 @@ def test_an_unknown_name_is_warned_about() -> None:
         ({"listeners": "A://:1,A://:2", "listener.security.protocol.map": "A:PLAINTEXT"}, "twice"),
         ({"listeners": ""}, "no listener"),
         ({"advertised.listeners": "OTHER://h:1"}, "OTHER"),
+        ({"inter.broker.listener.name": "ZZZ"}, "inter.broker.listener.name is ZZZ"),
+        ({"inter.broker.listener.name": "PLAINTEXT", "controller.listener.names": "PLAINTEXT"}, "no listener"),
         ({"authorizer.class.name": "x.Y"}, "ACLs"),
         ({"sasl.enabled.mechanisms": "PLAIN"}, "SASL"),
         ({"ssl.keystore.location": "/k"}, "TLS"),
@@ -109,6 +112,12 @@ def test_what_cannot_be_or_must_not_be_ignored_is_refused(values: dict[str, str]
     """One sentence that names the setting."""
     with pytest.raises(UserError, match=message):
         load_config(values)
+
+
+def test_the_listener_between_brokers_is_found_however_it_is_written() -> None:
+    """Kafka compares names of listeners in capitals; a name that is not found would end replication."""
+    config, _ = load_config({"inter.broker.listener.name": " plaintext"})
+    assert replication_settings(config).listener == config.listeners[0].name
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ class Fetcher:
         """What is fetched, and from where: what the leader's session knows, once it is asked."""
         self._unsure: dict[Key, None] = {}
         """Partitions whose place is to be looked at: something has come for them, or it is not their turn yet."""
+        self._is_unreachable = False  # it has no address for brokers, and that was said
         self._failures = 0  # connections and requests that failed in a row
         self._changed = asyncio.Event()
         """Partitions have come or gone, or are to be fetched anew."""
@@ -203,7 +204,15 @@ class Fetcher:
             self._disconnect()
             address = self._address()
             if address is None:
+                if not self._is_unreachable:
+                    self._is_unreachable = True
+                    log.warning(
+                        "leader=%d nothing is replicated from it: it has no listener of the name that "
+                        "inter.broker.listener.name has here",
+                        self._leader_id,
+                    )
                 raise PeerGone(f"the cluster knows no address of broker {self._leader_id}")
+            self._is_unreachable = False
             async with asyncio.timeout(CONNECT_S_MAX):
                 connection = await connect(self._env, *address, f"broker-{self._node_id}-fetcher")
             self._connection = connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamlog.broker.config import BrokerConfig
+from streamlog.broker.config import BrokerConfig, inter_broker_listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def replication_settings(config: BrokerConfig) -> ReplicationSettings:
     return ReplicationSettings(
         lag_ms_max=config.integer("replica.lag.time.max.ms"),
         session_ms=config.integer("broker.session.timeout.ms"),
-        listener=config.text("inter.broker.listener.name"),
+        listener=inter_broker_listener(config.values),
         fetch=FetchSettings(
             wait_ms_max=config.integer("replica.fetch.wait.max.ms"),
             bytes_min=config.integer("replica.fetch.min.bytes"),

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from streamlog.broker.coordinator.partitioning import partition_for
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
@@ -462,3 +464,17 @@ async def test_a_replica_of_an_idle_partition_comes_back_too(tmp_path: Path) -> 
         await cluster.nodes.start(gone)
         for topic in ("t", "u"):
             await cluster.in_sync(1, 2, 3, topic=topic)
+
+
+async def test_a_leader_without_the_listener_between_brokers_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once. Nothing else tells why its partitions are not replicated."""
+    async with nodes(tmp_path, combined(), None, listener_security_protocol_map="OTHER:PLAINTEXT") as found:
+        other = found.values(3)["listeners"].replace("PLAINTEXT:", "OTHER:")
+        await found.start(1, 2)
+        await found.start(3, listeners=other, inter_broker_listener_name="OTHER")
+        caplog.clear()
+        await Replicated(found).create(assignment=[1, 2, 3])
+        await found.until(lambda: "leader=1 nothing is replicated from it" in caplog.text)
+        assert len([line for line in caplog.messages if "inter.broker.listener.name" in line]) == 1
