@@ -56,6 +56,7 @@ class LifecycleDriver:
         believed as of when it did."""
         self._woken = asyncio.Event()  # the core wants something else than it did
         self._changed: asyncio.Future[None] | None = None  # somebody waits for the core's state to change
+        self._told = ""  # the trouble that the log has last been told of; "": there is none
         self._is_over = False  # the task has ended, as it should or not
 
     def start(self, scope: Scope) -> None:
@@ -147,6 +148,7 @@ class LifecycleDriver:
             if isinstance(ask, Register):
                 registered = await self._channel.request(self._registration, ANSWER_MS_MAX)
                 assert isinstance(registered, BrokerRegistrationResponse), "the answer is of the request's API"
+                self._tell_registration(ErrorCode.of(registered.error_code))
                 core.on_registration_response(registered, self._now_ms())
                 return
             request = BrokerHeartbeatRequest(
@@ -158,12 +160,28 @@ class LifecycleDriver:
             )
             answered = await self._channel.request(request, ANSWER_MS_MAX)
             assert isinstance(answered, BrokerHeartbeatResponse), "the answer is of the request's API"
+            self._told = ""
             if not answered.error_code:
                 self.heard_at_ms = self._majority_heard_ms()
             core.on_heartbeat_response(answered, self._now_ms())
         except KafkaError as error:
-            log.warning("broker=%d the controller does not answer: %s", self._registration.broker_id, error)
+            self._tell(f"the controller does not answer: {error}")
             if isinstance(ask, Register):
                 core.on_registration_response(BrokerRegistrationResponse(error_code=error.code), self._now_ms())
             else:
                 core.on_failure(self._now_ms())
+
+    def _tell_registration(self, code: ErrorCode) -> None:
+        if code is ErrorCode.DUPLICATE_BROKER_REGISTRATION:
+            self._tell(
+                f"not registered ({code.name}): another process with this node.id takes part. Each needs a number of "
+                "its own; if it has just ended, its session is waited for"
+            )
+        elif code is not ErrorCode.NONE:
+            self._tell(f"not registered: {code.name}")
+
+    def _tell(self, trouble: str) -> None:
+        """Once, until there is another: what is asked again is answered as before, several times a second."""
+        level = logging.DEBUG if trouble == self._told else logging.WARNING
+        self._told = trouble
+        log.log(level, "broker=%d %s (asked again)", self._registration.broker_id, trouble)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from streamlog.cli.invocation import json_option, run
-from streamlog.cli.local_cluster import LocalCluster, Node, make_cluster, make_plan, open_cluster
+from streamlog.cli.local_cluster import LocalCluster, Node, check_settings, make_cluster, make_plan, open_cluster
 from streamlog.cli.output import columns, plural, print_json
 from streamlog.cli.topics import parse_settings
 from streamlog.cli.votes import admin_of_local, give_votes_back, say_lost, without_majority
@@ -111,6 +111,8 @@ def start(
         plan = make_plan(
             env, combined=combined, brokers=brokers or 0, controllers=controllers or 0, port_base=port_base
         )
+        for warning in check_settings(plan, directory, values):
+            click.echo(f"streamlog: {warning}", err=True)
         found = make_cluster(env, directory, plan)
     nodes = found.nodes(ids)
     with found.lock():

@@ -32,7 +32,7 @@ from uuid import UUID
 
 import msgspec
 
-from streamlog.broker.config import parse_properties
+from streamlog.broker.config import load_config, parse_properties
 from streamlog.broker.format import format_directory, read_directory_id
 from streamlog.broker.log.checkpoint import META_PROPERTIES_FILE
 from streamlog.broker.raft.messages import Endpoint, ReplicaKey
@@ -311,15 +311,32 @@ def open_cluster(env: Env, directory: Path) -> LocalCluster:
         raise UserError(f"there is no cluster in {directory}; `streamlog cluster start 3` makes one") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise UserError(f"{directory / 'cluster.json'} cannot be read: {error}") from error
+    if not plan.nodes:
+        raise UserError(
+            f"{directory / 'cluster.json'} names no nodes: put the one back that was made with the cluster, or remove "
+            f"{directory} and make another"
+        )
     return LocalCluster(env, directory, plan)
 
 
 def make_cluster(env: Env, directory: Path, plan: Plan) -> LocalCluster:
-    """Write down what the cluster is. Its nodes are made when they start."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write down what the cluster is. Its nodes are made when they start. Raises UserError."""
     data = msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
-    env.storage.write_atomic(str(directory / "cluster.json"), data)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        env.storage.write_atomic(str(directory / "cluster.json"), data)
+    except OSError as error:
+        raise UserError(f"no cluster can be made in {directory}: {error.strerror}; choose another --dir") from error
     return LocalCluster(env, directory, plan)
+
+
+def check_settings(plan: Plan, directory: Path, settings: Mapping[str, str]) -> list[str]:
+    """What nodes would warn of that get these settings. Raises UserError: one would not start with them."""
+    warnings: dict[str, None] = {}
+    for node in plan.nodes:
+        values = parse_properties(properties(plan, node, directory / f"node-{node.id}" / "data", settings))
+        warnings |= dict.fromkeys(load_config(values)[1])
+    return list(warnings)
 
 
 def make_plan(env: Env, *, combined: int, brokers: int, controllers: int, port_base: int | None) -> Plan:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from streamlog.broker.config import load_config
+from streamlog.broker.format import format_directory
 from streamlog.broker.lifecycle import BrokerState
 from streamlog.broker.metadata.image import RESOURCE_BROKER, MetadataImage
-from streamlog.broker.node import FAREWELL_MS, Node
+from streamlog.broker.node import FAREWELL_MS, Node, start_node
 from streamlog.broker.peer import PeerGone, connect
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.frames import decode_response, encode_request
@@ -23,8 +26,9 @@ from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, Init
 from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 from streamlog.wire.messages.produce import ProduceResponse
 from streamlog.wire.messages.unregister_broker import UnregisterBrokerRequest, UnregisterBrokerResponse
+from streamlog.wire.uuids import uuid_to_text
 from tests.broker.batches import new_batch, produce_request
-from tests.broker.nodes import BROKER, COMBINED, CONTROLLER, Nodes, combined, nodes
+from tests.broker.nodes import BROKER, CLUSTER_ID, COMBINED, CONTROLLER, Nodes, combined, nodes
 from tests.broker.running import client_of, make_topic
 
 SEPARATE = {1: CONTROLLER, 2: CONTROLLER, 3: CONTROLLER, 11: BROKER, 12: BROKER}
@@ -360,3 +364,36 @@ async def test_a_node_that_stops_tells_clients_that_others_lead(tmp_path: Path) 
                 assert answer.responses[0].partition_responses[0].error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
             async with client_of(node):
                 pass
+
+
+async def test_a_second_process_with_a_number_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, however often it asks. It has a directory of its own, so nothing else keeps it from starting."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        number = 1 + await found.active() % 3  # not who leads the quorum: it would look for itself there
+        directory = str(tmp_path / "second")
+        format_directory(found.env, directory, cluster_id=CLUSTER_ID, node_id=number, voters=None)
+        config, _ = load_config(found.values(number, process_roles="broker", listeners="PLAINTEXT://127.0.0.1:0"))
+        second = asyncio.ensure_future(start_node(found.env, config, directory))
+        await found.until(lambda: "DUPLICATE_BROKER_REGISTRATION" in caplog.text)
+        await asyncio.sleep(0.5)  # it asks several times more
+        assert caplog.text.count("DUPLICATE_BROKER_REGISTRATION") == 1
+        second.cancel()
+        await asyncio.wait([second])
+
+
+async def test_a_node_of_another_cluster_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its own cluster is named, and the controllers that belong to another one."""
+    async with nodes(tmp_path, combined()) as found:
+        await found.start()
+        directory = str(tmp_path / "stranger")
+        other = uuid_to_text(UUID(int=12345))
+        format_directory(found.env, directory, cluster_id=other, node_id=4, voters=None)
+        values = found.values(3, process_roles="broker", listeners="PLAINTEXT://127.0.0.1:0", node_id="4")
+        stranger = asyncio.ensure_future(start_node(found.env, load_config(values)[0], directory))
+        await found.until(lambda: caplog.text.count("belongs to another cluster") == len(found.controller_ports))
+        assert other in caplog.text
+        await asyncio.sleep(0.5)
+        assert caplog.text.count("belongs to another cluster") == len(found.controller_ports)
+        stranger.cancel()
+        await asyncio.wait([stranger])

@@ -114,9 +114,27 @@ def test_what_is_wrong_is_said_in_one_line(clusters: Clusters) -> None:
     assert "has a cluster of 1 node already" in refused("start", "3", "--dir", "one")
     assert "--brokers and --controllers" in refused("start", "--brokers", "2", "--dir", "two")
     assert f"port {port} is in use" in refused("start", "1", "--port-base", port, "--dir", "two")
-    said = refused("start", "1", "-c", "num.partitions=-3", "--dir", "three")
+    assert "num.partitions: must be at least 1" in refused("start", "1", "-c", "num.partitions=-3", "--dir", "three")
+    assert "inter.broker.listener.name" in refused("start", "1", "-c", "inter.broker.listener.name=Z", "--dir", "three")
+    assert not (shell.path / "three").exists(), "nothing was made that would have to be mended first"
+    assert "no cluster can be made in /proc/x/y: " in refused("start", "1", "--dir", "/proc/x/y")
+    config = shell.path / "one/node-1/server.properties"
+    clusters("stop")
+    config.write_text(config.read_text() + "num.partitions=-3\n")
+    said = refused("start", "--dir", "one")
     assert "node 1 did not start. It said:" in said
     assert "num.partitions" in said
+    plan = shell.path / "one/cluster.json"
+    plan.write_text('{"cluster_id": "c", "nodes": []}')
+    for command in ("start", "describe"):
+        assert "cluster.json names no nodes" in refused(command, "--dir", "one")
+
+
+def test_a_setting_that_no_node_knows_is_said_to_whoever_sets_it(clusters: Clusters) -> None:
+    """The nodes' logs, where it stands too, are read by nobody while everything is up."""
+    done = clusters.shell.run("cluster", "start", "1", "-c", "log.retention.hour=1", "--dir", "one")
+    assert done.code == 0
+    assert done.err.count("unknown setting log.retention.hour is ignored") == 1
 
 
 def test_configurations_are_ones_that_nodes_accept(tmp_path: Path) -> None:

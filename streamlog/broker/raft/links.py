@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from streamlog.broker.peer import NotOffered, PeerConnection, PeerGone, connect
 from streamlog.broker.raft.effects import Send
-from streamlog.broker.raft.messages import Request, Response, VoteRequest, VoteResponse
+from streamlog.broker.raft.messages import Request, Response, VersionsResponse, VoteRequest, VoteResponse
 from streamlog.broker.raft.peers import Peer
 from streamlog.env import Env, Scope
 from streamlog.errors import LocalProtocolError, RemoteProtocolError
+from streamlog.wire.error_codes import ErrorCode
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class Links:
         self._on_response = on_response
         self._on_failure = on_failure
         self._idle: dict[tuple[str, int], PeerConnection] = {}
+        self._foreign: set[tuple[str, int]] = (
+            set()
+        )  # addresses of peers that belong to another cluster, and it was said
         self._is_closed = False
 
     def send(self, send: Send) -> None:
@@ -76,6 +80,20 @@ class Links:
         else:
             self._on_response(send, response)
 
+    def _note_cluster(self, peer: Peer, response: Response) -> None:
+        error = response.error if isinstance(response, VersionsResponse) else response.answer.error
+        address = peer.host, peer.port
+        if error is not ErrorCode.INCONSISTENT_CLUSTER_ID:
+            self._foreign.discard(address)
+        elif address not in self._foreign:
+            self._foreign.add(address)
+            log.warning(
+                "quorum peer %s:%d belongs to another cluster: the data directory of this node is of cluster %s. Start "
+                "the node with a directory of that other cluster, or name the right controllers",
+                *address,
+                self._cluster_id,
+            )
+
     async def _request(self, peer: Peer, request: Request) -> Response | None:
         # Not at the top: a quorum of one asks nobody, and these messages would be a twentieth of a broker's start.
         from streamlog.broker.raft import rpc
@@ -88,6 +106,7 @@ class Links:
         try:
             message = await connection.request(rpc.encode_request(request, self._cluster_id))
             response = rpc.decode_response(message, self._listener)
+            self._note_cluster(peer, response)
         except (NotOffered, LocalProtocolError) as error:
             log.debug("quorum peer=%d: %s", peer.id, error)
             response = VoteResponse(rpc.unsupported(), granted=False) if isinstance(request, VoteRequest) else None
