@@ -122,7 +122,9 @@ class ClusterWatch:
                 )
         high = log.high_watermark
         if high > committed.end_offset:
-            if not self._is_newest(key, epoch):
+            if not self._is_newest(key, epoch) and not self._newest_leader_has(
+                key, replica, committed.end_offset, high
+            ):
                 raise Violation(12, f"{name} commits up to {high} in epoch {epoch}, which is over")
             for base_offset, entry in replica.view.entries.items():
                 if committed.end_offset <= base_offset < high:
@@ -156,6 +158,17 @@ class ClusterWatch:
 
     def _is_newest(self, key: PartitionId, epoch: int) -> bool:
         return not any(other == key and later > epoch for other, later in self._leaders)
+
+    def _newest_leader_has(self, key: PartitionId, replica: _Replica, start: int, end: int) -> bool:
+        """Whether what a deposed leader commits is so already: a fetch of its epoch, which its follower sent before it
+        led itself, may have been long under way."""
+        newest = max(epoch for other, epoch in self._leaders if other == key)
+        leading = self._replicas.get((self._leaders[key, newest], key))
+        return leading is not None and all(
+            leading.view.entries.get(base_offset) == entry
+            for base_offset, entry in replica.view.entries.items()
+            if start <= base_offset < end
+        )
 
     def _check_prefix(self, name: str, key: PartitionId, replica: _Replica, high: int) -> None:
         """What a replica knows to be committed is what is committed."""

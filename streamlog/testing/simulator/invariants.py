@@ -42,7 +42,7 @@ INVARIANTS: Final = {
         Invariant(8, "high-watermark-rises", "online", "what was visible stays visible, across restarts too"),
         Invariant(9, "offsets-in-order", "online", "log start <= last stable <= high watermark <= log end"),
         Invariant(10, "one-record-per-offset", "history", "an offset has one record for ever, in rising order"),
-        Invariant(12, "deposed-leaders-are-mute", "online", "only in the newest leader epoch anything is committed"),
+        Invariant(12, "deposed-leaders-are-mute", "online", "what an older epoch commits, the newest leader has"),
         Invariant(13, "linearizable-appends", "history", "acked before another was sent: at a lower offset"),
         Invariant(
             14, "offsets-are-found", "history", "ends are never below what was read; times lead to the first record"
