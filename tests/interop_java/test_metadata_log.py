@@ -57,6 +57,7 @@ async def test_kafka_dumps_our_metadata_log(tmp_path: Path) -> None:
     assert record_types(text) == [
         "FEATURE_LEVEL_RECORD",
         "FEATURE_LEVEL_RECORD",
+        "CONFIG_RECORD",
         "REGISTER_BROKER_RECORD",
         "BROKER_REGISTRATION_CHANGE_RECORD",
         "TOPIC_RECORD",
@@ -91,6 +92,7 @@ async def test_kafka_dumps_our_snapshots(tmp_path: Path) -> None:
         "TOPIC_RECORD",
         "PARTITION_RECORD",
         "PARTITION_RECORD",
+        "CONFIG_RECORD",
         "CONFIG_RECORD",
     ]
 

@@ -159,4 +159,5 @@ async def test_members_of_both_kinds_share_a_group_and_pass_nothing_over(
             await until(lambda: set(ours.read) | set(javas.read) >= set(sent), "reading of everything")
         assert ours.read
         assert javas.read
-        assert [value for value, count in (ours.read + javas.read).items() if count > 1] == []
+        # Auto commit is at least once: what was read just before a partition moved may be read again, seldom much.
+        assert sum(count - 1 for count in (ours.read + javas.read).values()) < len(sent) / 50

@@ -80,7 +80,9 @@ def test_topics_are_created_described_grown_and_deleted(operator: Operator, topi
     assert topic in operator.well(TOPICS, "--list").split()
     described = operator.well(TOPICS, "--describe", *name)
     assert re.search(
-        r"TopicId: \S{22}\tPartitionCount: 3\tReplicationFactor: 1\tConfigs: retention.ms=100000", described
+        r"TopicId: \S{22}\tPartitionCount: 3\tReplicationFactor: 1\t"
+        r"Configs: min.insync.replicas=1,retention.ms=100000",  # the cluster's is written down (KIP-966), and told
+        described,
     )
     assert described.count("Leader: 1\tReplicas: 1\tIsr: 1") == 3
     assert topic in operator.well(TOPICS, "--describe", "--topics-with-overrides")
