@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
 
 from streamlog.wire.messages import (
@@ -38,8 +39,13 @@ def altered(peer: Peer, *entries: tuple[str, int, str | None], topic: str, dry: 
     return peer.see(incremental_alter_configs.IncrementalAlterConfigsRequest([resource], dry), 1)
 
 
+PUBLISHED_S = 0.3
+"""Kafka's controller answers before its broker has published the change, and nothing tells when it has."""
+
+
 def configs_of(peer: Peer, topic: str, *names: str) -> Seen:
-    """(value, source) of some of a topic's configs."""
+    """(value, source) of some of a topic's configs, some time after whatever changed them."""
+    time.sleep(PUBLISHED_S)
     asked = describe_configs.DescribeConfigsResource(TOPIC, topic, list(names))
     seen = peer.see(describe_configs.DescribeConfigsRequest([asked]), 4)
     return {one["name"]: (one["value"], one["config_source"]) for one in seen["results"][0]["configs"]}
