@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from types import GenericAlias
 from typing import Any
 from uuid import UUID
 
@@ -69,7 +70,7 @@ def type_of(kind: str) -> Any:
     if name != "tuple":
         return None
     parts = [... if part == "..." else type_of(part) for part in _split(inner)]
-    return None if None in parts else tuple[tuple(parts)]  # type: ignore[misc]  # its parts are known when it is run
+    return None if None in parts else GenericAlias(tuple, tuple(parts))
 
 
 def _split(text: str) -> Iterator[str]:

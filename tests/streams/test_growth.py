@@ -127,8 +127,8 @@ async def test_workers_that_do_not_lead_the_group_are_not_healthy_either(broker:
         ):
             await until(lambda: _running(first) != [] and _running(second) != [] and _running(first, second) == [0, 1])
             await admin.create_partitions({"shared-in": 3})
-            for one in (first, second):
-                await until(lambda one=one: "3 partitions now, and had 2" in (one.status().error or ""))  # type: ignore[misc]
+            told = "3 partitions now, and had 2"
+            await until(lambda: all(told in (one.status().error or "") for one in (first, second)))
 
 
 def _growth(app: streamlog.App, sizes: Mapping[str, int]) -> Growth:

@@ -53,7 +53,7 @@ async def raise_surrogate() -> None:
 STRANGE: list[Callable[[], Awaitable[None]]] = [something_cancelled, raise_no_text, raise_surrogate]
 
 
-def failing(fail: Callable[[], Awaitable[None]], on_error: OnError | None) -> streamlog.App:
+def failing(fail: Callable[[], Awaitable[object]], on_error: OnError | None) -> streamlog.App:
     """Fails at 2, and counts all other events."""
     app = streamlog.App("failing")
     numbers = app.topic("numbers", key=str, value=int, partitions=1)
@@ -73,7 +73,7 @@ def failing(fail: Callable[[], Awaitable[None]], on_error: OnError | None) -> st
 @pytest.mark.parametrize("fail", STRANGE)
 @pytest.mark.parametrize("on_error", ["skip", "stop", None])
 async def test_the_policy_decides_about_every_failure(
-    fail: Callable[[], Awaitable[None]], on_error: OnError | None
+    fail: Callable[[], Awaitable[object]], on_error: OnError | None
 ) -> None:
     """One that says nothing, or nothing that can be encoded, or is a CancelledError of something else."""
     async with running(failing(fail, on_error), {"numbers": 1}) as harness:
@@ -89,7 +89,7 @@ async def test_the_policy_decides_about_every_failure(
 
 async def test_a_stop_is_no_failure_of_the_body_it_cancels() -> None:
     """A body that waits for something else than events is cancelled in the end, and that is all."""
-    async with running(failing(asyncio.Event().wait, "skip"), {"numbers": 1}) as harness:  # type: ignore[arg-type]
+    async with running(failing(asyncio.Event().wait, "skip"), {"numbers": 1}) as harness:
         harness.feed("numbers", [("k", "1"), ("k", "2")])
         await harness.settle()
         await harness.task.stop()

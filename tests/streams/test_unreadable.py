@@ -129,6 +129,10 @@ async def test_a_function_of_the_user_that_raises_fails_its_event_only(
         in_way("async sink", value)
 
     at = 0
+
+    def applied(_: int) -> int:
+        return in_way("apply", at)
+
     numbers = app.topic(
         "numbers", key=str, value=int, timestamp=(lambda one: in_way("timestamp", one)) if way == "timestamp" else None
     )
@@ -158,7 +162,7 @@ async def test_a_function_of_the_user_that_raises_fails_its_event_only(
                 windows[one] += 1
             if way == "apply":
                 windows[1000] = 1
-                windows[1000].apply(lambda _, one=one: in_way("apply", one))  # type: ignore[misc]
+                windows[1000].apply(applied)
             if way == "send":
                 await out.send(in_way("send", one), key="k")
             done["k"].append(one)

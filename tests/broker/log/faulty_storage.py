@@ -133,6 +133,17 @@ def faulty_env() -> tuple[Env, Faults]:
     return replace(env, storage=FaultyStorage(env.storage, faults)), faults
 
 
+def fail_next_sync(faults: Faults) -> None:
+    """Of a file's data; the ones after it succeed."""
+
+    def before(name: str, path: str) -> None:
+        if name == "fdatasync":
+            faults.before = lambda name, path: None
+            raise OSError(5, "Input/output error")
+
+    faults.before = before
+
+
 def cut_power_at(faults: Faults, number: int) -> None:
     """End the process before the `number`-th change from now (0: the next one)."""
     start = len(faults.operations)

@@ -15,7 +15,7 @@ from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.refusal import PartitionOffline
 from streamlog.broker.log.waiters import OffsetWaiters
 from streamlog.env import Scope
-from tests.broker.log.faulty_storage import faulty_env
+from tests.broker.log.faulty_storage import fail_next_sync, faulty_env
 from tests.broker.log.harness import NOW_MS, Bench, append, batch_of
 
 T = TypeVar("T")
@@ -117,13 +117,7 @@ async def test_a_sync_that_fails_after_its_cancellation_is_known_to_whoever_clos
         append(log, batch_of(b"1"))
         checkpoint = asyncio.ensure_future(Flusher(env, scope).checkpoint(log))
         await settle()
-
-        def fail_once(name: str, path: str) -> None:
-            if name == "fdatasync":
-                faults.before = lambda name, path: None
-                raise OSError(5, "Input/output error")
-
-        faults.before = fail_once
+        fail_next_sync(faults)
         checkpoint.cancel()
         await settle()
         assert not checkpoint.done()
@@ -148,13 +142,7 @@ async def test_sync_that_failed_in_a_checkpoint_is_not_repeated_for_those_who_wa
         await settle()
         waiting = asyncio.ensure_future(flusher.flushed(log, 1))
         await settle()
-
-        def fail_once(name: str, path: str) -> None:
-            if name == "fdatasync":
-                faults.before = lambda name, path: None
-                raise OSError(5, "Input/output error")
-
-        faults.before = fail_once
+        fail_next_sync(faults)
         offload.gate.set()
         for future in (checkpoint, waiting):
             with pytest.raises(PartitionOffline):
