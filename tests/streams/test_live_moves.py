@@ -96,6 +96,12 @@ class Running:
         assert self.seen == list(range(count))
 
 
+def topics_of(worker: Worker) -> list[list[str]]:
+    """That each running task reads."""
+    tasks = worker.status().tasks
+    return [sorted(one.topic for one in task.partitions) for task in tasks if task.state == "running"]
+
+
 async def make_again(broker: str, topic: str, configs: dict[str, str] | None = None) -> None:
     async with Admin(broker, env=real_env()) as admin:
         await admin.delete_topics([topic])
@@ -116,13 +122,16 @@ async def test_a_worker_whose_topic_was_deleted_is_not_healthy(broker: str, tmp_
         await here.until_seen(3)
         assert here.worker.status().healthy
         await admin.delete_topics([counting.topic])
-        await until(lambda: here.worker.status().tasks == ())
+        await until(lambda: not here.worker.status().healthy and topics_of(here.worker) == [[counting.rates_topic]])
         error = here.worker.status().error
         assert error is not None
         assert f"topic {counting.topic} does not exist any more" in error
         assert not here.worker.status().healthy
         await admin.create_topics([NewTopic(counting.topic, 1, 1)])
-        await until(lambda: here.worker.status().healthy and here.worker.status().tasks != ())
+        both = sorted([counting.topic, counting.rates_topic])
+        await until(lambda: here.worker.status().healthy and topics_of(here.worker) == [both])
+        await here.numbers.send(3, key="k")
+        await until(lambda: here.seen == [0, 1, 2, 3])
 
 
 async def test_a_data_directory_serves_several_clusters(broker: str, tmp_path: Path) -> None:
@@ -355,19 +364,12 @@ async def test_a_deleted_topic_leaves_the_other_agents_of_all_workers_going(brok
         Admin(broker, env=real_env()) as admin,
     ):
         async with other.running(broker=broker, data_dir=str(tmp_path / "two")) as neighbour:
-            for one in (worker, neighbour):
-                await until(lambda one=one: [task.state for task in one.status().tasks] == ["running"])  # type: ignore[misc]
+            both = (worker, neighbour)
+
+            await until(lambda: all(len(topics_of(one)) == 1 for one in both))
             await admin.delete_topics([going.name])
-            for one in (worker, neighbour):
-                await until(lambda one=one: one.status().error is not None)  # type: ignore[misc]
-                await until(  # without the deleted topic
-                    lambda one=one: (
-                        [  # type: ignore[misc]
-                            (task.state, [part.topic for part in task.partitions]) for task in one.status().tasks
-                        ]
-                        == [("running", [staying.name])]
-                    )
-                )
+            await until(lambda: all(one.status().error is not None for one in both))
+            await until(lambda: all(topics_of(one) == [[staying.name]] for one in both))  # without the deleted topic
         await until(lambda: [task.state for task in worker.status().tasks] == ["running"] * TWO)
         for number in range(20):
             await staying.send(number, key=str(number))
