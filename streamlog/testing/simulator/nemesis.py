@@ -136,6 +136,9 @@ class Nemesis:
         self._undo: list[Callable[[], None]] = []
         self._over = False
         self._failed_disks: dict[str, None] = {}
+        self._unfelt_cuts: dict[tuple[str, tuple[tuple[str, str], ...]], None] = {}
+        """(kind, ways) of cuts that have held nothing back yet."""
+        world.network.on_held_back = self._on_held_back
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Have the faults happen at their times, from now on."""
@@ -287,26 +290,22 @@ class Nemesis:
 
     def cut(self, fault: Fault) -> Callable[[], None]:
         """No link between the targets and the others."""
-        self.count("cut")
         here, there = self._sides(fault)
-        return self._cut([*product(here, there), *product(there, here)])
+        return self._cut("cut", [*product(here, there), *product(there, here)])
 
     def cut_to(self, fault: Fault) -> Callable[[], None]:
         """Nothing gets from the targets to the others; the other way is open."""
-        self.count("cut_to")
-        return self._cut([*product(*self._sides(fault))])
+        return self._cut("cut_to", [*product(*self._sides(fault))])
 
     def cut_from(self, fault: Fault) -> Callable[[], None]:
         """Nothing gets from the others to the targets: requests arrive, answers do not."""
-        self.count("cut_from")
         here, there = self._sides(fault)
-        return self._cut([*product(there, here)])
+        return self._cut("cut_from", [*product(there, here)])
 
     def link(self, fault: Fault) -> Callable[[], None]:
         """Two machines do not reach each other; everybody else reaches both."""
-        self.count("link")
         here, there = (machine.host for machine in self.machines(fault))
-        return self._cut([(here, there), (there, here)])
+        return self._cut("link", [(here, there), (there, here)])
 
     def _sides(self, fault: Fault) -> tuple[list[str], list[str]]:
         """The hosts of the targets, and of all others."""
@@ -314,15 +313,28 @@ class Nemesis:
         hosts = [service.machine.host for service in self.services.values()]
         return inside, [host for host in hosts if host not in inside]
 
-    def _cut(self, ways: list[tuple[str, str]]) -> Callable[[], None]:
+    def _cut(self, kind: str, ways: list[tuple[str, str]]) -> Callable[[], None]:
         for source, target in ways:
             self.world.network.cut(source, target)
+        self._unfelt_cuts[kind, tuple(ways)] = None
 
         def heal() -> None:
+            self._unfelt_cuts.pop((kind, tuple(ways)), None)
             for source, target in ways:
                 self.world.network.heal(source, target)
 
         return heal
+
+    def _on_held_back(self, source: str, target: str) -> None:
+        """A cut has happened when it holds something back between two that run."""
+        felt = [key for key in self._unfelt_cuts if (source, target) in key[1]]
+        if felt and all(self._runs_on(host) for host in (source, target)):
+            for key in felt:
+                del self._unfelt_cuts[key]
+                self.count(key[0])
+
+    def _runs_on(self, host: str) -> bool:
+        return any(one.machine.host == host and one.machine.process is not None for one in self.services.values())
 
     def reset(self, fault: Fault) -> None:
         """Every connection of the target is reset."""
@@ -334,56 +346,65 @@ class Nemesis:
 
     def slow_disk(self, fault: Fault) -> Callable[[], None]:
         """The disk takes amount times as long."""
-        self.count("slow_disk")
         faults = self.machine(fault).disk_faults
         faults.slow_factor = fault.amount
+        faults.felt["slow"] = partial(self.count, "slow_disk")
 
         def recover() -> None:
             faults.slow_factor = 1
+            faults.felt.pop("slow", None)
 
         return recover
 
     def sync_fails(self, fault: Fault) -> None:
         """The next sync reports an error, and its pages are lost."""
-        self.count("sync_fails")
         self._fail(fault, "sync")
 
     def write_fails(self, fault: Fault) -> None:
         """The next amount writes report an error."""
-        self.count("write_fails")
         self._fail(fault, "write")
 
     def read_fails(self, fault: Fault) -> None:
         """The next amount reads report an error."""
-        self.count("read_fails")
         self._fail(fault, "read")
 
     def _fail(self, fault: Fault, step: str) -> None:
         self._failed_disks[fault.on] = None
-        self.machine(fault).disk_faults.errors[step] = max(fault.amount, 1)
+        faults = self.machine(fault).disk_faults
+        faults.errors[step] = max(fault.amount, 1)
+        faults.felt[step] = partial(self.count, fault.kind)
 
     def disk_full(self, fault: Fault) -> Callable[[], None]:
         """The disk has next to nothing left, amount bytes, for for_ms."""
-        self.count("disk_full")
-        disk = self.machine(fault).disk
+        disk, faults = self.machine(fault).disk, self.machine(fault).disk_faults
         disk.capacity_bytes = disk.used_bytes + (fault.amount or ROOM_BYTES)
+        faults.felt["full"] = partial(self.count, "disk_full")
 
         def recover() -> None:
             disk.capacity_bytes = CAPACITY_BYTES
+            faults.felt.pop("full", None)
 
         return recover
 
     def clock_jump(self, fault: Fault) -> None:
-        """The wall clock is set forward by amount ms, or back if that is negative."""
-        self.count("clock_jump")
+        """The wall clock is set forward by amount ms, or back if that is negative. When nothing runs it is set all the
+        same, and nobody sees it jump."""
+        if self.machine(fault).process is not None:
+            self.count("clock_jump")
         self.machine(fault).wall.offset_ms += fault.amount
 
     def drift(self, fault: Fault) -> Callable[[], None]:
         """The clocks run fast by amount parts in a million, or slow."""
-        self.count("drift")
-        clock = self.machine(fault).clock
-        clock.set_drift(fault.amount, self.world.loop.now_ns)
-        return lambda: clock.set_drift(0, self.world.loop.now_ns)
+        machine = self.machine(fault)
+        started = machine.started if machine.process is None else machine.started - 1
+        machine.clock.set_drift(fault.amount, self.world.loop.now_ns)
+
+        def recover() -> None:
+            if machine.started > started:  # something ran meanwhile
+                self.count("drift")
+            machine.clock.set_drift(0, self.world.loop.now_ns)
+
+        return recover
 
     def slow_node(self, fault: Fault) -> Callable[[], None] | None:
         """Everything the process does takes amount times as long."""

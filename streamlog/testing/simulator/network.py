@@ -171,7 +171,11 @@ class Endpoint:
         self.network.loop.at_ns(at_ns, self._arrive, arrive)
 
     def _arrive(self, arrive: Callable[[], None]) -> None:
-        if self.held or not self.network.is_up(self.local[0], self.remote[0]):
+        source, target = self.local[0], self.remote[0]
+        is_up = self.network.is_up(source, target)
+        if not is_up:
+            self.network.on_held_back(source, target)
+        if self.held or not is_up:
             self.held.append(arrive)
         else:
             arrive()
@@ -277,6 +281,8 @@ class SimNetwork:
         self._orphans: list[Endpoint] = []  # their process is dead, and the kernel still delivers what it has
         self._next_port: dict[str, int] = {}
         self._connection_count = 0
+        self.on_held_back: Callable[[str, str], None] = lambda source, target: None
+        """Told of everything that a cut link carries: (from, to)."""
         loop.network = self
 
     # -- machines ---------------------------------------------------------------------------------------------

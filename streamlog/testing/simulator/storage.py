@@ -41,6 +41,13 @@ class DiskFaults:
     on_crash: Callable[[], None] = lambda: None
     has_failed: bool = False
     """Whether it has ever reported an error: then partitions may be offline."""
+    felt: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """Step that fails, "slow" or "full" -> who is told when a process feels that for the first time."""
+
+    def feel(self, what: str) -> None:
+        told = self.felt.pop(what, None)
+        if told is not None:
+            told()
 
 
 class User(Protocol):
@@ -95,6 +102,7 @@ class SimFile:
         self._put(fits, position)
         if len(fits) < len(data):
             self._storage.disk.was_full = True
+            self._storage.feel("full")
             self._storage.on_full()
             raise OSError(errno.ENOSPC, "No space left on device", self._path)
 
@@ -169,6 +177,8 @@ class SimStorage:
         else:
             cost_ns = knobs.call_ns + int(size_bytes * knobs.byte_ns)
         self._user.spend(cost_ns * faults.slow_factor)
+        if faults.slow_factor > 1:
+            faults.feel("slow")
         if kind == "look":
             return
         self.step_count += 1
@@ -181,7 +191,11 @@ class SimStorage:
         if faults.errors.get(kind, 0):
             faults.errors[kind] -= 1
             faults.has_failed = True
+            faults.feel(kind)
             raise OSError(errno.EIO, "Input/output error", path)
+
+    def feel(self, what: str) -> None:
+        self._faults.feel(what)
 
     def part_written(self, size_bytes: int) -> int:
         """How much of a write that fails is in the file all the same: a short count, then the error."""
