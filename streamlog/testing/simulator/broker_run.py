@@ -66,7 +66,7 @@ class BrokerRun:
         self.watch = (
             Watch(forgets=setup.forgets)
             if self.members is None
-            else ClusterWatch(setup.forgets, setup.doubtful, setup.moves)
+            else ClusterWatch(setup.forgets, setup.doubtful, setup.moves, setup.forgets_groups)
         )
         self.quorum = None if self.members is None else QuorumWatch.of(self.members.machines)
         self.machines = (

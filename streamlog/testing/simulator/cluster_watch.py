@@ -4,6 +4,10 @@ A leader's high watermark says what is committed. From then on every replica tha
 whoever leads later has it too. (Not so where records may be forgotten: see `Setup.forgets`.) It moves only over what
 the members of the in-sync set have, and no fewer replicas than the topic wants; a replica that is down is looked up on
 its disk, one whose disk may have lost something says nothing.
+
+In a compacted topic, as that of the coordinators is, batches lose records when nobody needs them any more. They are
+compared as they were written: a batch counts if it was seen while nobody had closed a segment above it, because only
+closed segments are compacted, and a follower that lags gets of its leader what compaction has left.
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ class ClusterWatch:
     """Machines whose disks may lose what is not synced."""
     moves: bool = False
     """Partitions go to other nodes and come back."""
+    forgets_compacted: bool = False
+    """As `forgets`, of compacted topics: nobody asks for a sync of them."""
     promises: DiskPromises = field(default_factory=DiskPromises)
     _running: list[tuple[Machine, Node]] = field(default_factory=list)
     _replicas: dict[tuple[str, PartitionId], _Replica] = field(default_factory=dict)
@@ -67,6 +73,8 @@ class ClusterWatch:
     _leaders: dict[tuple[PartitionId, int], str] = field(default_factory=dict)
     """By leader epoch: the machine."""
     _committed: dict[PartitionId, _Committed] = field(default_factory=dict)
+    _closed_ends: dict[PartitionId, int] = field(default_factory=dict)
+    """Of compacted partitions: below it some replica has closed its segments."""
 
     def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
         self._running = list(running)
@@ -98,14 +106,20 @@ class ClusterWatch:
             raise Violation(8, f"{name}: high watermark {high} after {replica.high_watermark}")
         replica.high_watermark = high
         if log.config.compact:
-            return
-        replica.view.look(machine.process, log)
+            closed_end = max(log.active.base_offset, self._closed_ends.get(key, 0))
+            self._closed_ends[key] = closed_end
+            replica.view.look(machine.process, log, closed_end)
+        else:
+            replica.view.look(machine.process, log)
         if log.generation != replica.generation:
             replica.generation, replica.checked_end = log.generation, 0
         if partition.is_leader and partition.replica_count > 1:
             self._check_leader(machine, key, replica, partition)
-        if not self.forgets:
+        if not self._forgets(partition):
             self._check_prefix(name, key, replica, high)
+
+    def _forgets(self, partition: Partition) -> bool:
+        return self.forgets_compacted if partition.log.config.compact else self.forgets
 
     def _check_leader(self, machine: Machine, key: PartitionId, replica: _Replica, partition: Partition) -> None:
         committed = self._committed.setdefault(key, _Committed())
@@ -116,7 +130,11 @@ class ClusterWatch:
             before = self._leaders.setdefault((key, epoch), machine.name)
             if before != machine.name:
                 raise Violation(7, f"{partition!r}: epoch {epoch} is led by {before} and {machine.name}")
-            if log.log_end_offset < committed.end_offset and not self.forgets and self._is_newest(key, epoch):
+            if (
+                log.log_end_offset < committed.end_offset
+                and not self._forgets(partition)
+                and self._is_newest(key, epoch)
+            ):
                 raise Violation(
                     5, f"{name} leads epoch {epoch} and ends at {log.log_end_offset}; committed: {committed.end_offset}"
                 )
@@ -130,7 +148,7 @@ class ClusterWatch:
                 if committed.end_offset <= base_offset < high:
                     committed.entries[base_offset] = entry
             committed.end_offset = high
-            if not self.forgets:
+            if not self._forgets(partition):
                 self._check_holders(name, key, partition, high)
 
     def _check_holders(self, name: str, key: PartitionId, partition: Partition, high: int) -> None:
