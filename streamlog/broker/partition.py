@@ -184,6 +184,11 @@ class Partition:
     def closed(self) -> bool:
         return self.role is Role.DELETED
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether producers wait for the replicas to have what they sent."""
+        return bool(self._waiting_for_replicas)
+
     # -- roles ------------------------------------------------------------------------------------------------
 
     def lead(self, leader_epoch: int, state: LeaderState | None, replica_count: int) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from streamlog.testing.simulator.campaign import Campaign, digests_elsewhere
 from streamlog.testing.simulator.campaign_page import render_page
 from streamlog.testing.simulator.children import run_all, run_one
+from streamlog.testing.simulator.invariants import INVARIANTS
 from streamlog.testing.simulator.nemesis import Fault
 from streamlog.testing.simulator.run import run
 from streamlog.testing.simulator.setup import Setup, draw
 from streamlog.testing.simulator.shrink import shrink
 from streamlog.testing.simulator.stage import Outcome
+from streamlog.testing.simulator.unwatched import UNWATCHED
 
 SEEDS = 6
 
@@ -29,6 +31,17 @@ def test_a_few_seeds_violate_nothing() -> None:
     assert campaign.is_good
     assert campaign.acked > 0
     assert lines[-1] == "no invariant is violated"
+
+
+def test_each_number_of_the_failure_model_is_watched_or_said_not_to_be() -> None:
+    """Reasons name test files that are there."""
+    assert sorted([*UNWATCHED, *(number for number in INVARIANTS if number <= 84)]) == list(range(1, 85))
+    tests = Path(__file__).parent.parent
+    names = {path.name for path in tests.rglob("test_*.py")}
+    for why in UNWATCHED.values():
+        for word in why.replace(",", " ").replace(";", " ").split():
+            if word.endswith(".py"):
+                assert (tests.parent / word).exists() if "/" in word else word in names, word
 
 
 def test_a_large_campaign_goes_on_where_it_was(tmp_path: Path) -> None:

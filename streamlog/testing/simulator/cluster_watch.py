@@ -5,6 +5,10 @@ whoever leads later has it too. (Not so where records may be forgotten: see `Set
 the members of the in-sync set have, and no fewer replicas than the topic wants; a replica that is down is looked up on
 its disk, one whose disk may have lost something says nothing.
 
+Whoever may be elected without loss, a member of the in-sync set or who is eligible besides, has all that is committed,
+whether it comes to an election or not. That is asked of the newest metadata that any node has, and not while a leader
+knows of a later in-sync set than that.
+
 In a compacted topic, as that of the coordinators is, batches lose records when nobody needs them any more. They are
 compared as they were written: a batch counts if it was seen while nobody had closed a segment above it, because only
 closed segments are compacted, and a follower that lags gets of its leader what compaction has left.
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
+from streamlog.broker.broker import Broker
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
@@ -39,6 +44,8 @@ class _Replica:
     high_watermark: int = 0
     led: int = -1
     """The last epoch in which it was seen to lead."""
+    partition_epoch: int = -1
+    """As it knew it then."""
     checked_end: int = 0
     """Up to where its batches were compared with the committed ones."""
     generation: int = -1
@@ -52,6 +59,8 @@ class _Committed:
     """By base offset."""
     end_offset: int = 0
     """The highest high watermark of any leader."""
+    seen_down: dict[int, int] = field(default_factory=dict)
+    """What that was when the disk of a node that was down was looked at."""
 
 
 @dataclass(slots=True)
@@ -67,22 +76,69 @@ class ClusterWatch:
     """As `forgets`, of compacted topics: nobody asks for a sync of them."""
     promises: DiskPromises = field(default_factory=DiskPromises)
     _running: list[tuple[Machine, Node]] = field(default_factory=list)
+    _machines: dict[int, Machine] = field(default_factory=dict)
+    """By node id, as far as they have been seen to run."""
     _replicas: dict[tuple[str, PartitionId], _Replica] = field(default_factory=dict)
     _newest: dict[PartitionId, int] = field(default_factory=dict)
     """The latest leader epoch that anybody knew."""
-    _leaders: dict[tuple[PartitionId, int], str] = field(default_factory=dict)
-    """By leader epoch: the machine."""
+    _leaders: dict[tuple[PartitionId, int], tuple[str, int]] = field(default_factory=dict)
+    """By leader epoch: the machine, and where its log ended then."""
     _committed: dict[PartitionId, _Committed] = field(default_factory=dict)
+    _known: dict[PartitionId, int] = field(default_factory=dict)
+    """The latest partition epoch that a leader knew."""
     _closed_ends: dict[PartitionId, int] = field(default_factory=dict)
     """Of compacted partitions: below it some replica has closed its segments."""
 
     def check(self, running: Iterable[tuple[Machine, Node]]) -> None:
         self._running = list(running)
+        self._machines.update((node.broker.node_id, machine) for machine, node in self._running)
         for machine, node in self._running:
             self.promises.check(machine, node.broker.logs)
             for partition in node.broker.partitions:
                 if partition.log.failure is None and not partition.closed:
                     self._check_replica(machine, partition)
+        if self._running:
+            self._check_candidates()
+
+    def _check_candidates(self) -> None:
+        """Who may be elected has all that is committed."""
+        image = max((node.broker.image for _, node in self._running), key=lambda one: one.applied_offset)
+        nodes = {node.broker.node_id: node.broker for _, node in self._running}
+        for key, committed in self._committed.items():
+            topic = image.topics_by_id.get(key[0])
+            found = None if topic is None else topic.partitions.get(key[1])
+            if topic is None or found is None or found.partition_epoch < self._known.get(key, -1):
+                continue
+            for member in (*found.isr, *found.eligible_leader_replicas):
+                end = self._end_of(key, topic.name, member, nodes.get(member), image.brokers[member].epoch, committed)
+                if end is not None and end < committed.end_offset:
+                    what = "in sync" if member in found.isr else "eligible"
+                    raise Violation(
+                        5, f"{topic.name}-{key[1]}: node{member} is {what} and ends at {end}: {committed.end_offset}"
+                    )
+
+    def _end_of(
+        self, key: PartitionId, topic: str, member: int, broker: Broker | None, epoch: int, committed: _Committed
+    ) -> int | None:
+        """Where the log of a member ends, if that is known and says something."""
+        if broker is not None:
+            partition = broker.partitions.find(topic, key[1])
+            if partition is None or partition.topic_id != key[0] or partition.closed or partition.log.failure:
+                return None
+            # Before the cluster has heard that this is another incarnation, it is told nothing about what that has.
+            is_known = broker.producer_ids.broker_epoch == epoch and not self._forgets(partition)
+            return partition.log.log_end_offset if is_known else None
+        machine = self._machines.get(member)
+        replica = None if machine is None else self._replicas.get((machine.name, key))
+        if machine is None or replica is None or machine.process is not None:
+            return None  # it has not been seen yet, or is starting
+        if machine.name in self.doubtful or self.forgets_compacted:
+            return None
+        if committed.seen_down.get(member) != committed.end_offset:
+            replica.view.read_disk()
+            committed.seen_down[member] = committed.end_offset
+            return max(replica.view.end_offset, 0)
+        return None
 
     def _check_replica(self, machine: Machine, partition: Partition) -> None:
         key = (partition.topic_id, partition.index)
@@ -100,6 +156,8 @@ class ClusterWatch:
             replica.leader_epoch = -1
         if partition.leader_epoch < replica.leader_epoch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {replica.leader_epoch}")
+        if not partition.is_leader and partition.is_waited_for:
+            raise Violation(12, f"{name}: producers wait for a leader that is none any more")
         replica.leader_epoch = partition.leader_epoch
         self._newest[key] = max(partition.leader_epoch, self._newest.get(key, -1))
         if high < replica.high_watermark and not self.forgets:
@@ -111,6 +169,10 @@ class ClusterWatch:
             replica.view.look(machine.process, log, closed_end)
         else:
             replica.view.look(machine.process, log)
+        for entry, before in replica.view.fresh:
+            noted = log.epochs.epoch_at(entry.base_offset)
+            if entry.epoch < before or (noted != entry.epoch and entry.base_offset >= start):
+                raise Violation(11, f"{name}: {entry} follows epoch {before}, and epoch {noted} is noted there")
         if log.generation != replica.generation:
             replica.generation, replica.checked_end = log.generation, 0
         if partition.is_leader and partition.replica_count > 1:
@@ -125,9 +187,17 @@ class ClusterWatch:
         committed = self._committed.setdefault(key, _Committed())
         epoch, log = partition.leader_epoch, partition.log
         name = f"{machine.name} {partition!r}"
+        assert partition.leader is not None, "who leads alone is not looked at"
+        if log.epochs.latest != epoch:
+            raise Violation(11, f"{name} leads epoch {epoch}, and has noted {log.epochs.latest} as the latest")
+        known = partition.leader.partition_epoch
+        if replica.led == epoch and known < replica.partition_epoch:
+            raise Violation(17, f"{name} goes by partition epoch {known} after {replica.partition_epoch}")
+        replica.partition_epoch = known
+        self._known[key] = max(known, self._known.get(key, -1))
         if replica.led != epoch:
             replica.led = epoch
-            before = self._leaders.setdefault((key, epoch), machine.name)
+            before, _ = self._leaders.setdefault((key, epoch), (machine.name, partition.leader.epoch_start_offset))
             if before != machine.name:
                 raise Violation(7, f"{partition!r}: epoch {epoch} is led by {before} and {machine.name}")
             if (
@@ -181,7 +251,7 @@ class ClusterWatch:
         """Whether what a deposed leader commits is so already: a fetch of its epoch, which its follower sent before it
         led itself, may have been long under way."""
         newest = max(epoch for other, epoch in self._leaders if other == key)
-        leading = self._replicas.get((self._leaders[key, newest], key))
+        leading = self._replicas.get((self._leaders[key, newest][0], key))
         return leading is not None and all(
             leading.view.entries.get(base_offset) == entry
             for base_offset, entry in replica.view.entries.items()

@@ -122,7 +122,7 @@ class QuorumRun:
             self.world.note(f"node{node.node_id}", f"{name} failed: {error}")
             return
         if name not in node.controller.image.config(BROKER_CONFIG, NOBODY):
-            self.stage.violate(36, f"{name} is answered, and node {node.node_id} does not know it to be committed")
+            self.stage.violate(88, f"{name} is answered, and node {node.node_id} does not know it to be committed")
         self.acked[name] = None
         self.world.note(f"node{node.node_id}", f"{name} is committed")
 
@@ -175,10 +175,10 @@ class QuorumRun:
         known = self.nodes[first].controller.image.config(BROKER_CONFIG, NOBODY)
         for name in self.acked:
             if name not in known:
-                self.stage.violate(36, f"{name} was committed, and no node knows it")
+                self.stage.violate(88, f"{name} was committed, and no node knows it")
         for name in known:
             if name not in self.sent and name != MIN_ISR:  # which the first active controller settles
-                self.stage.violate(36, f"{name} is known, and nobody wrote it")
+                self.stage.violate(88, f"{name} is known, and nobody wrote it")
 
     async def _stop_and_audit(self) -> None:
         if not await self.stage.stop_all():
@@ -195,8 +195,8 @@ class QuorumRun:
         entries = replica.view.entries
         names = [path for path, _ in replica.machine.disk.walk(METADATA_DIR)]
         if not entries and not any(name.endswith(".checkpoint") for name in names):
-            raise Violation(36, f"node {number} has neither log nor snapshot")
+            raise Violation(88, f"node {number} has neither log nor snapshot")
         first = next(iter(entries), OFFSET_MAX)
         for base_offset, entry in self.agreed.items():
             if base_offset >= first and entries.get(base_offset) != entry:
-                raise Violation(36, f"node {number} has {entries.get(base_offset)}, and committed was {entry}")
+                raise Violation(88, f"node {number} has {entries.get(base_offset)}, and committed was {entry}")
