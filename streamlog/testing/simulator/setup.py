@@ -447,7 +447,24 @@ def _draw_cluster_faults(random: Random, setup: Setup) -> tuple[Fault, ...]:
         faults = tuple(replace(one, on=victim) if one.kind in (*POWER, *DISK_ERRORS) else one for one in faults)
         if any(one.kind in (*POWER, *DISK_ERRORS) for one in faults):
             faults = tuple(replace(one, on=victim) if one.kind in KILLS else one for one in faults)
-    return faults
+    return _with_a_loss_at_the_minimum(setup, faults, victim)
+
+
+def _with_a_loss_at_the_minimum(setup: Setup, faults: tuple[Fault, ...], victim: str) -> tuple[Fault, ...]:
+    """In some runs one node is away until it is out of sync, and then another loses what it had and is back at once:
+    who is left is below min.insync.replicas, and who comes back must not count as complete."""
+    random = Random(f"{setup.seed}/loss at the minimum")
+    if random.random() >= 0.15:
+        return faults
+    away = random.choice([name for name in (f"node{1 + number}" for number in range(setup.nodes)) if name != victim])
+    at_ms = 2 * QUIET_MS + random.randrange(max(setup.safety_ms - 4 * QUIET_MS, 1))
+    session_ms = int(setup.broker["broker.session.timeout.ms"])
+    both = (
+        Fault(at_ms, "cut", away, session_ms + 4_000),
+        Fault(at_ms + session_ms + random.choice((500, 1_500)), "power", victim, 50),
+    )
+    more = tuple(sorted((*faults, *both), key=lambda fault: fault.at_ms))
+    return faults if replace(setup, faults=more).forgets_groups else more
 
 
 _DRAW: Final[dict[Shape, Callable[[int, Size], Setup]]] = {
