@@ -122,7 +122,7 @@ class ClusterWatch:
     ) -> int | None:
         """Where the log of a member ends, if that is known and says something."""
         if broker is not None:
-            partition = broker.partitions.find(topic, key[1])
+            partition = broker.partitions.opened(topic).get(key[1])
             if partition is None or partition.topic_id != key[0] or partition.closed or partition.log.failure:
                 return None
             # Before the cluster has heard that this is another incarnation, it is told nothing about what that has.
@@ -230,7 +230,7 @@ class ClusterWatch:
             if other != key or machine_name in self.doubtful:
                 continue
             number, node = machines.get(machine_name, (0, None))
-            found = None if node is None else node.broker.partitions.find(partition.topic, partition.index)
+            found = None if node is None else node.broker.partitions.opened(partition.topic).get(partition.index)
             if found is not None and number:
                 ends[number] = found.log.log_end_offset
             elif node is None:
@@ -273,7 +273,7 @@ class ClusterWatch:
     def is_newest(self, partition: Partition) -> bool:
         """Whether nobody has been seen in a later leader epoch."""
         for _, node in self._running:
-            other = node.broker.partitions.find(partition.topic, partition.index)
+            other = node.broker.partitions.opened(partition.topic).get(partition.index)
             if other is not None and other.leader_epoch > partition.leader_epoch:
                 return False
         return partition.leader_epoch >= self._newest.get((partition.topic_id, partition.index), -1)
@@ -281,7 +281,7 @@ class ClusterWatch:
     def check_answer(self, running: Iterable[tuple[Machine, Node]], topic: str, index: int, offset: int) -> None:
         """A client was just told that this record is stored by all in-sync replicas. Raises Violation."""
         nodes = list(running)
-        found = [(machine, node.broker.partitions.find(topic, index)) for machine, node in nodes]
+        found = [(machine, node.broker.partitions.opened(topic).get(index)) for machine, node in nodes]
         replicas = [(machine, partition) for machine, partition in found if partition is not None]
         if not replicas or self.forgets:
             return
