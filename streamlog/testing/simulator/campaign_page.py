@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from streamlog.testing.simulator.invariants import INVARIANTS
 from streamlog.testing.simulator.nemesis import KINDS
 from streamlog.testing.simulator.setup import SCALES, SHAPES, Shape, Size
+from streamlog.testing.simulator.unwatched import UNWATCHED
 
 HEAD: Final = """# The large campaign
 
@@ -45,6 +46,12 @@ def render_page(kept: Mapping[str, Any]) -> str:
             "In how many runs each was reached.",
             "",
             *_table("| situation | runs |", "|---|---:|", _situations(kept["reached"])),
+            "## What no check of the simulator names",
+            "",
+            "Numbers of the failure model, with the reason, and who looks instead.",
+            "",
+            *(f"- {number}: {reason}" for number, reason in UNWATCHED.items()),
+            "",
         ]
     )
 
