@@ -157,9 +157,11 @@ class QuorumRun:
         if len(leaders) != 1:
             return False
         quorum = leaders[0].quorum
-        ends = {node.controller.image.applied_offset for node in self.nodes.values()}
+        applied = {node.controller.image.applied_offset for node in self.nodes.values()}
+        # Not by what is applied: the last record may be one that says who leads, which no image knows of.
+        committed = {node.quorum.committed_end_offset for node in self.nodes.values()}
         follows = {node.quorum.core.leader_id for node in self.nodes.values()}
-        return len(ends) == 1 and follows == {leaders[0].node_id} and quorum.log.end_offset <= max(ends) + 1
+        return len(applied) == 1 and follows == {leaders[0].node_id} and committed == {quorum.log.end_offset}
 
     # -- verdict ----------------------------------------------------------------------------------------------
 
