@@ -105,6 +105,8 @@ def quorum_settings(config: BrokerConfig, listening: list[Listener]) -> QuorumSe
         election_timeout_ms=config.integer("controller.quorum.election.timeout.ms"),
         election_backoff_ms_max=config.integer("controller.quorum.election.backoff.max.ms"),
         fetch_timeout_ms=config.integer("controller.quorum.fetch.timeout.ms"),
+        fetch_bytes_max=config.integer("controller.quorum.fetch.max.bytes"),
+        snapshot_bytes_max=config.integer("controller.quorum.fetch.snapshot.max.bytes"),
         request_timeout_ms=config.integer("controller.quorum.request.timeout.ms"),
         retry_backoff_ms=config.integer("controller.quorum.retry.backoff.ms"),
     )

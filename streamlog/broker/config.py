@@ -71,6 +71,8 @@ _ROWS = (
     BrokerSetting("controller.quorum.bootstrap.servers", ConfigType.LIST, "", "Where to look for the quorum."),
     BrokerSetting("controller.quorum.election.backoff.max.ms", _I, "1000", "Longest pause after a lost election.", 0),
     BrokerSetting("controller.quorum.election.timeout.ms", _I, "1000", "How long to wait for a leader.", 1),
+    BrokerSetting("controller.quorum.fetch.max.bytes", _I, "1048576", "Of metadata in one answer.", 1),
+    BrokerSetting("controller.quorum.fetch.snapshot.max.bytes", _I, "1048576", "Of a snapshot in one answer.", 1),
     BrokerSetting("controller.quorum.fetch.timeout.ms", _I, "1500", "How long a leader may be silent.", 1),
     BrokerSetting("controller.quorum.request.timeout.ms", _I, "2000", "How long to wait for an answer.", 1),
     BrokerSetting("controller.quorum.retry.backoff.ms", _I, "20", "Pause after an answer that did not come.", 1),

@@ -283,6 +283,7 @@ class RaftCore:
         if isinstance(request, VersionsRequest) and isinstance(state, Leader):
             on_versions(replica, state, peer_id, None, now_ms)
         if request is not None and is_gone and isinstance(state, Follower) and peer_id == state.leader.id:
+            state.asked_at_ms = None  # not late: it would not have come
             suspect_leader(replica, state, now_ms)
         return self._finish(now_ms)
 

@@ -2,10 +2,14 @@
 
 A voter fetches only from where its disk has come to: the leader takes the offset as a promise. What it appends waits
 for a sync, and the next fetch for that.
+
+How much it asks for follows what comes in time (`broker/pace.py`), and a snapshot goes on where it was, so that a slow
+link makes a follower late and not lost.
 """
 
 from __future__ import annotations
 
+from streamlog.broker.pace import ASKED_BYTES_MIN
 from streamlog.broker.raft.announce import suspect_leader
 from streamlog.broker.raft.effects import Alarm, SnapshotLoaded
 from streamlog.broker.raft.messages import (
@@ -23,7 +27,7 @@ from streamlog.broker.raft.messages import (
 from streamlog.broker.raft.peers import NEVER_MS, Peer
 from streamlog.broker.raft.replica import FIRST_BOOTSTRAP_ID, Replica
 from streamlog.broker.raft.replicated_log import RefusedBatches
-from streamlog.broker.raft.states import Follower, Unattached
+from streamlog.broker.raft.states import Download, Follower, Unattached
 from streamlog.wire.error_codes import ErrorCode
 
 
@@ -31,12 +35,14 @@ def on_fetch_response(
     replica: Replica, state: Follower, request: FetchRequest, response: FetchResponse, now_ms: int
 ) -> None:
     """The leader's answer, in our epoch."""
+    took_ms = _note_taken(state, now_ms)
     if response.answer.error is not ErrorCode.NONE:
         if response.answer.error is ErrorCode.NOT_LEADER_OR_FOLLOWER:
             suspect_leader(replica, state, now_ms)
         replica.outbox.pause(state.leader.id, now_ms)
         return
-    if request.offset != replica.log.end_offset or state.download is not None:
+    replica.fetch_pace.on_answer(len(response.records), took_ms, replica.config.patience_ms)
+    if request.offset != replica.log.end_offset or replica.download is not None:
         return
     note_answered(replica, state, now_ms)
     if response.diverging is not None:
@@ -52,6 +58,20 @@ def note_answered(replica: Replica, state: Follower, now_ms: int) -> None:
     state.has_fetched = True
     state.is_leader_gone = False
     state.fetch_deadline_ms = replica.draw_fetch_deadline_ms(now_ms)
+
+
+def _note_taken(state: Follower, now_ms: int) -> int:
+    """The leader has answered. Returns how long that took."""
+    asked_at_ms, state.asked_at_ms = state.asked_at_ms, None
+    return 0 if asked_at_ms is None else now_ms - asked_at_ms
+
+
+def _note_late(replica: Replica, state: Follower) -> None:
+    """What was asked last is given up, if it is not answered: the next time it is less."""
+    if state.asked_at_ms is not None:
+        state.asked_at_ms = None
+        replica.fetch_pace.on_late()
+        replica.snapshot_pace.on_late()
 
 
 def _append(replica: Replica, state: Follower, response: FetchResponse, now_ms: int) -> None:
@@ -103,7 +123,7 @@ def _begin_download(replica: Replica, state: Follower, snapshot_id: SnapshotId, 
         replica.outbox.pause(state.leader.id, now_ms)
         return
     replica.log.begin_snapshot(snapshot_id)
-    state.download, state.download_position = snapshot_id, 0
+    replica.download = Download(snapshot_id)
 
 
 def on_fetch_snapshot_response(
@@ -113,27 +133,30 @@ def on_fetch_snapshot_response(
     response: FetchSnapshotResponse,
     now_ms: int,
 ) -> None:
-    if state.download is None or (request.snapshot_id, request.position) != (state.download, state.download_position):
+    took_ms = _note_taken(state, now_ms)
+    download = replica.download
+    if download is None or (request.snapshot_id, request.position) != (download.snapshot_id, download.position):
         return
     is_usable = (
         response.answer.error is ErrorCode.NONE
-        and (response.snapshot_id, response.position) == (state.download, state.download_position)
+        and (response.snapshot_id, response.position) == (download.snapshot_id, download.position)
         and 0 < len(response.data) <= response.size_bytes - response.position
     )
     if not is_usable:
         # The leader has a newer one by now, most likely: fetching says which.
-        state.download = None
+        replica.download = None
         replica.outbox.pause(state.leader.id, now_ms)
         return
     note_answered(replica, state, now_ms)
+    replica.snapshot_pace.on_answer(len(response.data), took_ms, replica.config.patience_ms)
     replica.log.write_snapshot_part(response.data)
-    state.download_position += len(response.data)
-    if state.download_position == response.size_bytes:
-        _finish_download(replica, state, state.download, now_ms)
+    download.position += len(response.data)
+    if download.position == response.size_bytes:
+        _finish_download(replica, state, download.snapshot_id, now_ms)
 
 
 def _finish_download(replica: Replica, state: Follower, snapshot_id: SnapshotId, now_ms: int) -> None:
-    state.download = None
+    replica.download = None
     if not replica.log.finish_snapshot():
         replica.emit(Alarm(f"snapshot {snapshot_id.file_name} of leader {state.leader.id} is damaged"))
         replica.outbox.pause(state.leader.id, now_ms)
@@ -149,6 +172,7 @@ def _finish_download(replica: Replica, state: Follower, snapshot_id: SnapshotId,
 def poll_follower(replica: Replica, state: Follower, now_ms: int) -> int:
     """Do what is due. Returns when to look again."""
     if now_ms >= state.fetch_deadline_ms and not replica.is_stopping:
+        _note_late(replica, state)
         if replica.is_voter:
             replica.become_prospective(now_ms)
         else:
@@ -160,7 +184,11 @@ def poll_follower(replica: Replica, state: Follower, now_ms: int) -> int:
         return again_at_ms  # on_flushed looks again
     wait_ms = replica.outbox.wait_ms(state.leader.id, now_ms)
     if wait_ms == 0:
-        replica.send(state.leader, _next_request(replica, state, now_ms), now_ms)
+        _note_late(replica, state)
+        request = _next_request(replica, state, now_ms)
+        if isinstance(request, FetchRequest | FetchSnapshotRequest):
+            state.asked_at_ms = now_ms
+        replica.send(state.leader, request, now_ms)
         wait_ms = replica.config.request_timeout_ms
     return min(again_at_ms, now_ms + wait_ms)
 
@@ -171,14 +199,14 @@ def _next_request(replica: Replica, state: Follower, now_ms: int) -> Request:
         change = _wanted_change(replica)
         if change is not None:
             return change
-    if state.download is not None:
-        return FetchSnapshotRequest(
-            replica.key, replica.epoch, state.download, state.download_position, replica.config.fetch_bytes_max
-        )
-    return _fetch_request(replica)
+    download = replica.download
+    if download is not None:
+        bytes_max = replica.snapshot_pace.bytes_max
+        return FetchSnapshotRequest(replica.key, replica.epoch, download.snapshot_id, download.position, bytes_max)
+    return _fetch_request(replica, replica.fetch_pace.bytes_max)
 
 
-def _fetch_request(replica: Replica) -> FetchRequest:
+def _fetch_request(replica: Replica, bytes_max: int) -> FetchRequest:
     config = replica.config
     return FetchRequest(
         replica=config.key,
@@ -186,7 +214,7 @@ def _fetch_request(replica: Replica) -> FetchRequest:
         offset=replica.log.end_offset,
         last_epoch=replica.log.last_epoch,
         wait_ms_max=config.fetch_wait_ms_max,
-        bytes_max=config.fetch_bytes_max,
+        bytes_max=bytes_max,
         high_watermark=replica.high_watermark,
     )
 
@@ -225,7 +253,9 @@ def poll_unattached(replica: Replica, state: Unattached, now_ms: int) -> int:
     replica.asked_last = (replica.asked_last + 1) % len(peers)
     peer, wait_ms = replica.outbox.pick(peers, replica.asked_last, now_ms)
     if peer is not None:
-        replica.send(peer, _fetch_request(replica), now_ms)
+        # To learn who leads: should it be this one, its answer has to come whatever the link is like.
+        bytes_max = min(ASKED_BYTES_MIN, replica.config.fetch_bytes_max)
+        replica.send(peer, _fetch_request(replica, bytes_max), now_ms)
         wait_ms = replica.config.request_timeout_ms
     return min(again_at_ms, now_ms + wait_ms)
 

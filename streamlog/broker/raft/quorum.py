@@ -100,6 +100,10 @@ class QuorumSettings(msgspec.Struct, frozen=True):
     fetch_timeout_ms: int = 2000
     request_timeout_ms: int = 2000
     retry_backoff_ms: int = 20
+    fetch_bytes_max: int = 1024 * 1024
+    """controller.quorum.fetch.max.bytes."""
+    snapshot_bytes_max: int = 1024 * 1024
+    """controller.quorum.fetch.snapshot.max.bytes."""
 
 
 class Quorum:
@@ -505,7 +509,10 @@ def _raft_config(settings: QuorumSettings, key: ReplicaKey) -> RaftConfig:
         request_timeout_ms=settings.request_timeout_ms,
         retry_backoff_ms=settings.retry_backoff_ms,
         # Several answers fit into what a follower is willing to wait: one that comes late is no reason to vote.
-        fetch_wait_ms_max=min(FETCH_WAIT_MS_MAX, settings.fetch_timeout_ms // 4),
+        # And an answer that says nothing new comes before the request is given up.
+        fetch_wait_ms_max=min(FETCH_WAIT_MS_MAX, settings.fetch_timeout_ms // 4, settings.request_timeout_ms // 2),
+        fetch_bytes_max=settings.fetch_bytes_max,
+        snapshot_bytes_max=settings.snapshot_bytes_max,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from streamlog.broker.pace import Pace
 from streamlog.broker.raft.effects import Effect, HighWatermarkMoved, LeaderChanged, PersistElection, Send
 from streamlog.broker.raft.messages import (
     Answer,
@@ -26,6 +27,7 @@ from streamlog.broker.raft.replicated_log import ControlRecord, ReplicatedLog
 from streamlog.broker.raft.states import (
     Ballot,
     Candidate,
+    Download,
     Follower,
     Leader,
     Progress,
@@ -73,7 +75,15 @@ class RaftConfig(msgspec.Struct, frozen=True):
     request_timeout_ms: int = 2000
     retry_backoff_ms: int = 20
     fetch_wait_ms_max: int = 500
-    fetch_bytes_max: int = 8 * 1024 * 1024
+    fetch_bytes_max: int = 1024 * 1024
+    """Of records, in one answer; a batch that is larger comes whole."""
+    snapshot_bytes_max: int = 1024 * 1024
+    """Of a snapshot, in one answer."""
+
+    @property
+    def patience_ms(self) -> int:
+        """How long an answer of the leader may take, until a follower gives up the request, or the leader."""
+        return min(self.request_timeout_ms, self.fetch_timeout_ms)
 
 
 class Replica:
@@ -93,6 +103,12 @@ class Replica:
         self.state: State = Unattached(0)
         self.former: Leader | None = None
         """The leader we were until this event; those who wait for it are still to be told."""
+        self.download: Download | None = None
+        """A snapshot of this epoch's leader that has come in part."""
+        self.fetch_pace = Pace(config.fetch_bytes_max)
+        self.snapshot_pace = Pace(config.snapshot_bytes_max)
+        """How much to ask of the leader at a time: of its records, of a snapshot."""
+        self._paced_leader_id: int | None = None
         self.is_stopping = False
         self.asked_last = 0
         """Whom we asked last for the leader, so that the next one is somebody else."""
@@ -285,6 +301,10 @@ class Replica:
             voter_check_at_ms=now_ms + self.config.fetch_timeout_ms,
         )
         self._enter(state, epoch, leader.id, endpoints, voted_for)
+        if leader.id != self._paced_leader_id:
+            self._paced_leader_id = leader.id
+            self.fetch_pace = Pace(self.config.fetch_bytes_max)
+            self.snapshot_pace = Pace(self.config.snapshot_bytes_max)
         # A moment ago it was a candidate that had nothing to give. Its first commit waits for our fetch.
         self.outbox.forgive(leader.id)
 
@@ -321,6 +341,8 @@ class Replica:
     ) -> None:
         if isinstance(self.state, Leader):
             self.former = self.state
+        if epoch != self.epoch:
+            self.download = None
         self.state, self.epoch, self.leader_id, self.leader_endpoints = state, epoch, leader_id, endpoints
         self.voted_for = voted_for
         self.outbox.forget_all()

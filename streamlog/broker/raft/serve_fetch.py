@@ -189,7 +189,7 @@ def on_fetch_snapshot(replica: Replica, request: FetchSnapshotRequest, now_ms: i
     if error is not ErrorCode.NONE or size_bytes is None or not isinstance(state, Leader):
         return FetchSnapshotResponse(replica.answer(error), request.snapshot_id)
     note_alive(replica, state, request.replica, now_ms)
-    bytes_max = max(1, min(request.bytes_max, replica.config.fetch_bytes_max))
+    bytes_max = max(1, min(request.bytes_max, replica.config.snapshot_bytes_max))
     data = replica.log.read_snapshot(request.snapshot_id, request.position, bytes_max)
     return FetchSnapshotResponse(
         replica.answer(ErrorCode.NONE), request.snapshot_id, size_bytes, request.position, data

@@ -72,6 +72,15 @@ class Candidate(msgspec.Struct):
     """Set once a voter has refused: when to try again, if the others do not make a majority by then."""
 
 
+class Download(msgspec.Struct):
+    """A snapshot that is fetched instead of records. It outlives the role, not the epoch: only the same leader has the
+    same bytes under this name."""
+
+    snapshot_id: SnapshotId
+    position: int = 0
+    """What we have of it, in bytes."""
+
+
 class Follower(msgspec.Struct):
     leader: Peer
     fetch_deadline_ms: int
@@ -83,9 +92,8 @@ class Follower(msgspec.Struct):
     """Its connection broke, or it said that it resigns. Until the next answer, anybody may stand."""
     leader_high_watermark: int = -1
     """As last told; ours follows as far as our disk has come."""
-    download: SnapshotId | None = None
-    """The snapshot that is being fetched instead of records."""
-    download_position: int = 0
+    asked_at_ms: int | None = None
+    """When the leader was asked for what it has not answered yet."""
 
 
 class Progress(msgspec.Struct):

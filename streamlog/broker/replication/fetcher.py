@@ -19,6 +19,7 @@ from uuid import UUID
 
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.pace import Pace
 from streamlog.broker.partition import Partition
 from streamlog.broker.peer import NotOffered, PeerConnection, PeerGone, connect
 from streamlog.broker.replication.follower import RETRY_MS_MIN, FollowerState, StepKind
@@ -113,6 +114,7 @@ class Fetcher:
         self._unsure: dict[Key, None] = {}
         """Partitions whose place is to be looked at: something has come for them, or it is not their turn yet."""
         self._is_unreachable = False  # it has no address for brokers, and that was said
+        self._pace = Pace(settings.response_bytes_max)
         self._failures = 0  # connections and requests that failed in a row
         self._changed = asyncio.Event()
         """Partitions have come or gone, or are to be fetched anew."""
@@ -188,9 +190,14 @@ class Fetcher:
         try:
             async with asyncio.timeout(self._settings.timeout_ms / 1000):
                 response = await connection.request(request)
+        except TimeoutError:
+            self._pace.on_late()
+            raise
         finally:
             self._is_asking = False
         assert isinstance(response, FetchResponse), "the answer is of the request's API"
+        took_ms = self._env.clock.mono_ms() - now_ms
+        self._pace.on_answer(_records_bytes(response), took_ms, self._settings.timeout_ms)
         self._failures = 0
         appended, lost = self._take(response)
         self._keep_log_starts()
@@ -237,6 +244,7 @@ class Fetcher:
             place = None if partition is None else self._place(partition, now_ms)
             if place is not None:
                 if self._places.get(key) != place:
+                    self._places.pop(key, None)  # who got something is behind the others, should not all have room
                     self._places[key] = place
                     changed.append(key)
             elif self._places.pop(key, None) is not None:
@@ -268,7 +276,7 @@ class Fetcher:
             replica_state=ReplicaState(replica_id=self._node_id, replica_epoch=self._own_broker_epoch()),
             max_wait_ms=min(self._settings.wait_ms_max, self._next_due_ms(now_ms)),
             min_bytes=self._settings.bytes_min,
-            max_bytes=self._settings.response_bytes_max,
+            max_bytes=self._pace.bytes_max,
             session_id=self._session_id,
             session_epoch=self._session_epoch,
             topics=self._fetch_topics(asked),
@@ -439,6 +447,10 @@ class Fetcher:
         assert isinstance(response, ListOffsetsResponse), "the answer is of the request's API"
         answers: Iterable[ListOffsetsPartitionResponse] = (one for topic in response.topics for one in topic.partitions)
         return next((one.offset for one in answers if not one.error_code and one.offset >= 0), None)
+
+
+def _records_bytes(response: FetchResponse) -> int:
+    return sum(len(data.records or b"") for topic in response.responses for data in topic.partitions)
 
 
 def _grouped(keys: list[Key]) -> list[tuple[UUID, list[int]]]:

@@ -163,9 +163,10 @@ class Bench:
         high_watermark: int = -1,
         diverging: Position | None = None,
         snapshot_id: SnapshotId | None = None,
+        leader_id: int = 2,
     ) -> FetchResponse:
-        """The answer of leader 2 to a fetch."""
-        answer = Answer(ErrorCode.NONE, self.core.epoch, 2, endpoints(2))
+        """The leader's answer to a fetch."""
+        answer = Answer(ErrorCode.NONE, self.core.epoch, leader_id, endpoints(leader_id))
         records = self.batch(*entries) if entries else b""
         return FetchResponse(answer, high_watermark, 0, records, diverging, snapshot_id)
 

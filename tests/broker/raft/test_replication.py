@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from streamlog.broker.raft.effects import Alarm, HighWatermarkMoved, Reply, SnapshotLoaded
+from streamlog.broker.raft.effects import Alarm, HighWatermarkMoved, Reply, Send, SnapshotLoaded
 from streamlog.broker.raft.messages import (
     Answer,
     FetchRequest,
@@ -15,7 +15,7 @@ from streamlog.broker.raft.messages import (
     Position,
     SnapshotId,
 )
-from streamlog.broker.raft.states import Follower, Leader
+from streamlog.broker.raft.states import Follower, Leader, Prospective
 from streamlog.wire.error_codes import ErrorCode
 from tests.broker.raft.bench import Bench, fetch_request, has_flush, key, voter_set
 from tests.broker.raft.memory_log import Entry, StoredSnapshot
@@ -294,6 +294,82 @@ def test_a_snapshot_that_is_gone_is_asked_for_no_more() -> None:
     bench.respond(bench.last_send(2), FetchSnapshotResponse(answer, SnapshotId(9, 3)))
     bench.wait(20)
     assert bench.sent(FetchRequest)
+
+
+def slow_download(size: int) -> tuple[Bench, Send]:
+    """Node 1 after the first answer for a snapshot of which it gets `size` bytes; and what it asks next."""
+    bench = Bench(1, 1)
+    bench.respond(bench.follow(epoch=5), bench.fetched(snapshot_id=SnapshotId(9, 3)))
+    bench.respond(bench.last_send(2), snapshot_answer(bench, SnapshotId(9, 3), b"x" * size, 0, 10**7))
+    return bench, bench.last_send(2)
+
+
+def test_a_part_of_a_snapshot_that_is_late_is_asked_for_smaller() -> None:
+    """On a slow link the same again would be late again; what has come already is kept."""
+    bench, send = slow_download(1000)
+    asked = []
+    for _ in range(6):
+        bench.now_ms += 1_000  # and the fetch timeout has not passed
+        bench.fail(send, is_gone=False)
+        bench.wait(20)
+        send = bench.last_send(2)
+        assert isinstance(send.request, FetchSnapshotRequest)
+        asked.append((send.request.position, send.request.bytes_max))
+        bench.respond(send, snapshot_answer(bench, SnapshotId(9, 3), b"x", send.request.position, 10**7))
+        send = bench.last_send(2)
+    assert asked == [(1000 + n, max(4096, 2**20 // 4 ** (n + 1))) for n in range(6)]
+
+
+def test_parts_of_a_snapshot_that_come_easily_are_asked_for_larger() -> None:
+    """A link that was slow for a while is not slow for ever."""
+    bench, send = slow_download(1000)
+    bench.fail(send, is_gone=False)
+    bench.wait(20)
+    sizes = []
+    for took_ms in (100, 501, 500, 0):
+        send = bench.last_send(2)
+        assert isinstance(send.request, FetchSnapshotRequest)
+        sizes.append(send.request.bytes_max)
+        bench.now_ms += took_ms
+        data = b"x" * send.request.bytes_max
+        bench.respond(send, snapshot_answer(bench, SnapshotId(9, 3), data, send.request.position, 10**7))
+    assert sizes == [2**18, 2**19, 2**19, 2**20]
+
+
+def test_a_snapshot_goes_on_where_it_was_after_a_doubt_about_the_leader() -> None:
+    """Its part came later than the fetch timeout; the others say that it leads."""
+    bench, _ = slow_download(1000)
+    bench.wait_for(Prospective)
+    bench.follow(epoch=5)
+    ((_, request),) = bench.sent(FetchSnapshotRequest)
+    assert (request.snapshot_id, request.position, request.bytes_max) == (SnapshotId(9, 3), 1000, 2**18)
+
+
+def test_another_leader_sends_its_snapshot_from_the_beginning() -> None:
+    """Snapshots of one name hold the same, in other bytes."""
+    bench, _ = slow_download(1000)
+    bench.respond(bench.follow(3, epoch=6), bench.fetched(snapshot_id=SnapshotId(9, 3), leader_id=3))
+    ((_, request),) = bench.sent(FetchSnapshotRequest)
+    assert (request.snapshot_id, request.position, request.bytes_max) == (SnapshotId(9, 3), 0, 2**20)
+
+
+def test_records_that_are_late_are_asked_for_in_smaller_parts() -> None:
+    """As snapshots are."""
+    bench = Bench(1)
+    send = bench.follow(epoch=5)
+    bench.wait(2_000)
+    bench.follow(epoch=5)
+    request = bench.last_send(2).request
+    assert isinstance(request, FetchRequest)
+    assert isinstance(send.request, FetchRequest)
+    assert (send.request.bytes_max, request.bytes_max) == (2**20, 2**18)
+
+
+def test_whoever_looks_for_the_leader_asks_for_little() -> None:
+    """The answer may be the leader's, on a slow link."""
+    bench = Bench(1, node_id=9)
+    assert bench.sent(FetchRequest)
+    assert {request.bytes_max for _, request in bench.sent(FetchRequest)} == {4096}
 
 
 def test_a_damaged_snapshot_is_dropped() -> None:
