@@ -9,11 +9,13 @@ import pytest
 
 from streamlog.client.admin import Admin, NewTopic
 from streamlog.client.delivery import Failed
+from streamlog.client.failures import DeliveryUnknown
 from streamlog.client.producer import Producer
 from streamlog.client.values import Headers
 from streamlog.env import Env
 from streamlog.errors import LocalProtocolError, StreamlogError, UserError
 from streamlog.wire.error_codes import ErrorCode, KafkaError
+from tests.brokers import broker_kind
 from tests.client.test_producer import NOW_MS, read_all
 
 
@@ -190,4 +192,6 @@ async def test_records_for_a_topic_that_was_deleted_are_refused_after_their_pati
             await producer.flush()
     (one,) = failed
     assert (one.topic, one.partition, one.code) == (topic, 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-    assert isinstance(one.failure, KafkaError)
+    # Apache Kafka's controller answers before its broker has let go, so that the record may have been written first.
+    in_doubt = isinstance(one.failure, DeliveryUnknown) and broker_kind() != "streamlog"
+    assert isinstance(one.failure, KafkaError) or in_doubt
