@@ -396,12 +396,14 @@ def properties(plan: Plan, node: Node, data: Path, settings: Mapping[str, str]) 
         "controller.listener.names": QUORUM,
         "controller.quorum.bootstrap.servers": plan.quorum,
         "log.dirs": str(data),
+        # In every file, whatever the roles: a controller decides about topics by its own, and the first one writes its
+        # min.insync.replicas down as the cluster's; a broker asks for topics that clients ask it for by its own.
+        "default.replication.factor": str(replicas),
+        "min.insync.replicas": str(max(1, replicas - 1)),
     }
     if node.is_broker:
         values |= {
             "inter.broker.listener.name": CLIENTS,
-            "default.replication.factor": str(replicas),
-            "min.insync.replicas": str(max(1, replicas - 1)),
             "offsets.topic.replication.factor": str(replicas),
             "group.initial.rebalance.delay.ms": "100",
         }

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from streamlog.broker.config import load_config, parse_properties
+from streamlog.broker.metadata.image import RESOURCE_TOPIC
 from streamlog.cli.local_cluster import make_plan, properties
 from streamlog.cli.process_files import Process, find
 from streamlog.env import real_env
+from streamlog.wire.error_codes import ErrorCode
+from streamlog.wire.message import Request, Response
+from streamlog.wire.messages.describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    DescribeConfigsResponse,
+)
+from streamlog.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from streamlog.wire.messages.produce import ProduceResponse
+from tests.broker.batches import new_batch, produce_request
+from tests.broker.running import RawClient
 from tests.cli.shell import Shell, until
 
 
@@ -150,8 +163,11 @@ def test_configurations_are_ones_that_nodes_accept(tmp_path: Path) -> None:
     assert values["default.replication.factor"] == "3"
     assert values["min.insync.replicas"] == "2"
     assert values["num.partitions"] == "6"
-    controller, warnings = load_config(parse_properties(properties(plan, plan.nodes[3], tmp_path, {})))
-    assert (controller.is_broker, warnings) == (False, [])
+    for node in plan.controllers:
+        controller, warnings = load_config(parse_properties(properties(plan, node, tmp_path, {})))
+        assert (controller.is_broker, warnings) == (False, [])
+        assert controller.integer("default.replication.factor") == 3
+        assert controller.topic_defaults["min.insync.replicas"] == "2"
     combined = make_plan(env, combined=2, brokers=0, controllers=0, port_base=None)
     values = parse_properties(properties(combined, combined.nodes[1], tmp_path, {}))
     assert values["process.roles"] == "broker,controller"
@@ -185,6 +201,52 @@ def test_three_nodes_keep_a_topic_through_a_kill_and_a_rolling_restart(clusters:
     quorum = shell.run("quorum", "describe", "--json").json
     assert sorted(one["node"] for one in quorum["replicas"]) == [1, 2, 3]
     assert clusters("stop") == [1, 2, 3]
+
+
+R = TypeVar("R", bound=Response)
+
+
+async def ask(address: str, request: Request, version: int, expected: type[R]) -> R:
+    host, _, port = address.rpartition(":")
+    client = RawClient(*await asyncio.open_connection(host, int(port)))
+    try:
+        response = await client.ask(request, version, expected)
+    finally:
+        await client.close()
+    assert isinstance(response, expected)
+    return response
+
+
+def test_separate_roles_promise_what_combined_nodes_do(clusters: Clusters) -> None:
+    """Controllers decide how many replicas there are and how many must have a record: the last of three brokers takes
+    nothing with acks=all."""
+    started = clusters("start", "--brokers", "3", "--controllers", "1")
+    clusters.shell.ok("topics", "create", "made", "--broker", started["bootstrap"])
+    address = next(one["listen"] for one in started["nodes"] if one["node"] == 1)
+
+    def replicas(topic: str) -> set[int]:
+        request = MetadataRequest(topics=[MetadataRequestTopic(name=topic)])
+        answer = asyncio.run(ask(address, request, 12, MetadataResponse))
+        return set(answer.topics[0].partitions[0].replica_nodes)
+
+    assert replicas("made") == {1, 2, 3}
+    assert replicas("asked-for") == {1, 2, 3}
+    resource = DescribeConfigsResource(
+        resource_type=RESOURCE_TOPIC, resource_name="made", configuration_keys=["min.insync.replicas"]
+    )
+    described = asyncio.run(ask(address, DescribeConfigsRequest(resources=[resource]), 4, DescribeConfigsResponse))
+    assert [one.value for one in described.results[0].configs] == ["2"]
+
+    clusters("kill", "2", "3")
+
+    def refused() -> bool:
+        request = produce_request("made", new_batch(b"x"))
+        answer = asyncio.run(ask(address, request, 9, ProduceResponse))
+        code = ErrorCode.of(answer.responses[0].partition_responses[0].error_code)
+        assert code is not ErrorCode.NONE, "one replica has it, and may be lost"
+        return code is ErrorCode.NOT_ENOUGH_REPLICAS
+
+    until("refused", refused)
 
 
 def test_a_lost_data_directory_is_filled_again_and_promises_nothing_meanwhile(clusters: Clusters) -> None:
