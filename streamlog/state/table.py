@@ -23,13 +23,14 @@ Values that can be changed in place (lists, records) are watched where a table i
 change it and need not `set` it again. `watched` has the clean values that were given out, and the defaults that were
 given out for keys without a row, with the bytes they had then. When changes are taken, and before a scan, what differs
 from its bytes counts as set. Two generations of it turn with those of the rows, so a value is watched until changes are
-taken, or until about as much as half the cache was read after it. Whoever holds a value longer has to `set` it, or the
-change is lost.
+taken, or until about as much as half the cache was read after it. `take_dirty` is told which values are in the hands of
+an event that is not over: they are watched on, with the bytes they have then. Whoever holds a value longer has to `set`
+it, or the change is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar, overload
@@ -123,6 +124,7 @@ class TableState(Generic[K, V]):
         "loads",
         "name",
         "on_absent_key",
+        "on_given",
         "on_leave",
         "on_new_key",
         "on_unreadable",
@@ -157,6 +159,8 @@ class TableState(Generic[K, V]):
         self.on_absent_key = on_absent_key
         self.absent: Callable[[K], bool] | None = None
         """Whether a key that is not in memory is not in the store either, if its owner can tell without asking it."""
+        self.on_given: Callable[[K], None] | None = None
+        """Called with the key whose value was given out, or was set, and may be changed in place from now on."""
         self.on_leave: Callable[[bool], None] | None = None
         """Called before rows that the store has may leave memory; True: somebody else wrote rows to the store."""
         self.on_unreadable: Callable[[bytes, SerdeError], None] | None = None
@@ -207,6 +211,8 @@ class TableState(Generic[K, V]):
             value = default()
             watched = value, self._encoded(key, value)
         self._watched[key] = watched
+        if self.on_given is not None:
+            self.on_given(key)
         return watched[0]
 
     def _given_out(self, key: K, value: V | _Mark) -> V | _Mark:
@@ -215,10 +221,12 @@ class TableState(Generic[K, V]):
             watched = self._watched.get(key) or self._watched_old.get(key)
             if watched is None or not self._settle(key, *watched):
                 return value
-            return self._recent[key]
-        if key not in self._dirty and key not in self._watched:
+            value = self._recent[key]
+        elif key not in self._dirty and key not in self._watched:
             watched = self._watched_old.get(key)
             self._watched[key] = (value, self._encoded(key, value)) if watched is None else watched
+        if self.on_given is not None:
+            self.on_given(key)
         return value
 
     def contains(self, key: K) -> bool:
@@ -408,6 +416,8 @@ class TableState(Generic[K, V]):
         self._recent[key] = value
         if self._watches:
             self._unwatch(key)
+            if self.on_given is not None:
+                self.on_given(key)
 
     def delete(self, key: K) -> None:
         """Delete; a key that is known to be absent is left alone."""
@@ -474,10 +484,11 @@ class TableState(Generic[K, V]):
         """Changes alone fill the cache: commit now, because nothing else can make room."""
         return len(self._dirty) * ENTRY_BYTES > self._cache_bytes_max // 2
 
-    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
+    def take_dirty(self, timestamp_ms: int, held: Collection[K] = ()) -> DirtyRows:
         """Encode what changed since the last time and begin the next round; one commit at a time.
 
         Args:    timestamp_ms: for the changelog records; stream time, so that they expire no earlier than the rows do.
+                 held: keys whose values somebody who is not done with them may still change in place.
         Raises:  SerdeError: a value was changed in place since it was set, and does not fit its type any more. Then
                  nothing has been taken.
         """
@@ -485,6 +496,7 @@ class TableState(Generic[K, V]):
         self._settle_all()
         rows: list[tuple[bytes, bytes | None, int]] = []
         recent, encode = self._recent, self._encoded
+        watched_on = {key: watched for key in held if (watched := self._watched.get(key) or self._watched_old.get(key))}
         for key, key_bytes in self._dirty.items():
             value = recent[key]
             if isinstance(value, _Mark):
@@ -492,10 +504,12 @@ class TableState(Generic[K, V]):
                 continue
             data = encode(key, value)
             rows.append((key_bytes, data, timestamp_ms))
+            if self._watches and key in held:
+                watched_on[key] = watched_on[key][0] if key in watched_on else value, data
             if len(data) > SMALL_VALUE_BYTES:
                 self._charge_large(key, len(data))
         self._in_commit, self._dirty = self._dirty, {}
-        self._watched.clear()
+        self._watched = watched_on
         self._watched_old.clear()
         return DirtyRows(self.name, rows)
 

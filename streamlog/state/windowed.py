@@ -14,7 +14,7 @@ Without grace and retention nothing is ever late, closed or expired, and there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 from streamlog.serde import Data, Serde, SerdeError, table_value_serde_for
@@ -75,11 +75,12 @@ class WindowedState(Generic[K, V]):
         on_late: Callable[[int, int], None] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         watch: bool = False,
+        on_given: Callable[[tuple[K, int]], None] | None = None,
     ) -> None:
         """A windowed table `name` of `store`.
 
         Args:    on_new_key, on_absent_key: as for TableState, with the bytes of the key without the window.
-                 watch: as for TableState.
+                 watch: as for TableState; on_given too, with key and window start.
                  on_late: called with window start and stream time for each write that came too late.
         """
         self.name = name
@@ -109,6 +110,7 @@ class WindowedState(Generic[K, V]):
             cache_bytes_max=cache_bytes_max,
             watch=watch,
         )
+        self._table.on_given = on_given
         # Most rows are born when their window is the newest, and asking the store for them costs more than counting.
         # Windows that start later have no row outside of memory:
         self._stored_start_ms = self._newest_stored_ms()
@@ -231,10 +233,11 @@ class WindowedState(Generic[K, V]):
     def dirty_full(self) -> bool:
         return self._table.dirty_full
 
-    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
-        """As for TableState; rows that expired are deletions among the rows, and the index and the mark come along."""
+    def take_dirty(self, timestamp_ms: int, held: Collection[tuple[K, int]] = ()) -> DirtyRows:
+        """As for TableState, a key being key and window start; rows that expired are deletions among the rows, and the
+        index and the mark come along."""
         self._expire()
-        inner = self._table.take_dirty(timestamp_ms)
+        inner = self._table.take_dirty(timestamp_ms, held)
         if not self._indexes:
             self._dirty = inner, inner
             return inner

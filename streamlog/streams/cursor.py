@@ -15,7 +15,7 @@ import asyncio
 import contextvars
 import operator
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class LanePlan:
     """The agent that can be asked through this lane, if it can be."""
     only_looks: bool = False
     """Whether no code of the user gets the values: they are sent on, under a key that is one of their fields."""
+
+
+GIVEN_MAX = 10_000
+"""Rows of one event that are watched for longer than a commit: each commit encodes them to see whether they changed."""
 
 
 class CursorLane(Protocol):
@@ -78,6 +82,8 @@ class Cursor:
         "failures",
         "feed",
         "generators",
+        "given",
+        "given_at",
         "held",
         "index",
         "iterations",
@@ -108,6 +114,8 @@ class Cursor:
         self.repeated = False  # the chunk is an event of `again`: the feed's head has nothing to do with it
         self.failed_at: tuple[str, int] | None = None  # topic and offset of the last failure
         self.failures = 0  # how often in a row it failed there
+        self.given: dict[tuple[str, Any], None] = {}  # rows, by table and key, that the body got for the event at:
+        self.given_at = (0, -1)  # `taken` and `index`
         # The batch, its reading and its feed are set by the first chunk; before it there is no event to ask about.
         self.batch: Batch
         self.reading: Reading
@@ -152,6 +160,19 @@ class Cursor:
         self.taken += 1
         self.chunk = reading.values[start:stop]
         return zip(range(start, stop), self.chunk, strict=False)  # not strict: `halt` may shorten the values
+
+    def give(self, table: str, key: Any) -> None:
+        """The body got the value of a row, and may change it in place until it is done with its event."""
+        at = self.taken, self.index
+        if at != self.given_at:
+            self.given_at, self.given = at, {}
+        if len(self.given) < GIVEN_MAX:
+            self.given[table, key] = None
+
+    @property
+    def rows_in_hands(self) -> Iterable[tuple[str, Any]]:
+        """Tables and keys of the rows that the body got for what it is not done with: an event, or a list of them."""
+        return self.given if (self.busy or self.held) and self.given_at == (self.taken, self.index) else ()
 
     # --- whose the events are ---------------------------------------------------------------------------------------
 
@@ -238,3 +259,14 @@ class Shared:
 
 current: contextvars.ContextVar[Cursor] = contextvars.ContextVar("streamlog_cursor")
 """The cursor of the running body. Set once when a body's task starts; tables and topics find their task through it."""
+
+
+def given_out(table: str) -> Callable[[Any], None]:
+    """Notes, for the body that is running, which rows of `table` it gets."""
+
+    def note(key: Any) -> None:
+        cursor = current.get(None)
+        if cursor is not None:
+            cursor.give(table, key)
+
+    return note

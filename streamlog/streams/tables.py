@@ -3,9 +3,9 @@
 A table is a declaration with a slot number. Inside a body, its part is `states[slot]` of the cursor: one context
 variable, one list index. Everything with state is in `streamlog.state`.
 
-Values may be changed in place, `table[key].append(x)`, as in a dict: the task notices when it commits. What is changed
-later than that, behind an await that outlasts a commit, has to be set again; so have values that came from `items()`,
-and one that is changed after half a cache full of other rows was read (some 100,000 small ones).
+Values may be changed in place, `table[key].append(x)`, as in a dict: the task notices when it commits, as long as the
+event that got them is not over. What is changed later has to be set again; so have values that came from `items()`, and
+one that is changed after half a cache full of other rows was read (some 100,000 small ones).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
 from streamlog.streams.batches import Batch
 from streamlog.streams.context import Outbox
+from streamlog.streams.cursor import given_out
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.feed import Source
 from streamlog.streams.lane import Lane
@@ -74,7 +76,7 @@ class State(Protocol):
     def name(self) -> str: ...
     @property
     def dirty_full(self) -> bool: ...
-    def take_dirty(self, timestamp_ms: int) -> DirtyRows: ...
+    def take_dirty(self, timestamp_ms: int, held: Collection[Any] = ()) -> DirtyRows: ...
     def committed(self, dirty: DirtyRows) -> None: ...
     def abandon(self, dirty: DirtyRows) -> None: ...
 
@@ -258,9 +260,10 @@ class Task:
                 on_absent_key=check.on_absent_key,
                 on_late=self.late.listener(table.name),
                 watch=True,
+                on_given=given_out(table.name),
             )
         else:
-            state = TableState(
+            state = table_state = TableState(
                 table.name,
                 store,
                 table.key_serde,
@@ -269,6 +272,7 @@ class Task:
                 on_absent_key=check.on_absent_key,
                 watch=True,
             )
+            table_state.on_given = given_out(table.name)
         self._durable.append((table, state))
         return state
 
@@ -365,9 +369,14 @@ class Task:
         }
         dirty: list[tuple[Table[Any, Any], State, DirtyRows]] = []
         rows_at_ms = min(max(self.stream_time_ms, 0), TIMESTAMP_DISTANCE_MS_MAX)  # what a changelog takes
+        held: defaultdict[str, set[Any]] = defaultdict(set)
+        for lane in self.lanes:
+            for cursor in lane.cursors:
+                for name, key in cursor.rows_in_hands:
+                    held[name].add(key)
         try:
             for table, state in self._durable:
-                dirty.append((table, state, state.take_dirty(rows_at_ms)))
+                dirty.append((table, state, state.take_dirty(rows_at_ms, held[table.name])))
         except Exception as error:
             for _, state, rows in dirty:
                 state.abandon(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -34,8 +35,10 @@ def counts(store: MemoryStore, cache_entries: int = 1000, **more: Any) -> TableS
     )
 
 
-def commit(table: TableState[Any, Any], store: MemoryStore, timestamp_ms: int = 0) -> DirtyRows:
-    dirty = table.take_dirty(timestamp_ms)
+def commit(
+    table: TableState[Any, Any], store: MemoryStore, timestamp_ms: int = 0, held: Collection[str] = ()
+) -> DirtyRows:
+    dirty = table.take_dirty(timestamp_ms, held)
     store.commit(CommitBatch({table.name: dirty.changes()}))
     table.committed(dirty)
     return dirty
@@ -329,7 +332,9 @@ Ops = st.lists(
         st.tuples(st.just("clear"), st.sampled_from("abc"), st.just(0)),
         st.tuples(st.just("set"), st.sampled_from("abc"), st.integers(0, 9)),
         st.tuples(st.just("delete"), st.sampled_from("abc"), st.just(0)),
-        st.tuples(st.sampled_from(["commit", "abandon", "scan", "evict", "reopen"]), st.just(""), st.just(0)),
+        st.tuples(st.just("hold"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.just("change held"), st.sampled_from("abc"), st.integers(0, 9)),
+        st.tuples(st.sampled_from(["commit", "abandon", "scan", "evict", "reopen", "let go"]), st.just(""), st.just(0)),
     ),
     max_size=40,
 )
@@ -339,12 +344,13 @@ Ops = st.lists(
 @given(Ops)
 def test_values_changed_in_place_are_those_of_a_dict(ops: list[tuple[str, str, int]]) -> None:
     """A defaultdict of lists that stores a default when somebody has changed it; through commits, evictions and new
-    lives."""
+    lives. Values that are held are changed behind commits, too, as long as the row is the same list."""
     engine = MemoryEngine()
     store = engine.open("t")
     table = lists(store)
     model: dict[str, list[int]] = {}
     durable: dict[str, list[int]] = {}
+    held: dict[str, list[int]] = {}
 
     def item(key: str) -> list[int]:
         value = table.get(key, None)
@@ -366,22 +372,33 @@ def test_values_changed_in_place_are_those_of_a_dict(ops: list[tuple[str, str, i
         elif what == "set":
             table.set(key, [number])
             model[key] = [number]
+            held.pop(key, None)
+        elif what == "hold":
+            held[key] = item(key)
+        elif what == "change held" and key in held:
+            held[key].append(number)
+            model.setdefault(key, []).append(number)
+        elif what == "let go":
+            held.clear()
         elif what == "delete":
             table.delete(key)
             model.pop(key, None)
+            held.pop(key, None)
         elif what == "scan":
             assert dict(table.items()) == model
         elif what == "evict":
             table._turn()
             table._turn()
+            held.clear()
         elif what == "abandon":
-            table.abandon(table.take_dirty(0))
+            table.abandon(table.take_dirty(0, held.keys()))
         elif what == "commit":
-            commit(table, store)
+            commit(table, store, held=held.keys())
             durable = {key: list(value) for key, value in model.items()}
         elif what == "reopen":
             table = lists(store)
             model = {key: list(value) for key, value in durable.items()}
+            held.clear()
     assert dict(table.items()) == model
     commit(table, store)
     assert dict(lists(store).items()) == model

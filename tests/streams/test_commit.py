@@ -164,7 +164,7 @@ class Bug:
 
     name, dirty_full = "bug", False
 
-    def take_dirty(self, timestamp_ms: int) -> DirtyRows:
+    def take_dirty(self, timestamp_ms: int, held: object = ()) -> DirtyRows:
         raise KeyError("k4066")
 
     def committed(self, dirty: DirtyRows) -> None: ...

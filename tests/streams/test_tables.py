@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 import streamlog
+from streamlog.serde import table_value_serde_for
 from tests.streams.harness import running
 
 Body = Callable[[Any, int], Any]
@@ -224,6 +226,52 @@ async def test_values_may_be_changed_in_place() -> None:
         "t": {"k": [0, 1, 2, 3], "other": [0, 1, 2, 3]},
         "u": {("k", 0): [0, 1], ("k", 2000): [2, 3]},
     }
+
+
+@pytest.mark.parametrize("form", ["one by one", "two at a time", "lists"])
+async def test_a_row_may_be_changed_in_place_as_long_as_its_event_lasts(form: str) -> None:
+    """However many commits pass meanwhile: what was changed behind an await longer than a commit used to be lost."""
+    app = streamlog.App("w")
+    table = app.Table("t", key=str, value=list[str], default=list)
+    windowed = app.Table("u", key=str, value=list[str], default=list).tumbling(2)
+    written = app.Table("v", key=str, value=list[str])
+    topic = app.topic("events", key=str, value=int)
+    goes_on = asyncio.Event()
+
+    async def process(number: int) -> None:
+        rows: list[list[str]] = [table["k"], windowed["k"].current()]
+        written["k"] = []
+        rows.append(written["k"])
+        if number == 1:
+            for row in rows:
+                row.append("before")
+        await goes_on.wait()
+        for row in rows:
+            row.append(f"after {number}")
+
+    @app.agent(topic, concurrency=2 if form == "two at a time" else 1)
+    async def work(stream: streamlog.Stream[str, int]) -> None:
+        if form == "lists":
+            async for numbers in stream.take(2, within=60):
+                for number in numbers:
+                    await process(number)
+        else:
+            async for number in stream:
+                await process(number)
+
+    async with running(app, {"events": 1}) as harness:
+        harness.feed("events", [("k", "0", 0), ("k", "1", 0)])
+        for _ in range(3):
+            await harness.settle(50)
+            harness.commit()
+        goes_on.set()
+        await harness.settle(50)
+        harness.commit()
+        assert harness.task.committable()["events"] == 2 or form == "lists"
+        decode = table_value_serde_for(list[str]).decode
+        kept = {name: decode(harness.outbox.logs[f"w-{name}-changelog", 0][-1][1] or b"") for name in "tuv"}
+        both = ["before", "after 0", "after 1"] if form == "two at a time" else ["after 0", "before", "after 1"]
+        assert kept == {"t": both, "u": both, "v": both[1:] if form != "two at a time" else ["before", "after 1"]}
 
 
 async def test_what_is_changed_in_place_to_another_type_stops_the_partition() -> None:
