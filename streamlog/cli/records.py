@@ -113,7 +113,11 @@ def as_text(data: bytes | None) -> str:
 
 
 def iso_time(timestamp_ms: int) -> str:
+    """ISO 8601 in UTC; nothing for a record without a time, and ms for years that no calendar has."""
     if timestamp_ms < 0:
         return ""
-    moment = datetime.fromtimestamp(timestamp_ms / 1000, tz=UTC)
+    try:
+        moment = datetime.fromtimestamp(timestamp_ms / 1000, tz=UTC)
+    except (OverflowError, ValueError):
+        return str(timestamp_ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -14,9 +14,8 @@ from streamlog.cli.keys import parse_key
 from streamlog.cli.output import print_json, print_rows, while_it_is_read
 from streamlog.env import real_env
 from streamlog.errors import UserError
-from streamlog.streams.record import to_timestamp_ms
 from streamlog.web.live import AsyncLiveTable, Change, connect_async
-from streamlog.web.shown import builtins_of, iso_of, parse_time_ms
+from streamlog.web.shown import builtins_of, iso_of, parse_time_ms, shown_window
 
 
 @click.group(invoke_without_command=True)
@@ -89,7 +88,8 @@ def get(
             return {
                 "key": plain,
                 "windows": [
-                    {"start": _iso(one.start), "end": _iso(one.end), "value": builtins_of(one.value)} for one in windows
+                    {"start": iso_of(one.start_ms), "end": iso_of(one.end_ms), "value": builtins_of(one.value)}
+                    for one in windows
                 ],
             }
 
@@ -118,12 +118,10 @@ def scan(invocation: Invocation, app_id: str, table: str, prefix: str, limit: in
         async with invocation.brokers(env) as bootstrap, connect_async(bootstrap, app=app_id, env=env) as live:
             info = await live.info(table)
             row: dict[str, Any] | None = None
-            async for key, value in live.table(table).items(prefix=prefix, limit=limit):
+            async for key, start_ms, value in live.table(table).entries(prefix=prefix, limit=limit):
                 row = {"key": key}
-                if info.window_step_ms is not None:
-                    start_ms = to_timestamp_ms(key[1])
-                    window = {"start": iso_of(start_ms), "end": iso_of(start_ms + (info.window_size_ms or 0))}
-                    row = {"key": key[0], "window": window}
+                if start_ms is not None:
+                    row["window"] = shown_window(info, start_ms)
                 _print_row({**row, "value": value}, as_json)
             if row is None and not as_json:
                 click.echo(f"Table {table} of {app_id} has no rows{' that begin so' if prefix else ''}.", err=True)
@@ -163,8 +161,8 @@ def watch(
 
 def _shown_change(change: Change[Any, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"key": change.key}
-    if change.window is not None:
-        row["window"] = {"start": _iso(change.window[0]), "end": _iso(change.window[1])}
+    if change.window_ms is not None:
+        row["window"] = {"start": iso_of(change.window_ms[0]), "end": iso_of(change.window_ms[1])}
     return row | {"value": change.value, "timestamp_ms": change.timestamp_ms, "partition": change.partition}
 
 
@@ -183,7 +181,3 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
 def _shown(value: Any) -> str:
     plain = builtins_of(value)
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-
-
-def _iso(moment: Any) -> str:
-    return iso_of(to_timestamp_ms(moment))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Generic, TypeVar
+
+from streamlog.streams.record import to_moment
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -26,5 +28,6 @@ class Event(Generic[K, V]):
 
     @property
     def timestamp(self) -> datetime:
-        """Event time as an aware datetime in UTC."""
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+        """Event time as an aware datetime in UTC. Beyond the years 1 to 9999 it is the edge of them, and `timestamp_ms`
+        alone is exact."""
+        return to_moment(self.timestamp_ms)

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -108,6 +108,23 @@ def allows_none(annotation: Any) -> bool:
 
 TIME_MS_MAX = 2**62 - 1
 """Largest distance of a time from 1970: 146 million years, and still no overflow when a window is added."""
+
+
+MOMENT_MIN = datetime.min.replace(tzinfo=UTC)
+MOMENT_MAX = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+"""The last millisecond."""
+_MOMENT_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_moment(time_ms: int) -> datetime:
+    """The time in UTC; MOMENT_MIN or MOMENT_MAX when it is beyond them.
+
+    Events may be of any time, and one of a year that datetime does not have must not keep a program from all others.
+    """
+    try:
+        return _MOMENT_ZERO + timedelta(milliseconds=time_ms)
+    except OverflowError:
+        return MOMENT_MIN if time_ms < 0 else MOMENT_MAX
 
 
 def to_timestamp_ms(moment: object) -> int:

@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -24,7 +24,7 @@ from streamlog.errors import UserError
 from streamlog.serde import Format, Serde, key_serde_for, serde_for, table_value_serde_for
 from streamlog.state.query import PAGE_ROWS
 from streamlog.streams.app import App
-from streamlog.streams.record import to_timestamp_ms
+from streamlog.streams.record import to_moment, to_timestamp_ms
 from streamlog.streams.settings import DATA_DIR_DEFAULT
 from streamlog.web.answers import Found, GetMany, Rows, Staleness, TableInfo
 from streamlog.web.asking import Asker
@@ -60,8 +60,12 @@ class WindowValue(Generic[V]):
     """The value of one window of one key."""
 
     start: datetime
+    """Windows beyond the years 1 to 9999, which datetime has, start and end at the edge of them."""
     end: datetime
     value: V
+    start_ms: int
+    """Exact, of any window; so is `end_ms`."""
+    end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,13 @@ class Change(Generic[K, V]):
     value: V | None
     """None: the row was deleted."""
     window: tuple[datetime, datetime] | None
-    """Start and end, in tables with windows."""
+    """Start and end, in tables with windows; as in `WindowValue`."""
     timestamp_ms: int
     partition: int
     offset: int
     """In the table's changelog."""
+    window_ms: tuple[int, int] | None = None
+    """Exact, of any window."""
 
 
 class AsyncLive:
@@ -222,15 +228,19 @@ class AsyncLiveTable(Generic[K, V]):
 
         In a windowed table the keys are (key, start of the window). `stale`: see `read`.
         """
+        async for page in self._pages(prefix, page_rows, committed=committed, stale=stale):
+            yield (
+                [(self._row_key(row.key, row.start_ms), self._row_value.decode(row.value)) for row in page.rows],
+                (page.staleness),
+            )
+
+    async def _pages(self, prefix: str, page_rows: int, *, committed: bool, stale: bool) -> AsyncIterator[Rows]:
         info = await self._info()
         parameters = {"limit": str(page_rows)} | ({"prefix": prefix} if prefix else {})
         parameters |= ({"committed": "true"} if committed else {}) | ({"stale": "true"} if stale else {})
         while True:
             page = await self._page(info, parameters, page_rows)
-            yield (
-                [(self._row_key(row.key, row.start_ms), self._row_value.decode(row.value)) for row in page.rows],
-                (page.staleness),
-            )
+            yield page
             if page.cursor is None:
                 return
             parameters["cursor"] = encode_cursor(page.cursor)
@@ -242,15 +252,20 @@ class AsyncLiveTable(Generic[K, V]):
 
     async def items(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[tuple[Any, V]]:
         """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window)."""
+        async for key, start_ms, value in self.entries(prefix=prefix, limit=limit):
+            yield (key if start_ms is None else (key, to_moment(start_ms))), value
+
+    async def entries(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[tuple[Any, int | None, V]]:
+        """The same as (key, start of the window in ms, value); the start is exact, None in a table without windows."""
         left = limit
         page_rows = SCAN_PAGE_ROWS if limit is None else max(1, min(limit, SCAN_PAGE_ROWS))
-        async for rows, _ in self.pages(prefix=prefix, page_rows=page_rows):
-            for row in rows:
+        async for page in self._pages(prefix, page_rows, committed=False, stale=False):
+            for row in page.rows:
                 if left is not None:
                     if left == 0:
                         return
                     left -= 1
-                yield row
+                yield self._key_serde.decode(row.key), row.start_ms, self._row_value.decode(row.value)
 
     async def count(self) -> int:
         """How many rows there are, counted."""
@@ -273,7 +288,7 @@ class AsyncLiveTable(Generic[K, V]):
         wanted = GetMany(partition=_partition(info, key_bytes), keys=[key_bytes], start_ms=start_ms)
         found = await self._live._asker.get_many(self.name, wanted, self._live.timeout_s)
         if found.values[0] is None:
-            raise KeyError((key, _moment(start_ms)))
+            raise KeyError((key, to_moment(start_ms)))
         return self._row_value.decode(found.values[0])
 
     async def windows(
@@ -291,7 +306,12 @@ class AsyncLiveTable(Generic[K, V]):
         parameters |= {} if since is None else {"from": str(to_timestamp_ms(since))}
         parameters |= {} if until is None else {"to": str(to_timestamp_ms(until))}
         rows = await self._live._asker.rows(self.name, _partition(info, key_bytes), parameters, self._live.timeout_s)
-        return [WindowValue(*_window(info, row.start_ms or 0), self._row_value.decode(row.value)) for row in rows.rows]
+        found = []
+        for row in rows.rows:
+            start_ms, end_ms = _window_ms(info, row.start_ms or 0)
+            value = self._row_value.decode(row.value)
+            found.append(WindowValue(to_moment(start_ms), to_moment(end_ms), value, start_ms, end_ms))
+        return found
 
     # --- changes --------------------------------------------------------------------------------------------------
 
@@ -309,13 +329,15 @@ class AsyncLiveTable(Generic[K, V]):
         changes = watch_changelog(live._bootstrap, live._env, info, key=wanted, prefix=prefix.encode(), ready=ready)
         async for some in changes:
             for one in some:
+                window_ms = None if one.start_ms is None else _window_ms(info, one.start_ms)
                 yield Change(
                     key=self._key_serde.decode(one.key),
                     value=None if one.value is None else self._log_value.decode(one.value),
-                    window=None if one.start_ms is None else _window(info, one.start_ms),
+                    window=None if window_ms is None else (to_moment(window_ms[0]), to_moment(window_ms[1])),
                     timestamp_ms=one.timestamp_ms,
                     partition=one.partition,
                     offset=one.offset,
+                    window_ms=window_ms,
                 )
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -359,7 +381,7 @@ class AsyncLiveTable(Generic[K, V]):
 
     def _row_key(self, key: bytes, start_ms: int | None) -> Any:
         decoded = self._key_serde.decode(key)
-        return decoded if start_ms is None else (decoded, _moment(start_ms))
+        return decoded if start_ms is None else (decoded, to_moment(start_ms))
 
 
 def connect_async(
@@ -404,12 +426,8 @@ def _partition(info: TableInfo, key: bytes) -> int:
     return 0 if info.kind == "global" else partition_for_key(key, info.partitions)
 
 
-def _moment(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC)
-
-
-def _window(info: TableInfo, start_ms: int) -> tuple[datetime, datetime]:
-    return _moment(start_ms), _moment(start_ms + (info.window_size_ms or 0))
+def _window_ms(info: TableInfo, start_ms: int) -> tuple[int, int]:
+    return start_ms, start_ms + (info.window_size_ms or 0)
 
 
 def _key_serde(info: TableInfo, declared: Any) -> Serde[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from streamlog.errors import UserError
+from streamlog.streams.record import TIME_MS_MAX
 from streamlog.web.answers import Row, Staleness, TableInfo
 from streamlog.web.local import LocalTables
 from streamlog.web.watch import RawChange
@@ -54,16 +55,24 @@ def builtins_of(value: Any) -> Any:
 
 
 def iso_of(time_ms: int) -> str:
-    moment = datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+    """ISO 8601 in UTC, or ms for years that no calendar has: both as `parse_time_ms` takes them."""
+    try:
+        moment = datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+    except (OverflowError, ValueError):
+        return str(time_ms)
     return moment.isoformat(timespec="auto").replace("+00:00", "Z")
 
 
 def parse_time_ms(text: str, what: str) -> int:
     """ms since the epoch, or ISO 8601 (UTC when it names no zone). Raises UserError."""
     try:
-        return int(text)
+        time_ms = int(text)
     except ValueError:
         pass
+    else:
+        if abs(time_ms) > TIME_MS_MAX:
+            raise UserError(f"{what}={text!r}: more than {TIME_MS_MAX} ms away from 1970")
+        return time_ms
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

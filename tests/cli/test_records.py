@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamlog.cli.records import parse_json_line, to_json_object
+from streamlog.cli.records import iso_time, parse_json_line, to_json_object
 from tests.cli.shell import Shell
 
 
@@ -109,3 +109,11 @@ def test_a_topic_that_is_not_there_is_said_at_once(on_broker: Shell) -> None:
         done = on_broker.run(*arguments, stdin="x\n", timeout_s=20)
         assert done.code == 1
         assert done.err == "streamlog: topic 'typo' does not exist; create it first (UNKNOWN_TOPIC_OR_PARTITION)\n"
+
+
+def test_times_that_no_calendar_has_are_shown_in_ms() -> None:
+    """Brokers store any number that a producer sends."""
+    assert iso_time(1_700_000_040_000) == "2023-11-14T22:14:00.000Z"
+    assert iso_time(316_000_000_000_000) == "316000000000000"
+    assert iso_time(2**62) == str(2**62)
+    assert iso_time(-1) == ""
