@@ -77,7 +77,7 @@ _ROWS = (
     BrokerSetting("controller.quorum.request.timeout.ms", _I, "2000", "How long to wait for an answer.", 1),
     BrokerSetting("controller.quorum.retry.backoff.ms", _I, "20", "Pause after an answer that did not come.", 1),
     BrokerSetting("controller.quorum.voters", ConfigType.LIST, "", "Voters that do not change: ID@HOST:PORT."),
-    BrokerSetting("default.replication.factor", _I, "1", "Replication factor of topics that name none.", 1),
+    BrokerSetting("default.replication.factor", _I, "1", "Replication factor of topics that name none.", 1, 32767),
     BrokerSetting("delete.topic.enable", _B, "true", "Whether topics can be deleted."),
     BrokerSetting("fetch.max.bytes", _I, "57671680", "The most one fetch response carries.", 1024),
     BrokerSetting("group.initial.rebalance.delay.ms", _I, "3000", "How long a new group waits for more members.", 0),

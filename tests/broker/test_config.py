@@ -80,6 +80,7 @@ def test_an_unknown_name_is_warned_about() -> None:
     [
         ({"num.partitions": "many"}, "num.partitions"),
         ({"num.partitions": "0"}, "at least 1"),
+        ({"default.replication.factor": "32768"}, "at most 32767"),
         ({"offsets.topic.segment.bytes": "1000"}, "at least 1048576"),
         ({"log.segment.bytes": "1000"}, "at least 1048576"),
         ({"log.cleaner.min.cleanable.ratio": "1.5"}, "at most 1"),

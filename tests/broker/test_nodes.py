@@ -75,6 +75,25 @@ async def test_any_broker_creates_topics_and_all_know_them(tmp_path: Path, roles
             assert [topic.error_code for topic in response.topics] == [0] * len(found.brokers)
 
 
+async def test_a_topic_that_a_client_asks_for_is_made_as_its_broker_says(tmp_path: Path) -> None:
+    """As in Kafka: num.partitions and default.replication.factor are the broker's where a topic is created on the way,
+    and the controllers' where CreateTopics names none."""
+    async with nodes(tmp_path, {1: CONTROLLER, 11: BROKER, 12: BROKER}) as found:
+        await found.start(1, num_partitions="2")
+        await found.start(11, num_partitions="3", default_replication_factor="2")
+        await found.start(12)
+        shapes: dict[str, tuple[int, int]] = {}
+        for number, node in found.brokers.items():
+            async with client_of(node) as client:
+                wanted = CreatableTopic(name=f"created-{number}", num_partitions=-1, replication_factor=-1)
+                created = await client.ask(CreateTopicsRequest(topics=[wanted]), 7, CreateTopicsResponse)
+                assert isinstance(created, CreateTopicsResponse)
+                shapes["created"] = (created.topics[0].num_partitions, created.topics[0].replication_factor)
+            partitions = (await metadata_of(node, f"asked-{number}")).topics[0].partitions
+            shapes[f"asked-{number}"] = len(partitions), len(partitions[0].replica_nodes)
+    assert shapes == {"created": (2, 1), "asked-11": (3, 2), "asked-12": (1, 1)}
+
+
 async def test_the_controller_that_clients_are_told_is_the_active_one(tmp_path: Path) -> None:
     """Where clients can reach it; brokers alone name themselves, and ask it."""
     async with nodes(tmp_path, combined()) as found:

@@ -1,4 +1,7 @@
-"""Topics that a client or a coordinator needs, created on the way: the controller decides, as for CreateTopics."""
+"""Topics that a client or a coordinator needs, created on the way: the controller decides, as for CreateTopics.
+
+What they look like is this broker's to say, as in Kafka: its file is the one that has `auto.create.topics.enable`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Iterable
 from streamlog.broker.api import forward
 from streamlog.broker.broker import Broker
 from streamlog.broker.metadata.topic_names import CONSUMER_OFFSETS
-from streamlog.broker.metadata.topics import USE_DEFAULT
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.create_topics import (
     CreatableTopic,
@@ -27,9 +29,13 @@ async def auto_create_topics(broker: Broker, names: Iterable[str]) -> dict[str, 
 
 
 def _topic(broker: Broker, name: str) -> CreatableTopic:
-    if name != CONSUMER_OFFSETS:
-        return CreatableTopic(name=name, num_partitions=USE_DEFAULT, replication_factor=USE_DEFAULT)
     config = broker.config
+    if name != CONSUMER_OFFSETS:
+        return CreatableTopic(
+            name=name,
+            num_partitions=config.integer("num.partitions"),
+            replication_factor=config.integer("default.replication.factor"),
+        )
     active = sum(node.is_active for node in broker.image.brokers.values())
     configs = {
         "cleanup.policy": "compact",
