@@ -268,11 +268,16 @@ class _Recovery:
         aborted = self._aborted_below_recovery_point(segment)
         position, end_position = start, segment.file.size()
         problem = ""
+        sure_offset = segment.next_offset  # behind the last batch that follows the one before it
         try:
             for at, header, batch in walk_batches(segment.file, start, end_position):
                 problem = self._problem_of(segment, header, batch)
                 if problem:
+                    if header.base_offset < segment.next_offset and not self._may_have_gaps:
+                        self._check_sure(segment, sure_offset, problem)
                     break
+                if header.base_offset == segment.next_offset:
+                    sure_offset = header.next_offset
                 self._tell(segment, header, batch, aborted)
                 position = at + header.size_bytes
         except (CorruptBatch, NeedMoreData) as error:
@@ -321,16 +326,24 @@ class _Recovery:
 
     def _cut(self, segment: Segment, position: int, end_position: int, problem: str) -> None:
         """Cut a torn tail, never below the recovery point. Raises DamagedLog there."""
-        if segment.next_offset < self._recovery_point:
-            raise DamagedLog(
-                f"{segment.path(LOG_SUFFIX)}: {problem}, at offset {segment.next_offset}; everything up to "
-                f"{self._recovery_point} was on disk. Nothing was cut. Restore the file, or delete the directory to "
-                "copy it from a replica."
-            )
+        self._check_sure(segment, segment.next_offset, problem)
         segment.file.truncate(position)
         segment.file.fdatasync()  # or the torn bytes come back in what may be a closed segment by then
         self._report.cut_bytes += end_position - position
         self._report.cut_at = self._report.cut_at or f"{segment.path(LOG_SUFFIX)}:{position} ({problem})"
+
+    def _check_sure(self, segment: Segment, offset: int, problem: str) -> None:
+        """Raise DamagedLog if the log is known only up to `offset`, and more was on disk.
+
+        A batch that comes after a gap may have another offset than it was written with. If the next one goes back then,
+        it is the former that is damaged, and the latter nothing to be cut.
+        """
+        if offset < self._recovery_point:
+            raise DamagedLog(
+                f"{segment.path(LOG_SUFFIX)}: {problem}, at offset {offset}; everything up to "
+                f"{self._recovery_point} was on disk. Nothing was cut. Restore the file, or delete the directory to "
+                "copy it from a replica."
+            )
 
     def _rebuild_lost_aborted(self, number: int) -> None:
         """The part of a transaction index below the recovery point, when the file is missing or damaged."""

@@ -60,6 +60,7 @@ class Segment:
         "base_offset",
         "bytes_since_index",
         "directory",
+        "end_offset_max",
         "index_interval_bytes",
         "max_timestamp_ms",
         "max_timestamp_offset",
@@ -99,6 +100,7 @@ class Segment:
         self.max_timestamp_offset = base_offset  # last offset of the batch that brought it
         self._first_timestamp_ms: int | None = None  # max timestamp of the first batch; None: not yet read
         self.verified_from = self.size_bytes
+        self.end_offset_max = OFFSET_MAX  # where the next segment begins; SegmentList says
         self._pins = 0  # flushes in threads that use the file now
         self._close_wanted = False
         self.used = True  # since the last `release`
@@ -495,10 +497,15 @@ class Segment:
         """
         position, _ = self.locate(offset)
         file = self.pin()
+        least = self.base_offset
         try:
             for at, header, batch in walk_batches(file, position, self.size_bytes):
-                if at < self.verified_from and not verify_crc(batch, 0, header):
-                    raise self.damage(f"the batch at byte {at} fails its checksum")
+                if at < self.verified_from:
+                    if not least <= header.base_offset < header.next_offset <= self.end_offset_max:
+                        raise self.damage(f"the batch at byte {at} is out of order")
+                    if not verify_crc(batch, 0, header):
+                        raise self.damage(f"the batch at byte {at} fails its checksum")
+                    least = header.next_offset
                 yield at, header, batch
         except (CorruptBatch, NeedMoreData) as error:
             raise self.damage(error) from error
@@ -521,7 +528,7 @@ class Segment:
         """Raise DamagedLog unless the whole batches in `data` are what was written.
 
         The checksum does not cover the base offset. So each batch has to fit between its neighbours, of which the
-        first one's and the last one's are outside of `data`.
+        first one's and the last one's are outside of `data`, and the last one of a segment before the next segment.
         """
         least = self.end_before(position)
         try:
@@ -531,7 +538,8 @@ class Segment:
                     raise self.damage(f"the batch at byte {position + at} fails its checksum or its order")
                 least = header.next_offset
             following = position + headers.valid_bytes
-            if following < self.size_bytes and self._header_at(following).base_offset < least:
+            limit = self.end_offset_max if following >= self.size_bytes else self._header_at(following).base_offset
+            if limit < least:
                 raise self.damage(f"the batch before byte {following} fails its order")
         except (CorruptBatch, NeedMoreData) as error:
             raise self.damage(error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from streamlog.broker.log.segment import Segment
+from streamlog.broker.log.segment import OFFSET_MAX, Segment
 
 
 class SegmentList:
@@ -14,6 +14,8 @@ class SegmentList:
     def __init__(self, segments: list[Segment]) -> None:
         self._segments = sorted(segments, key=lambda segment: segment.base_offset)
         self._base_offsets = [segment.base_offset for segment in self._segments]
+        for number in range(len(self._segments)):
+            self._bound(number)
 
     def __len__(self) -> int:
         return len(self._segments)
@@ -51,10 +53,13 @@ class SegmentList:
         assert not self._base_offsets or segment.base_offset > self._base_offsets[-1], "segments are added at the end"
         self._segments.append(segment)
         self._base_offsets.append(segment.base_offset)
+        self._bound(len(self._segments) - 1)
+        self._bound(len(self._segments) - 2)
 
     def remove(self, segment: Segment) -> None:
         number = self._segments.index(segment)
         del self._segments[number], self._base_offsets[number]
+        self._bound(number - 1)
 
     def replace(self, old: list[Segment], new: Segment) -> None:
         """Put `new` where the run of `old` segments stood; it has the first one's base offset."""
@@ -63,3 +68,10 @@ class SegmentList:
         assert new.base_offset == old[0].base_offset, "a cleaned segment keeps the base offset of its first source"
         self._segments[first : first + len(old)] = [new]
         self._base_offsets[first : first + len(old)] = [new.base_offset]
+        self._bound(first)
+
+    def _bound(self, number: int) -> None:
+        """Tell a segment where its range ends."""
+        if 0 <= number < len(self._segments):
+            is_last = number + 1 == len(self._segments)
+            self._segments[number].end_offset_max = OFFSET_MAX if is_last else self._base_offsets[number + 1]

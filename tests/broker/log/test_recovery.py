@@ -115,6 +115,46 @@ def test_last_offset_that_cannot_be_is_damage_when_indexes_are_built_again(tmp_p
     log.abandon()
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_offset_that_grew_into_the_next_batch_is_damage_and_nothing_is_cut(tmp_path: Path, bit: int) -> None:
+    """After a kill: it is not the next batch, which goes back then, that is wrong."""
+    bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
+    log = bench.open()
+    append(log, batch_of(b"a"))
+    append(log, batch_of(b"b"))
+    log.close()
+    bench.save(log)
+    data = bytearray(log_file(bench).read_bytes())
+    data[bit // 8] ^= 1 << (bit % 8)
+    log_file(bench).write_bytes(data)
+    with pytest.raises(PartitionOffline):
+        bench.open(clean=False)
+    assert log_file(bench).read_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_offset_that_grew_into_the_next_segment_of_a_compacted_log_is_damage(tmp_path: Path, bit: int) -> None:
+    """Its segments need not join each other. But the last batch of one ends before the next begins."""
+    bench = Bench(tmp_path / "orders-0", replace(TINY, segment_bytes=100))
+    log = bench.open()
+    for number in range(3):
+        append(log, batch_of(b"%d" % number))
+    log.close()
+    bench.save(log)
+    first = log_file(bench, 0)
+    data = bytearray(first.read_bytes())
+    data[bit // 8] ^= 1 << (bit % 8)
+    first.write_bytes(data)
+    bench.config = replace(bench.config, compact=True)
+    log = bench.open(clean=True)
+    with pytest.raises(PartitionOffline):
+        log.read(0, 1, end_offset=3)
+    with pytest.raises(PartitionOffline):
+        log.offset_for_timestamp(NOW_MS)
+    assert values_of(log, 1) == {1: b"1", 2: b"2"}
+    log.abandon()
+
+
 def test_flipped_bit_above_the_recovery_point_cuts_there_and_says_so(tmp_path: Path) -> None:
     """What no checkpoint promised may be cut, but the report names the place."""
     bench = Bench(tmp_path / "orders-0", ONE_SEGMENT)
