@@ -25,7 +25,7 @@ from streamlog.testing.simulator import workload
 from streamlog.testing.simulator.audit import audit
 from streamlog.testing.simulator.cluster_watch import ClusterWatch
 from streamlog.testing.simulator.commits import check_commit
-from streamlog.testing.simulator.history import History, Send
+from streamlog.testing.simulator.history import History, PartitionKey, Send
 from streamlog.testing.simulator.invariants import Violation, Watch
 from streamlog.testing.simulator.machine import Machine
 from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
@@ -34,6 +34,7 @@ from streamlog.testing.simulator.quorum_watch import QuorumWatch
 from streamlog.testing.simulator.repeater import repeater
 from streamlog.testing.simulator.setup import BROKER, Setup
 from streamlog.testing.simulator.stage import Outcome, Stage
+from streamlog.testing.simulator.trim_watch import Trim
 from streamlog.testing.simulator.workload import GROUP, TABLE, TOPIC, Everything, Work
 from streamlog.wire.error_codes import KafkaError
 
@@ -77,6 +78,7 @@ class BrokerRun:
         self.work = Work(self.world, setup, ",".join(bootstrap), self.history)
         self.work.on_committed = self._on_committed
         self.work.newest_epoch_led = self._newest_epoch_led
+        self.work.begin_trim, self.work.end_trim = self._begin_trim, self._end_trim
 
     def go(self) -> Outcome:
         outcome = self.stage.perform(self._scenario(), self._check)
@@ -113,6 +115,20 @@ class BrokerRun:
     def _on_committed(self, offsets: Mapping[TopicPartition, int], began_ns: int) -> None:
         try:
             check_commit(self._running(began_ns), GROUP, offsets, self.watch.is_newest)
+        except Violation as violation:
+            self.history.violations.append(violation)
+
+    def _begin_trim(self, key: PartitionKey) -> Trim | None:
+        return self.watch.trims.begin(*key) if isinstance(self.watch, ClusterWatch) else None
+
+    def _end_trim(self, trim: Trim, start_offset: int | None) -> None:
+        assert isinstance(self.watch, ClusterWatch), "it has begun"
+        if start_offset is None or self.setup.forgets:
+            self.watch.trims.give_up(trim)
+            return
+        running = [(self.services[name].machine, node) for name, node in self._up()]
+        try:
+            self.watch.trims.end(trim, start_offset, running)
         except Violation as violation:
             self.history.violations.append(violation)
 
@@ -281,6 +297,8 @@ class BrokerRun:
                 start = everything.starts[one]
                 if setup.expires:  # some of it perhaps while it was being read
                     start = log[0][0] if log else everything.ends[one]
+                if isinstance(self.watch, ClusterWatch):
+                    history.trims_done[key] = self.watch.trims.deleted(*key)
                 history.check_log(key, log, start)
         for (topic, partition, wanted_ms), (told, first) in everything.times.items():
             if told != first:

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
-from uuid import UUID
 
 from streamlog.broker.broker import Broker
 from streamlog.broker.log.partition import PartitionLog
@@ -28,8 +26,7 @@ from streamlog.broker.partition import Partition
 from streamlog.testing.simulator.invariants import DiskPromises, Violation
 from streamlog.testing.simulator.log_view import Entry, LogView
 from streamlog.testing.simulator.machine import Machine, Process
-
-PartitionId: TypeAlias = tuple[UUID, int]
+from streamlog.testing.simulator.trim_watch import PartitionId, TrimWatch
 
 
 @dataclass(slots=True)
@@ -75,6 +72,7 @@ class ClusterWatch:
     forgets_compacted: bool = False
     """As `forgets`, of compacted topics: nobody asks for a sync of them."""
     promises: DiskPromises = field(default_factory=DiskPromises)
+    trims: TrimWatch = field(default_factory=TrimWatch)
     _running: list[tuple[Machine, Node]] = field(default_factory=list)
     _machines: dict[int, Machine] = field(default_factory=dict)
     """By node id, as far as they have been seen to run."""
@@ -97,6 +95,7 @@ class ClusterWatch:
             for partition in node.broker.partitions:
                 if partition.log.failure is None and not partition.closed:
                     self._check_replica(machine, partition)
+        self.trims.look(self._machines, self._running)
         if self._running:
             self._check_candidates()
 
@@ -158,9 +157,10 @@ class ClusterWatch:
             raise Violation(7, f"{name}: leader epoch {partition.leader_epoch} after {replica.leader_epoch}")
         if not partition.is_leader and partition.is_waited_for:
             raise Violation(12, f"{name}: producers wait for a leader that is none any more")
+        self.trims.note_start(machine, key, start)
         replica.leader_epoch = partition.leader_epoch
         self._newest[key] = max(partition.leader_epoch, self._newest.get(key, -1))
-        if high < replica.high_watermark and not self.forgets:
+        if high < replica.high_watermark and not self._forgets(partition):
             raise Violation(8, f"{name}: high watermark {high} after {replica.high_watermark}")
         replica.high_watermark = high
         if log.config.compact:
@@ -177,6 +177,8 @@ class ClusterWatch:
             replica.generation, replica.checked_end = log.generation, 0
         if partition.is_leader and partition.replica_count > 1:
             self._check_leader(machine, key, replica, partition)
+            if not self.forgets and self._is_newest(key, partition.leader_epoch):
+                self.trims.check_leader(machine, key, name, start)
         if not self._forgets(partition):
             self._check_prefix(name, key, replica, high)
 

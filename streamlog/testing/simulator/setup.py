@@ -184,6 +184,7 @@ def _with_operators(setup: Setup) -> Setup:
         churn=random.random() < 0.2,
         compacted=random.random() < 0.2,
         moves=random.random() < 0.25,
+        trims=random.random() < 0.25,
     )
 
 

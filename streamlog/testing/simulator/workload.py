@@ -20,8 +20,9 @@ from streamlog.client.fetcher import FetchedBatch
 from streamlog.client.producer import Producer
 from streamlog.client.values import OffsetAndMetadata, RecordMetadata, TopicPartition
 from streamlog.env import Env
-from streamlog.testing.simulator.history import History, Send
+from streamlog.testing.simulator.history import History, PartitionKey, Send
 from streamlog.testing.simulator.setup import Setup
+from streamlog.testing.simulator.trim_watch import Trim
 from streamlog.testing.simulator.world import World
 from streamlog.wire.error_codes import KafkaError
 
@@ -65,6 +66,10 @@ class Work:
     """How far each consumer program has come."""
     on_committed: Callable[[Mapping[TopicPartition, int], int], None] = lambda offsets, began_ns: None
     """Told of offsets that the coordinator has just acknowledged, and when they were sent."""
+
+    begin_trim: Callable[[PartitionKey], Trim | None] = lambda key: None
+    end_trim: Callable[[Trim, int | None], None] = lambda trim, start_offset: None
+    """Told of DeleteRecords before it is sent, and where the partition begins then; None: nobody knows."""
 
     newest_epoch_led: Callable[[int, int], int | None] = lambda node_id, partition: None
     """The epoch in which this node leads the partition of the topic now; None when another knows of a later one."""
@@ -312,14 +317,17 @@ def trimmer(work: Work, name: str) -> Main:
                     continue
                 offset = 1 + random.randrange(1 + max(stored))
                 history.trim(key, offset)
+                trim = work.begin_trim(key)
+                start_offset: int | None = None
                 try:
                     told = await admin.delete_records({TopicPartition(*key): offset})
+                    start_offset = told[TopicPartition(*key)]
+                    history.trimmed(key, start_offset)
+                    work.world.note("admin", f"{key[0]}-{key[1]} begins at {start_offset}")
                 except PASSING as error:
                     work.world.note("admin", f"failed: {error}")
-                    continue
-                start_offset = told[TopicPartition(*key)]
-                work.world.note("admin", f"{key[0]}-{key[1]} begins at {start_offset}")
-                history.trimmed(key, start_offset)
+                if trim is not None:
+                    work.end_trim(trim, start_offset)
 
     return persistent(work, main)
 
