@@ -14,6 +14,8 @@ import pytest
 from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.log.refusal import PartitionOffline
+from streamlog.broker.raft.effects import Send
+from streamlog.broker.raft.messages import FetchRequest
 from streamlog.broker.raft.quorum import DIRECTORY_NAME, Quorum, QuorumSettings
 from streamlog.env import Scope, real_env
 from streamlog.errors import EnvironmentFailure
@@ -159,3 +161,21 @@ async def test_a_failed_sync_ends_the_waiters_and_the_node(tmp_path: Path) -> No
         found.quorum.log.partition.failure = "the disk is gone"
         with pytest.raises(PartitionOffline):
             found.quorum.append([b"x"], 0)
+
+
+async def test_a_fetch_that_waits_ends_before_it_is_given_up(tmp_path: Path) -> None:
+    """With a short request timeout an idle leader would never be heard."""
+    env = real_env()
+    logs = LogDirectory.open(env, str(tmp_path), node_id=1, now_ms=0)
+    scope = Scope("test")
+    settings = QuorumSettings(
+        1, bootstrap=(("127.0.0.1", 1),), is_controller=False, request_timeout_ms=500, fetch_timeout_ms=3_000
+    )
+    quorum = Quorum.open(env, logs, Flusher(env, scope), scope, settings, 0)
+    (request,) = [effect.request for effect in quorum.core.on_start(0) if isinstance(effect, Send)]
+    assert isinstance(request, FetchRequest)
+    assert request.wait_ms_max == 250
+    quorum.close()
+    await scope.close()
+    logs.close()
+    env.offload.close()
