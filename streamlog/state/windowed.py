@@ -73,6 +73,7 @@ class WindowedState(Generic[K, V]):
         on_new_key: Callable[[bytes], None] | None = None,
         on_absent_key: Callable[[bytes], None] | None = None,
         on_late: Callable[[int, int], None] | None = None,
+        on_ahead: Callable[[int], int] | None = None,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         watch: bool = False,
         on_given: Callable[[tuple[K, int]], None] | None = None,
@@ -82,11 +83,14 @@ class WindowedState(Generic[K, V]):
         Args:    on_new_key, on_absent_key: as for TableState, with the bytes of the key without the window.
                  watch: as for TableState; on_given too, with key and window start.
                  on_late: called with window start and stream time for each write that came too late.
+                 on_ahead: called with stream time when it passes what this returned last, where windows close.
         """
         self.name = name
         self.windows = windows
         self.on_late = on_late
         self.stream_time_ms = NEVER_MS
+        self._on_ahead = on_ahead
+        self._expected_ms = TIME_MS_MAX if on_ahead is None else NEVER_MS  # stream time beyond it is told of
         self._store = store
         self._tumbles_ms = windows.size_ms if windows.size_ms == windows.step_ms else None
         self._indexes = windows.keep_ms is not None
@@ -130,6 +134,8 @@ class WindowedState(Generic[K, V]):
             if self._indexes:  # otherwise nothing ever closes
                 self._closed_start_ms = max(NEVER_MS, stream_time_ms - self._close_after_ms)
                 self._expired_start_ms = max(NEVER_MS, stream_time_ms - self._expire_after_ms)
+                if stream_time_ms > self._expected_ms and self._on_ahead is not None:
+                    self._expected_ms = self._on_ahead(stream_time_ms)
 
     def admit(self, timestamp_ms: int) -> list[int]:
         """Starts of the windows a record of this time still counts for; the closed ones are reported as late."""

@@ -31,6 +31,7 @@ from streamlog.state.shape import check_rows
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
 from streamlog.state.windowed import WindowedState
+from streamlog.streams.ahead import TimeJumps
 from streamlog.streams.batches import Batch
 from streamlog.streams.context import Outbox
 from streamlog.streams.cursor import given_out
@@ -142,6 +143,7 @@ class Task:
         self._ahead: dict[str, dict[str, int]] = {}  # and the lanes ahead of them, by topic
         self._states: list[Any] = [None] * len(plan.tables)
         self.late = LateWrites(number)
+        self._jumps = TimeJumps(number, clock)
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
         self._unwritable = False  # a row of a table cannot be written: nothing is committed any more
         self._gate: TableGate | None = None
@@ -259,6 +261,7 @@ class Task:
                 on_new_key=check.on_new_key,
                 on_absent_key=check.on_absent_key,
                 on_late=self.late.listener(table.name),
+                on_ahead=self._jumps.listener(table.name),
                 watch=True,
                 on_given=given_out(table.name),
             )

@@ -108,7 +108,7 @@ class TimeBounds:
         self.refused = True
         return UserError(
             f"topic {self._topic}: the broker takes no record that is more than {_span(bound_ms)} {side} its clock "
-            f"({setting}={bound_ms}), and this one has the timestamp {timestamp_ms} ms{_date(timestamp_ms)}. Let the "
+            f"({setting}={bound_ms}), and this one has the timestamp {timestamp_ms} ms{date_of(timestamp_ms)}. Let the "
             f"topic take it: streamlog topics alter {self._topic} --config {setting}={TIMESTAMP_DISTANCE_MS_MAX}; or "
             f"send it with another time: send(value, timestamp=...)"
         )
@@ -127,7 +127,8 @@ def _span(duration_ms: int) -> str:
     return "an hour" if hours == 1 else f"{hours:.3g} hours" if hours > 1 else f"{duration_ms / 1000:g} seconds"
 
 
-def _date(timestamp_ms: int) -> str:
+def date_of(timestamp_ms: int) -> str:
+    """As text behind a number of ms."""
     try:
         return f" ({datetime.fromtimestamp(timestamp_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC)"
     except (OverflowError, ValueError):  # no year that a calendar has
