@@ -4,8 +4,10 @@ A level counts for the whole cluster, so every registered broker and controller 
 request stand or fall together.
 
 Going back from eligible leader replicas: a partition whose ISR is empty gets those who were eligible as its ISR, for
-they have everything that is committed, and without the feature only an ISR can say so. Beginning with them settles
-min.insync.replicas for the cluster (cluster_min_isr.py).
+they have everything that is committed, and without the feature only an ISR can say so. Where nobody was eligible, who
+led last is the ISR, for it would have led again, and an empty ISR has nobody who ever could. It may have lost records,
+so the partition is marked as recovering. Beginning with the feature settles min.insync.replicas for the cluster
+(cluster_min_isr.py).
 
 Sources: KIP-584, KIP-778 (kinds of downgrade), KIP-1022, KIP-966.
 """
@@ -17,9 +19,11 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, SUPPORTED_FEATURES
+from streamlog.broker.metadata.changes import PartitionChanges
 from streamlog.broker.metadata.cluster_min_isr import settle_min_isr
 from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
 from streamlog.broker.metadata.image import KnownRecord, MetadataImage
+from streamlog.broker.metadata.partition_change import RECOVERING, Wanted
 from streamlog.wire.error_codes import ErrorCode, KafkaError
 from streamlog.wire.internal.metadata import FeatureLevelRecord, PartitionChangeRecord
 from streamlog.wire.messages.update_features import (
@@ -89,7 +93,7 @@ def _update(
         return
     yield FeatureLevelRecord(name=name, feature_level=level)
     if name == ELIGIBLE_LEADER_REPLICAS:
-        yield from _give_up_elr(image) if level == 0 else settle_min_isr(image, settings.topic_defaults)
+        yield from _give_up_elr(image, settings) if level == 0 else settle_min_isr(image, settings.topic_defaults)
 
 
 def _kind(update: FeatureUpdateKey, version: int) -> UpgradeType:
@@ -118,16 +122,21 @@ def _ranges(image: MetadataImage, name: str) -> Iterator[tuple[str, int, int]]:
         yield f"controller {controller.controller_id}", low, high
 
 
-def _give_up_elr(image: MetadataImage) -> Iterator[KnownRecord]:
-    for topic in image.topics.values():
-        for index, partition in topic.partitions.items():
-            eligible, last_known = partition.eligible_leader_replicas, partition.last_known_elr
-            if not eligible and not last_known:
-                continue
-            record = PartitionChangeRecord(partition_id=index, topic_id=topic.id)
-            if eligible:
-                record.eligible_leader_replicas = []
-                record.isr = None if partition.isr else list(eligible)
-            if last_known:
-                record.last_known_elr = []
-            yield record
+def _give_up_elr(image: MetadataImage, settings: ControllerSettings) -> Iterator[KnownRecord]:
+    changes = PartitionChanges(image, settings)
+    for topic, index, partition in changes.partitions():
+        eligible, last_known = partition.eligible_leader_replicas, partition.last_known_elr
+        if not eligible and not last_known:
+            continue
+        record = PartitionChangeRecord(partition_id=index, topic_id=topic.id)
+        if eligible:
+            record.eligible_leader_replicas = []
+        if last_known:
+            record.last_known_elr = []
+        if not partition.isr and eligible:
+            record.isr = list(eligible)
+        elif not partition.isr:
+            has_disk = changes.terms(topic, partition, Wanted()).has_disk
+            record.isr = [next(filter(has_disk, last_known), last_known[0])]
+            record.leader_recovery_state = RECOVERING
+        yield record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
 from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, METADATA_VERSION
@@ -9,6 +11,7 @@ from streamlog.broker.metadata.changes import MIN_ISR
 from streamlog.broker.metadata.decision import ControllerSettings
 from streamlog.broker.metadata.feature_levels import UpgradeType, update_features
 from streamlog.broker.metadata.image import NO_LEADER, RESOURCE_BROKER
+from streamlog.broker.metadata.partition_change import RECOVERING
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
 from tests.broker.metadata.cluster import Cluster
@@ -95,6 +98,29 @@ def test_without_the_feature_who_was_eligible_is_in_sync() -> None:
     assert (cluster.partition("u").isr, cluster.partition("u").eligible_leader_replicas) == ((1,), ())
     cluster.beat(3)
     assert (cluster.partition("t").leader, cluster.partition("t").leader_recovery_state) == (3, 0)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_without_the_feature_who_led_last_is_in_sync_where_nobody_was_eligible(is_lost: bool) -> None:
+    """Both nodes were killed: it would have led again, and without an ISR nobody ever could. Its disk may be lost."""
+    cluster = Cluster(brokers=2)
+    cluster.place("t", 1, 2, min_insync_replicas="2")
+    cluster.fence(2, 1)
+    for number in (2, 1):
+        cluster.liveness.on_gone(number)
+        request = cluster.registration(number, clean=False)
+        request.log_dirs = [UUID(int=7)] if is_lost and number == 1 else request.log_dirs
+        cluster.register(request)
+    before = cluster.partition()
+    assert (before.isr, before.eligible_leader_replicas) == ((), ())
+    assert update(cluster, (ELIGIBLE_LEADER_REPLICAS, 0, SAFE)) is E.NONE
+    expected = 2 if is_lost else 1
+    cluster.beat(3 - expected)
+    found = cluster.partition()
+    assert (found.leader, found.isr, found.last_known_elr) == (NO_LEADER, (expected,), ())
+    cluster.beat(expected)
+    found = cluster.partition()
+    assert (found.leader, found.isr, found.leader_recovery_state) == (expected, (expected,), RECOVERING)
 
 
 def min_isr_configs(cluster: Cluster) -> dict[str, str]:
