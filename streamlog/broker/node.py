@@ -42,6 +42,7 @@ from streamlog.broker.log.directory import LogDirectory
 from streamlog.broker.log.flusher import Flusher
 from streamlog.broker.metadata.controller import Controller
 from streamlog.broker.metadata.image import MetadataDelta, MetadataImage
+from streamlog.broker.overruled import tell_overruled
 from streamlog.broker.partitions import Partitions
 from streamlog.broker.producer_ids import ProducerIds
 from streamlog.broker.raft.quorum import Quorum
@@ -239,6 +240,7 @@ async def _join(broker: Broker, config: BrokerConfig, listening: list[Listener])
     epoch = await lifecycle.registered()
     broker.producer_ids.broker_epoch = epoch
     await broker.quorum.learned(epoch)
+    tell_overruled(config, broker.image)
     lifecycle.on_caught_up()
     meanwhile: list[MetadataDelta] = []
     broker.controller.begin_publishing(lambda image, delta: meanwhile.append(delta))
