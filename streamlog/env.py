@@ -21,8 +21,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
@@ -403,8 +403,16 @@ class LoopThread:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.run_until_complete(self._end_tasks())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+    async def _end_tasks(self) -> None:
+        """What is left would be ended by the garbage collector otherwise, on a loop that is closed."""
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the loop and wait for it. Interrupted (Ctrl-C), the work is cancelled."""
@@ -414,12 +422,16 @@ class LoopThread:
         waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return waiting.result()
+        except CancelledError:
+            if self.closed:
+                raise RuntimeError(f"{self._thread.name} was closed") from None
+            raise
         except BaseException:
             waiting.cancel()
             raise
 
     def close(self) -> None:
-        """End the loop and its thread; what still runs there is dropped. Idempotent."""
+        """Cancel what still runs there, and end the loop and its thread. Idempotent."""
         if not self.closed:
             self.closed = True
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -500,6 +512,25 @@ def cancel_requests() -> int:
     """
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of `works` gives, in their order; they run at the same time.
+
+    When one fails, its error is raised, alone and as it is, once the others were cancelled and have ended: what
+    asyncio.gather leaves running may outlive the loop, and a TaskGroup wraps the error and has no order.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            if not task.done():
+                await asyncio.wait([task])
+        raise
 
 
 async def deadline(seconds: float, what: str, work: Coroutine[Any, Any, T]) -> T:

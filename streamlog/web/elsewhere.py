@@ -7,12 +7,13 @@ rows, and says so beside a key that it does not have (`Found.elsewhere`); then t
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import msgspec
 
 from streamlog.client.partitioner import partition_for_key
+from streamlog.env import all_of
 from streamlog.web.answers import Found, GetMany
 
 ROWS_ASKED_MAX = 64
@@ -28,7 +29,7 @@ def is_elsewhere(rows: Iterable[bytes], partition: int, partitions: int) -> bool
     return partitions > 1 and (len(homes) < ROWS_TELLING_MIN or any(home != partition for home in homes))
 
 
-async def get_anywhere(ask: Callable[[GetMany], Awaitable[Found]], wanted: GetMany, partitions: int) -> Found:
+async def get_anywhere(ask: Callable[[GetMany], Coroutine[Any, Any, Found]], wanted: GetMany, partitions: int) -> Found:
     """Ask one partition, and the others about what it says may be there.
 
     The staleness is that of the partition that had the last of the keys.
@@ -39,9 +40,7 @@ async def get_anywhere(ask: Callable[[GetMany], Awaitable[Found]], wanted: GetMa
         return found
     keys = [wanted.keys[index] for index in missing]
     others = [number for number in range(partitions) if number != wanted.partition]
-    answers = await asyncio.gather(
-        *(ask(msgspec.structs.replace(wanted, partition=number, keys=keys)) for number in others)
-    )
+    answers = await all_of(ask(msgspec.structs.replace(wanted, partition=number, keys=keys)) for number in others)
     values, staleness = list(found.values), found.staleness
     for answer in answers:
         for index, value in zip(missing, answer.values, strict=True):

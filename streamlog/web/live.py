@@ -19,7 +19,7 @@ from streamlog import embedded
 from streamlog.client.admin import Admin
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.partitioner import partition_for_key
-from streamlog.env import Env, real_env
+from streamlog.env import Env, all_of, real_env
 from streamlog.errors import UserError
 from streamlog.serde import Format, Serde, key_serde_for, serde_for, table_value_serde_for
 from streamlog.state.query import PAGE_ROWS
@@ -213,7 +213,7 @@ class AsyncLiveTable(Generic[K, V]):
             key_bytes = self._encode_key(key)
             by_partition.setdefault(_partition(info, key_bytes), {})[key_bytes] = key
         wanted = [GetMany(partition=partition, keys=list(mine)) for partition, mine in sorted(by_partition.items())]
-        answers = await asyncio.gather(*(get_anywhere(self._ask, one, info.partitions) for one in wanted))
+        answers = await all_of(get_anywhere(self._ask, one, info.partitions) for one in wanted)
         found: dict[K, V] = {}
         for one, answer in zip(wanted, answers, strict=True):
             for key_bytes, value in zip(one.keys, answer.values, strict=True):
@@ -247,8 +247,8 @@ class AsyncLiveTable(Generic[K, V]):
 
     async def _page(self, info: TableInfo, parameters: dict[str, str], page_rows: int) -> Rows:
         asker, timeout_s = self._live._asker, self._live.timeout_s
-        asked = [asker.rows(self.name, partition, parameters, timeout_s) for partition in range(info.partitions)]
-        return merge_pages(await asyncio.gather(*asked), page_rows)
+        asked = (asker.rows(self.name, partition, parameters, timeout_s) for partition in range(info.partitions))
+        return merge_pages(await all_of(asked), page_rows)
 
     async def items(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[tuple[Any, V]]:
         """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window)."""

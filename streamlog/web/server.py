@@ -35,7 +35,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from streamlog.client.admin import Admin
-from streamlog.env import Env
+from streamlog.env import Env, all_of
 from streamlog.errors import EnvironmentFailure, StreamlogError, UserError
 from streamlog.serde import SerdeError
 from streamlog.state.query import PAGE_ROWS, PAGE_ROWS_MAX
@@ -285,8 +285,8 @@ class Pages:
             partition = _number(request, "partition", 0, info.partitions - 1, 0)
             rows = await self._rows_of(request, info, partition, parameters)
         else:
-            asked = [self._rows_of(request, info, partition, parameters) for partition in range(info.partitions)]
-            rows = merge_pages(await asyncio.gather(*asked), _limit(request))
+            asked = (self._rows_of(request, info, partition, parameters) for partition in range(info.partitions))
+            rows = merge_pages(await all_of(asked), _limit(request))
         if _wants_msgpack(request):
             return _packed(rows)
         return JSONResponse(
