@@ -81,9 +81,11 @@ async def _record_counts(admin: Admin, infos: Mapping[str, TopicInfo]) -> dict[s
 
 @topics.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("-p", "--partitions", type=click.IntRange(1), metavar="N", help="How many. [the broker's num.partitions]")
 @click.option(
-    "-r", "--replication-factor", type=click.IntRange(1), metavar="N", help="Copies of each. [the broker's default]"
+    "-p", "--partitions", type=click.IntRange(1), metavar="N", help="How many. [the controllers' num.partitions]"
+)
+@click.option(
+    "-r", "--replication-factor", type=click.IntRange(1), metavar="N", help="Copies of each. [the controllers' default]"
 )
 @click.option("-c", "--config", "settings", metavar="NAME=VALUE", multiple=True, help="A setting; may be repeated.")
 @broker_option

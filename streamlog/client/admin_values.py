@@ -36,7 +36,7 @@ class SomeFailed(KafkaError):
 
 @dataclass(frozen=True, slots=True)
 class NewTopic:
-    """A topic to create. Counts of -1 take the broker's defaults; `replicas` places each partition by hand instead."""
+    """A topic to create. Counts of -1 take the controllers' defaults; `replicas` places each partition by hand."""
 
     name: str
     partitions: int = BROKER_DEFAULT

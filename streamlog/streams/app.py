@@ -70,7 +70,7 @@ class App:
               data_dir: where state is kept; default STREAMLOG_DATA_DIR, then ./streamlog-data. Workers of a machine can
                         share it: each takes a directory of its own in it, the one with the most state that is free.
               partitions: of topics that are created and say nothing themselves.
-              replication_factor: of topics that are created; default the broker's.
+              replication_factor: of topics that are created; default the controllers' `default.replication.factor`.
               drain_timeout_s: how long bodies get to end their event when a partition is given up.
               stop_timeout_s: how long a worker takes to stop in all.
         """
