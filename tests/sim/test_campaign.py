@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-from streamlog.testing.simulator.campaign import Campaign, digests_elsewhere
+import streamlog
+from streamlog.testing.simulator.campaign import COVERAGE_SEEDS_MIN, RARE_SEEDS_MIN, Campaign, digests_elsewhere
 from streamlog.testing.simulator.campaign_page import render_page
 from streamlog.testing.simulator.children import run_all, run_one
+from streamlog.testing.simulator.coverage import RARE_SITUATIONS, SITUATIONS
 from streamlog.testing.simulator.invariants import INVARIANTS
 from streamlog.testing.simulator.nemesis import Fault
 from streamlog.testing.simulator.run import run
@@ -42,6 +46,31 @@ def test_each_number_of_the_failure_model_is_watched_or_said_not_to_be() -> None
         for word in why.replace(",", " ").replace(";", " ").split():
             if word.endswith(".py"):
                 assert (tests.parent / word).exists() if "/" in word else word in names, word
+
+
+def test_each_situation_has_to_be_reached_by_some_campaign() -> None:
+    """What the code calls by name is in one of the two lists, and nothing else is."""
+    named = {
+        name.value
+        for path in sorted(Path(streamlog.__file__).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for called, name in pairwise([node.func, *node.args])  # also in partial(hooks.sometimes, "...")
+        if ast.unparse(called).rpartition(".")[2] == "sometimes" and isinstance(name, ast.Constant)
+    }
+    assert sorted(map(str, named)) == sorted([*SITUATIONS, *RARE_SITUATIONS])
+
+
+def test_rare_situations_are_asked_of_large_campaigns_only() -> None:
+    """The page says in any case which were not reached."""
+    campaign = Campaign(print)
+    campaign.reached = dict.fromkeys(SITUATIONS[1:], 1)
+    assert (campaign.missing, campaign.is_good) == ([], True)
+    campaign.seeds = COVERAGE_SEEDS_MIN
+    assert (campaign.missing, campaign.is_good) == ([SITUATIONS[0]], False)
+    campaign.seeds = RARE_SEEDS_MIN
+    assert campaign.missing == [SITUATIONS[0], *RARE_SITUATIONS]
+    assert f"**Never: {', '.join(campaign.missing)}.**" in render_page(campaign.summary())
 
 
 def test_a_large_campaign_goes_on_where_it_was(tmp_path: Path) -> None:

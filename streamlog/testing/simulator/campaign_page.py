@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, get_args
 
+from streamlog.testing.simulator.coverage import RARE_SITUATIONS, SITUATIONS
 from streamlog.testing.simulator.invariants import INVARIANTS
 from streamlog.testing.simulator.nemesis import KINDS
 from streamlog.testing.simulator.setup import SCALES, SHAPES, Shape, Size
@@ -43,7 +44,7 @@ def render_page(kept: Mapping[str, Any]) -> str:
             *_table("| fault | times | |", "|---|---:|---|", _faults(kept["faults"])),
             "## Situations",
             "",
-            "In how many runs each was reached.",
+            "In how many runs each was reached." + _not_reached(kept["reached"]),
             "",
             *_table("| situation | runs |", "|---|---:|", _situations(kept["reached"])),
             "## What no check of the simulator names",
@@ -108,6 +109,11 @@ def _situations(reached: Mapping[str, int]) -> Iterator[str]:
     for name, count in sorted(reached.items()):
         if not name.startswith("fault: "):
             yield f"| {name} | {count:,} |"
+
+
+def _not_reached(reached: Mapping[str, int]) -> str:
+    missing = [name for name in (*SITUATIONS, *RARE_SITUATIONS) if not reached.get(name)]
+    return f" **Never: {', '.join(missing)}.**" if missing else ""
 
 
 def _size(kept: Mapping[str, Any], size: str) -> int:

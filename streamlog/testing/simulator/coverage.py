@@ -1,4 +1,7 @@
-"""Situations that a campaign must reach, or it tests less than it seems to (`Hooks.sometimes`)."""
+"""Situations that a campaign must reach, or it tests less than it seems to (`Hooks.sometimes`).
+
+Each name that is passed as a literal is in one of the two lists; a test compares them with the calls.
+"""
 
 from __future__ import annotations
 
@@ -32,4 +35,17 @@ SITUATIONS: Final = (
     "loop went on during a thread's work",
     "partition moved",
     "preferred leader elected",
+    "follower truncated",
+    "checkpoint not written",
+    "metadata write in doubt",
+    "controller ended by itself",
+    "all nodes stopped at once",
 )
+"""Some of 300 usual seeds get into each of them."""
+
+RARE_SITUATIONS: Final = (
+    "follower started over",
+    "metadata log gave way to a snapshot after a crash",
+    "move cancelled",
+)
+"""One run in hundreds or thousands gets there: only a large campaign has to."""

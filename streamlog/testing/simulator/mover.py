@@ -41,7 +41,11 @@ async def _do(work: Work, admin: Admin, random: Random, one: TopicPartition) -> 
         await admin.alter_partition_reassignments({one: target})
         work.world.sometimes("partition moved")
     elif choice < 0.7:
-        await admin.alter_partition_reassignments({one: None})
+        # A stream of its own for the target, or whatever this operator does later would be something else.
+        target = Random(choice).sample(range(1, work.setup.nodes + 1), work.setup.replicas)
+        work.world.note("admin", f"moves {one} to {target}, and cancels it")
+        await admin.alter_partition_reassignments({one: target})
+        await admin.alter_partition_reassignments({one: None})  # fails if it is done already, or was there before
         work.world.sometimes("move cancelled")
     else:
         failures = await admin.elect_leaders(Election.PREFERRED, [one])
