@@ -25,7 +25,8 @@ class SenderRuntime:
     """The `Runtime` (streams/context.py) of a program that only sends and asks."""
 
     def __init__(self, app_id: str, broker: str, env: Env, outbox: ProducerOutbox, replies: Replies) -> None:
-        self.outbox = outbox
+        self.outbox = outbox.outside
+        self._know_topic = outbox.know_topic
         self._app_id, self._broker = app_id, broker
         self._env, self._replies = env, replies
 
@@ -34,7 +35,7 @@ class SenderRuntime:
 
     async def know_topic(self, topic: str) -> None:
         try:
-            await self.outbox.know_topic(topic)
+            await self._know_topic(topic)
         except KafkaError as error:
             if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 raise
@@ -82,7 +83,8 @@ async def sending(app: App, invocation: Invocation) -> AsyncIterator[None]:
                 connection=connection,
             )
 
-        outbox = ProducerOutbox(producer, env.clock, admin.describe_configs, AnswerSender(producer, env.clock))
+        answers = AnswerSender(producer, env.clock)
+        outbox = ProducerOutbox(producer, env.clock, admin.describe_configs, answers, producer)
         await outbox.open()
         replies = Replies(app.id, bootstrap, env, admin, outbox, connection)
         before = app.cell.runtime

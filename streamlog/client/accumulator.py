@@ -428,18 +428,24 @@ class Accumulator:
             queue.give_up(batch)
             self._after(queue)
             return None
-        if self.limits.idempotent and error_code in GONE_SEQUENCES and not self.final:
+        final = self.final or batch.final
+        if self.limits.idempotent and error_code in GONE_SEQUENCES and not final:
             queue.out_of_order(batch, self._retry_time(batch, now_ms))
             self._expect_retry(batch)
             self._after(queue)
             return None
-        if error_code == ErrorCode.MESSAGE_TOO_LARGE and batch.record_count > 1 and not batch.maybe_written:
+        if (
+            error_code == ErrorCode.MESSAGE_TOO_LARGE
+            and batch.record_count > 1
+            and not batch.maybe_written
+            and not batch.final
+        ):
             self._split(queue, batch)
             self._after(queue)
             return None
         if error_code == ErrorCode.INVALID_PRODUCER_EPOCH and not self.limits.transactional:
             self.identity = NO_IDENTITY  # somebody writes under our id: take another
-        if retriable and not self.final and now_ms < batch.created_at_ms + self.limits.delivery_timeout_ms:
+        if retriable and not final and now_ms < batch.created_at_ms + self.limits.delivery_timeout_ms:
             if error_code == ErrorCode.CONCURRENT_TRANSACTIONS:
                 at_ms = now_ms + CONCURRENT_TRANSACTIONS_BACKOFF_MS
             else:
@@ -502,6 +508,24 @@ class Accumulator:
                 verdicts.append(
                     self._resolve(Verdict(queue.key, batch, code, not batch.maybe_written, message=message))
                 )
+        return verdicts
+
+    def drop_all(self, message: str) -> list[Verdict]:
+        """Give up everything: whose records these are must not write any more. A batch in flight waits for the answer
+        that is on its way, and is not sent again whatever it says."""
+        verdicts = []
+        for queue in self.queues.values():
+            self._close(queue)
+            for batch in list(queue.waiting):
+                queue.give_up(batch)
+                verdict = Verdict(queue.key, batch)
+                if not batch.written:
+                    code, definite = ErrorCode.REQUEST_TIMED_OUT, not batch.maybe_written
+                    verdict = Verdict(queue.key, batch, code, definite, timed_out=True, message=message)
+                verdicts.append(self._resolve(verdict))
+            for batch in queue.in_flight:
+                batch.final = True
+            self.leaderless.pop(queue.key, None)
         return verdicts
 
     def abandon(self) -> list[Verdict]:

@@ -120,6 +120,13 @@ class Committer:
         if not offsets:
             return
         me = self._membership.metadata()
+        if generation_id == NO_GENERATION and self._membership.topics:
+            # The broker would take them from anybody, once nobody is a member: older ones than those who came after us
+            # have committed.
+            raise KafkaError(
+                ErrorCode.UNKNOWN_MEMBER_ID,
+                f"this consumer is no member of the group '{self._group_id}' any more, or not yet",
+            )
         if generation_id == NO_GENERATION:
             me = GroupMetadata(self._group_id, NO_GENERATION, "", None)
         else:

@@ -164,6 +164,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether both sides speak at least `version` of an API."""
         return self._versions.get(api_key, (0, -1))[1] >= version
 
+    @property
+    def unwritten_bytes(self) -> int:
+        """What was sent and is still in this process: the socket has no room for it."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def send(
         self,
         message: Request,

@@ -21,6 +21,7 @@ from streamlog.client.fetched import FetchedBatch, FetchSettings, IsolationLevel
 from streamlog.client.fetcher import Fetcher
 from streamlog.client.group import Group, PartitionsCallback
 from streamlog.client.in_hand import InHand
+from streamlog.client.lease import Lease
 from streamlog.client.member_effects import (
     MembershipSettings,
 )
@@ -87,6 +88,7 @@ class Consumer:
         auto_commit_interval_ms: int = AUTO_COMMIT_INTERVAL_MS,
         rack_id: str | None = None,
         connection: ConnectionSettings | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """
         Args:    assignors: in order of preference; default: cooperative-sticky. Mixing cooperative ones with others
@@ -101,6 +103,8 @@ class Consumer:
                      positions that nothing was read from yet. Without it only `commit` commits, and `latest` passes
                      over whatever comes before the next owner of a partition begins.
                  rack_id: fetch from a follower in the same rack where brokers offer it (KIP-392).
+                 lease: held for as long as this is surely a member of its group; for producers whose records nobody
+                     may write but the owner of partitions.
         """
         if auto_offset_reset not in ("earliest", "latest", "none"):
             raise UserError(f"auto_offset_reset '{auto_offset_reset}' is not one of earliest, latest and none")
@@ -149,6 +153,7 @@ class Consumer:
                 membership,
                 max_poll_interval_ms=max_poll_interval_ms,
                 auto_commit=auto_commit,
+                lease=lease,
             )
         self._topics: tuple[str, ...] = ()  # subscribed
         self._in_hand = InHand(self._fetcher.positions)

@@ -21,6 +21,7 @@ from streamlog.client.cluster import GROUP_COORDINATOR, Cluster
 from streamlog.client.committing import Committer
 from streamlog.client.failures import one_line
 from streamlog.client.fetcher import Fetcher
+from streamlog.client.lease import Lease
 from streamlog.client.links import Lane
 from streamlog.client.member_effects import (
     NO_GENERATION,
@@ -72,7 +73,10 @@ class Group:
         *,
         max_poll_interval_ms: int,
         auto_commit: bool,
+        lease: Lease | None = None,
     ) -> None:
+        """`lease`: is given for as long as we are surely a member."""
+        self._lease = lease
         self.membership = membership
         self.failure: BaseException | None = None  # why this consumer gets nothing any more
         self.on_assigned: PartitionsCallback | None = None
@@ -143,24 +147,42 @@ class Group:
 
     async def close(self) -> None:
         """Have the application give everything up, leave the group. Bounded by the callbacks' own time."""
-        if self._started and self.failure is None and not self._closing:
+        try:
+            if self._started and self.failure is None and not self._closing:
+                self._closing = True
+                self._settled.set()
+                self._open_gate()
+                if self.membership.owned and self._cluster.crashed is None:
+                    lost = self.membership.generation_id == NO_GENERATION
+                    self._add_callback(Release(self.membership.owned, lost))
+                await self._callbacks_done.wait()
+                self._end_lease()  # others can have the partitions from the next line on
+                request = self.membership.leave_request("the consumer was closed")
+                if request is not None:
+                    await self._leave(request)
+        finally:
             self._closing = True
-            self._settled.set()
-            self._open_gate()
-            if self.membership.owned and self._cluster.crashed is None:
-                lost = self.membership.generation_id == NO_GENERATION
-                self._add_callback(Release(self.membership.owned, lost))
-            await self._callbacks_done.wait()
-            request = self.membership.leave_request("the consumer was closed")
-            if request is not None:
-                await self._leave(request)
-        self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+            self._end_lease()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    # -- what the membership entitles to
+
+    def _follow_lease(self) -> None:
+        """At every word of the coordinator, before anybody acts on it."""
+        if self._lease is not None and self.failure is None:
+            self._lease.give(self.membership.lease_until_ms)
+
+    def _end_lease(self) -> None:
+        """For good; what is still to be answered changes nothing."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.give(None)
 
     # -- effects
 
     def _do(self, effects: Sequence[Effect]) -> None:
+        self._follow_lease()
         scope = self._cluster.scope
         for effect in effects:
             match effect:
@@ -257,6 +279,7 @@ class Group:
             log.info("group=%s coordinator unreachable: %s", self._group_id, one_line(failure))
             self._cluster.forget_coordinator(GROUP_COORDINATOR, self._group_id)
             effects = membership.on_failure(request, self._clock.mono_ms())
+        self._follow_lease()
         if not self._closing:
             self._do(effects)
             log.debug("group=%s generation=%d phase=%s", self._group_id, membership.generation_id, membership.phase)
@@ -351,6 +374,7 @@ class Group:
         log.error("group=%s stops: %r", self._group_id, failure)
         self.failure = failure
         self._closing = True
+        self._end_lease()
         self._settled.set()
         partitions = list(self._fetcher.positions.by_partition)
         self._fetcher.remove(partitions)

@@ -15,6 +15,11 @@ from streamlog.wire.messages import HeartbeatRequest, JoinGroupRequest, LeaveGro
 
 NO_GENERATION = -1
 
+LEASE_MARGIN_SHARE = 10
+"""A tenth of a session is kept back from what a member takes for its own: for the way of a request to the broker, which
+takes milliseconds, and for what clocks differ by, which is less. Heartbeats come three times in a session at least, so
+that one that is answered late costs nothing."""
+
 
 class Phase(Enum):
     OUT = "out"

@@ -37,6 +37,7 @@ from streamlog.client.failures import LOST_COORDINATOR
 from streamlog.client.member_effects import (
     FATAL,
     HEARTBEATING,
+    LEASE_MARGIN_SHARE,
     LOST_GENERATION,
     NO_GENERATION,
     Adopt,
@@ -96,6 +97,10 @@ class Membership:
         self._heartbeat_at_ms = 0  # valid in HEARTBEATING phases
         self._heartbeat: HeartbeatRequest | None = None  # under way
         self._heard_at_ms = 0  # when the coordinator last confirmed our generation
+        self._asked_at_ms = 0  # when what we are `_awaiting` was asked, at the earliest
+        self._heartbeat_asked_at_ms = 0  # the same of `_heartbeat`
+        self._confirmed_at_ms = 0  # when the last request was asked whose answer confirmed us; valid in a generation
+        self._settled_at_ms = 0  # the same of an answer that told of no rebalance
         self._lost = False  # the generation was lost while the application was busy
         self._rejoin = ""  # why to join again as soon as ADOPTING is over; empty: no need
         self._assigned: Assignment | None = None  # ADOPTING: what the leader gave us
@@ -128,6 +133,21 @@ class Membership:
         if self.phase in HEARTBEATING and self.generation_id != NO_GENERATION and self._heartbeat is None:
             return self._heartbeat_at_ms
         return None
+
+    @property
+    def lease_until_ms(self) -> int | None:
+        """Until when we are surely a member, so that nobody else can have what is ours; None: we are none.
+
+        The broker counts a session from a request's arrival, we from before it left. It also goes on without a member
+        that does not join a rebalance, after the rebalance timeout; the rebalance began after the last answer that
+        knew of none. While JoinGroup waits no session ends, but we cannot know how long it waits.
+        """
+        if self.generation_id == NO_GENERATION:
+            return None
+        settings = self.settings
+        session_ms = settings.session_timeout_ms - settings.session_timeout_ms // LEASE_MARGIN_SHARE
+        rebalance_ms = settings.rebalance_timeout_ms - settings.session_timeout_ms // LEASE_MARGIN_SHARE
+        return min(self._confirmed_at_ms + session_ms, self._settled_at_ms + rebalance_ms)
 
     # -- inputs: the application
 
@@ -210,8 +230,9 @@ class Membership:
         if self.deadline_ms is None or now_ms < self.deadline_ms:
             return []
         if self.phase is Phase.JOINING:
-            return self._join()
+            return self._join(now_ms)
         settings = self.settings
+        self._heartbeat_asked_at_ms = now_ms
         self._heartbeat = HeartbeatRequest(
             group_id=settings.group_id,
             generation_id=self.generation_id,
@@ -245,9 +266,11 @@ class Membership:
             return []
         if code == ErrorCode.NONE:
             self._heard_at_ms = now_ms
+            self._confirm(self._heartbeat_asked_at_ms, settled=True)
             return []
         if code == ErrorCode.REBALANCE_IN_PROGRESS:
             self._heard_at_ms = now_ms
+            self._confirm(self._heartbeat_asked_at_ms, settled=False)
             return self._want_rejoin("the group is rebalancing", now_ms)
         if code in LOST_GENERATION:
             return self.on_generation_lost(self.generation_id, now_ms)
@@ -276,7 +299,7 @@ class Membership:
             return self._joined(response, now_ms)
         if code == ErrorCode.MEMBER_ID_REQUIRED:
             self.member_id = response.member_id
-            return self._join()
+            return self._join(now_ms)
         if code in LOST_GENERATION and request.member_id:
             return self._lose_everything(now_ms)
         if code in FATAL:
@@ -299,7 +322,7 @@ class Membership:
                     SyncGroupRequestAssignment(member_id=member.member_id, assignment=encode_assignment(mine))
                 )
         self._members = ()
-        return self._sync(assignments)
+        return self._sync(assignments, now_ms)
 
     def on_sync(self, request: SyncGroupRequest, response: SyncGroupResponse, now_ms: int) -> list[Effect]:
         if request is not self._awaiting:
@@ -344,7 +367,7 @@ class Membership:
         if self._lost and self.owned:
             return [Release(self.owned, lost=True)]
         self._lost = False
-        return self._join()
+        return self._join(now_ms)
 
     def _lose_everything(self, now_ms: int) -> list[Effect]:
         """Others may own our partitions already: drop them and come back as a new member."""
@@ -361,7 +384,7 @@ class Membership:
         self._awaiting = self._heartbeat = None
         self._led_sizes = None
 
-    def _join(self) -> list[Effect]:
+    def _join(self, now_ms: int) -> list[Effect]:
         settings = self.settings
         owned = self.owned if self.cooperative else ()
         protocols = [
@@ -381,6 +404,7 @@ class Membership:
         ]
         self.phase = Phase.JOINING
         self.retry_at_ms = None
+        self._asked_at_ms = now_ms
         self._awaiting = JoinGroupRequest(
             group_id=settings.group_id,
             session_timeout_ms=settings.session_timeout_ms,
@@ -409,6 +433,7 @@ class Membership:
         self._protocol_name = response.protocol_name or ""
         self._attempts = 0
         self._heard_at_ms = now_ms
+        self._confirm(self._asked_at_ms, settled=True)
         self._heartbeat = None
         self._heartbeat_at_ms = now_ms + self.settings.heartbeat_interval_ms
         if all(one.name != self._protocol_name for one in self.assignors):
@@ -416,7 +441,7 @@ class Membership:
                 ErrorCode.INCONSISTENT_GROUP_PROTOCOL, f"the group uses '{self._protocol_name}', which we did not offer"
             )
         if response.leader != response.member_id:
-            return self._sync([])
+            return self._sync([], now_ms)
         self._members = tuple(
             Member(one.member_id, one.group_instance_id, _subscription(one.metadata)) for one in response.members
         )
@@ -427,8 +452,15 @@ class Membership:
     def _assignor(self) -> Assignor:
         return next(one for one in self.assignors if one.name == self._protocol_name)
 
-    def _sync(self, assignments: list[SyncGroupRequestAssignment]) -> list[Effect]:
+    def _confirm(self, asked_at_ms: int, *, settled: bool) -> None:
+        """The answer to what was asked then says that we are a member; `settled`: and that no rebalance had begun."""
+        self._confirmed_at_ms = max(self._confirmed_at_ms, asked_at_ms)
+        if settled:
+            self._settled_at_ms = max(self._settled_at_ms, asked_at_ms)
+
+    def _sync(self, assignments: list[SyncGroupRequestAssignment], now_ms: int) -> list[Effect]:
         self.phase = Phase.SYNCING
+        self._asked_at_ms = now_ms
         self._awaiting = SyncGroupRequest(
             group_id=self.settings.group_id,
             generation_id=self.generation_id,
@@ -447,6 +479,7 @@ class Membership:
         self._rejoin = ""
         self._lost = False
         self._heard_at_ms = now_ms
+        self._confirm(self._asked_at_ms, settled=True)
         mine = set(self._assigned.partitions)
         leaving = tuple(one for one in self.owned if one not in mine)
         if leaving:

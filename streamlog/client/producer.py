@@ -17,6 +17,7 @@ from streamlog.client.cluster import Cluster
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.delivery import OnAppendFailure
 from streamlog.client.failures import BufferFull, NotDelivered, one_line
+from streamlog.client.lease import Lease
 from streamlog.client.producer_queue import PartitionKey
 from streamlog.client.routing import Routing, Unrouted
 from streamlog.client.sender import Sender
@@ -67,6 +68,7 @@ class Producer:
         transactional_id: str | None = None,
         transaction_timeout_ms: int = 60_000,
         connection: ConnectionSettings | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """
         Args:    linger_ms: how long a batch waits for more records. delivery_timeout_ms: after this long a record has
@@ -79,6 +81,9 @@ class Producer:
                  transactional_id: send in transactions only. The id is this producer's alone: a newer producer
                      with the same id fences an older one.
                  transaction_timeout_ms: the broker aborts a transaction that takes longer.
+                 lease: records leave only while it is held, also those that are sent again. When it has run out they
+                     wait for it; when it is lost they fail (`NotDelivered`, or `DeliveryUnknown` when they were sent
+                     before).
         """
         if compression.upper() not in Compression.__members__:
             raise UserError(f"compression '{compression}' is unknown; use none, gzip, snappy, lz4 or zstd")
@@ -116,6 +121,7 @@ class Producer:
             check_open=self._check_open,
             on_end=lambda failure: self._routing.fail(None, failure),
             missing_topic_timeout_ms=missing_topic_timeout_ms,
+            lease=lease,
         )
         self._accumulator = self._sender.accumulator
         self._delivery = self._sender.delivery

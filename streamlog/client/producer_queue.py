@@ -81,6 +81,7 @@ class Batch:
         "builder",
         "created_at_ms",
         "encoded",
+        "final",
         "identity",
         "maybe_written",
         "order",
@@ -111,6 +112,7 @@ class Batch:
         self.sequence = NO_SEQUENCE  # of the first record; assigned at the first sending
         self.attempts = 0
         self.retry_at_ms = 0
+        self.final = False  # if this attempt fails there is no other
         self.maybe_written = False  # some attempt ended without a word whether it was written
         self.refused = False  # as out of order: not in the log, unless a later sequence is acknowledged
         self.written = False  # a later sequence was acknowledged, which proves that this one is in the log

@@ -16,6 +16,7 @@ from streamlog.client.config import Address
 from streamlog.client.connection import Connection
 from streamlog.client.delivery import Delivery
 from streamlog.client.failures import BrokerUnreachable, DeliveryUnknown, one_line
+from streamlog.client.lease import Lease
 from streamlog.client.links import Lane
 from streamlog.client.metadata import Broker, is_topic_name
 from streamlog.client.producer_queue import Batch, PartitionKey, ProducerIdentity
@@ -43,6 +44,8 @@ PRODUCE_VERSION_WITHOUT_IDS = 12
 
 TRANSACTION_TIMEOUT_NONE_MS = 0x7FFF_FFFF
 
+LEASE_LOST = "who wrote them may not write any more: others have taken over"
+
 
 class Sender:
     """See the module's essay. Owned by a producer."""
@@ -57,10 +60,12 @@ class Sender:
         check_open: Callable[[], None],
         on_end: Callable[[StreamlogError], None],
         missing_topic_timeout_ms: int | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """
         Args:    check_open: raises when no record can be taken now. on_end: told when nothing can be sent any more.
                  missing_topic_timeout_ms: how long a topic may be missing; None: as long as its records wait.
+                 lease: nothing leaves but while it is held.
         """
         self.accumulator = Accumulator(limits, self)
         self.delivery = Delivery(self.accumulator, cluster.metadata, buffer_bytes_max)
@@ -80,6 +85,12 @@ class Sender:
         self._missing_since_ms: dict[str, int] = {}  # topics with records that the brokers do not have
         self._doubted: dict[PartitionKey, int] = {}  # partitions that are not in the metadata -> refresh that decides
         self._refusals = RefusalWatch()
+        self._lease = lease
+        self._lapsed = False  # and the log says so
+        self._was_lost = True  # the lease, at its last change
+        if lease is not None:
+            self._was_lost = lease.lost
+            lease.on_change(self._on_lease)
         cluster.on_change(self._on_change)
 
     def use(self, transactions: Transactions) -> None:
@@ -89,6 +100,8 @@ class Sender:
     def close(self) -> None:
         """Answer for what is left; answers that still arrive are dropped."""
         self._closed = True
+        if self._lease is not None:
+            self._lease.forget(self._on_lease)
         self.delivery.settle(self.accumulator.abandon())
         if self._timer is not None:
             self._timer.cancel()
@@ -131,6 +144,31 @@ class Sender:
         assert self.transactions is not None, "only asked in transactions"
         self.transactions.fail(DeliveryUnknown(f"records for {key[0]}-{key[1]} may have been lost"))
 
+    # -- the lease
+
+    def _on_lease(self) -> None:
+        assert self._lease is not None, "who listens has one"
+        self._drop_if_lost()  # had again: what came before that is not covered
+        self._was_lost = self._lease.lost
+        self.wake.set()
+
+    def _drop_if_lost(self) -> None:
+        if self._lease is not None and (self._lease.lost or self._was_lost):
+            self._lapsed = False
+            self.delivery.settle(self.accumulator.drop_all(LEASE_LOST))
+
+    def _may_write(self) -> bool:
+        """Asked right before bytes leave: a process can be stopped at any moment, for any time."""
+        if self._lease is None or self._lease.held:
+            if self._lapsed:
+                self._lapsed = False
+                log.warning("going on: the lease was prolonged")
+            return True
+        if not self._lapsed and not self._lease.lost:
+            self._lapsed = True
+            log.warning("nothing is sent until it is known whether others have taken over: the lease has run out")
+        return False
+
     # -- the pump
 
     def _on_timer(self) -> None:
@@ -172,6 +210,7 @@ class Sender:
         accumulator.close_lingering(now_ms)
         accumulator.retries_due(now_ms)
         self.delivery.settle(accumulator.expire(now_ms))
+        self._drop_if_lost()
         if accumulator.leaderless:
             self._find_leaders()
         nodes = accumulator.nodes_with_work()
@@ -179,11 +218,13 @@ class Sender:
             self._acquiring = True
             self._cluster.scope.spawn("producer id", self._acquire_identity())
         for node_id in nodes:
-            while self._in_flight.get(node_id, 0) < IN_FLIGHT_REQUESTS_MAX:
+            while self._in_flight.get(node_id, 0) < IN_FLIGHT_REQUESTS_MAX and self._may_write():
                 connection = self._cluster.open_connection(node_id, Lane.PRODUCE)
                 if connection is None:
                     self._connect(node_id)
                     break
+                if self._lease is not None and connection.unwritten_bytes and self._in_flight.get(node_id):
+                    break  # it would wait in this process, and leave when nobody asks; the next answer wakes us
                 batches = accumulator.drain(node_id, now_ms)
                 self.delivery.settle(accumulator.take_unsent())
                 if not batches:
@@ -289,6 +330,9 @@ class Sender:
             version_max = PRODUCE_VERSION_1_MAX
         try:
             version = connection.version_of(ApiKey.PRODUCE, version_max)
+            if not self._may_write():  # building the batches took too long
+                self._answer_all(batches, ErrorCode.LEADER_NOT_AVAILABLE)  # it did not leave this process
+                return
             if self._acks == 0:
                 connection.send(request, ProduceResponse, None, version=version)
                 self._answer_all(batches, ErrorCode.NONE)

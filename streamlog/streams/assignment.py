@@ -77,10 +77,12 @@ class Assignment:
         global_states: Mapping[str, Any],
         on_failure: Callable[[Task, LaneFailure, Policy], None],
         on_crash: Callable[[BaseException], None],
+        on_lost: Callable[[], None],
         ready: asyncio.Event,
     ) -> None:
         """
         Args: topology: asked for each new task.
+              on_lost: all tasks that there were belong to others, and are closed.
               ready: set when tasks may process events; until then they restore and wait.
         """
         self.tasks: dict[int, Task] = {}  # ours, whatever their state but CLOSED
@@ -92,6 +94,7 @@ class Assignment:
         self._committer, self._restore = committer, restore
         self._pump, self._outbox, self._global_states = pump, outbox, global_states
         self._on_failure, self._on_crash = on_failure, on_crash
+        self._on_lost = on_lost
         self._ready = ready
         self._consumer: Consumer | None = None
         self._epoch = 0  # of the last task made
@@ -147,6 +150,8 @@ class Assignment:
 
     async def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         await self._give_up(partitions, commit=False)
+        if not self.tasks:
+            self._on_lost()
 
     async def _give_up(self, partitions: Sequence[TopicPartition], *, commit: bool) -> None:
         numbers = sorted({one.partition for one in partitions})

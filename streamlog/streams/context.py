@@ -50,21 +50,6 @@ class Outbox(Protocol):
         """Send an answer there, if that can be done. Never raises, and holds no commit up."""
         ...
 
-    async def send(
-        self,
-        topic: str,
-        partition: int | None,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp_ms: int,
-        headers: Sequence[tuple[str, bytes | None]] = (),
-    ) -> None:
-        """Send one record of a known topic, and return when it is acknowledged. No commit depends on it.
-
-        Raises: why it was not.
-        """
-        ...
-
     def append_rows(self, topic: str, partition: int, rows: Iterable[tuple[bytes, bytes | None, int]]) -> None:
         """Take rows of a table for its changelog: key, value, timestamp in ms. None of them is too large for it."""
         ...
@@ -90,11 +75,39 @@ class Outbox(Protocol):
         ...
 
 
+class Outside(Protocol):
+    """Where records go that no task sends. No commit depends on them."""
+
+    def append(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """Take one record of a known topic; partition None leaves the choice to the key's hash. Raises: UserError."""
+        ...
+
+    async def send(
+        self,
+        topic: str,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """Send one record of a known topic, and return when it is acknowledged. Raises: why it was not."""
+        ...
+
+
 class Runtime(Protocol):
     """A running worker, as declarations see it."""
 
     @property
-    def outbox(self) -> Outbox: ...
+    def outbox(self) -> Outside: ...
 
     def wall_ms(self) -> int: ...
 

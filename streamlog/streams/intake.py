@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.consumer import Consumer
 from streamlog.client.fetcher import FetchedBatch
+from streamlog.client.lease import Lease
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
@@ -48,6 +49,7 @@ class Intake:
         env: Env,
         connection: ConnectionSettings,
         session_timeout_ms: int,
+        lease: Lease,
         state_path: str,
         member_data: Callable[[], MemberData],
         assignment: Assignment,
@@ -60,6 +62,7 @@ class Intake:
     ) -> None:
         """
         Args: topics: what the group shares.
+              lease: held for as long as the group surely counts us in.
               state_path: the worker's own directory, which nobody else has as long as the worker lives.
               member_data: what the group is told about this worker, asked at each join.
               scope: of the worker; runs the fetch loop.
@@ -69,6 +72,7 @@ class Intake:
         self._missing_said: list[str] = []  # topics that were logged as deleted
         self._app_id, self._broker, self._topics = app_id, broker, topics
         self._env, self._connection, self._session_timeout_ms = env, connection, session_timeout_ms
+        self._lease = lease
         self._state_path, self._member_data = state_path, member_data
         self._assignment, self._beside, self._commits = assignment, beside, commits
         self._retention, self._growth, self._scope, self._on_joined = retention, growth, scope, on_joined
@@ -142,6 +146,7 @@ class Intake:
             session_timeout_ms=self._session_timeout_ms,
             heartbeat_interval_ms=min(HEARTBEAT_INTERVAL_MS_MAX, self._session_timeout_ms // 3),
             connection=self._connection,
+            lease=self._lease,
         )
         self._assignment.use(consumer)
         consumer.subscribe(

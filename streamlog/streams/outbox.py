@@ -2,7 +2,7 @@
 committed.
 
 Outputs and rows of tables are kept apart: `flush` is about the outputs alone, `flush_rows` about the rows. What is sent
-from outside of agents is its sender's affair and nobody's commit (`send`), and so are answers (`answers`).
+from outside of agents is its sender's affair and nobody's commit (`outside`), and so are answers (`answers`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from streamlog.env import Clock
 from streamlog.errors import StreamlogError, UserError
 from streamlog.streams.answering import AnswerSender
 from streamlog.streams.context import Sender
+from streamlog.streams.outside import Outside
 from streamlog.streams.refused import FOR_GOOD, TOO_LARGE, Bars
 from streamlog.streams.timestamps import TIMESTAMP_MS_MAX, Setting, TimeBounds, refused_time
 from streamlog.wire.error_codes import ErrorCode
@@ -44,10 +45,21 @@ class ProducerOutbox:
     """
 
     def __init__(
-        self, make: Callable[[OnAppendFailure], Producer], clock: Clock, ask: Ask, answers: AnswerSender
+        self,
+        make: Callable[[OnAppendFailure], Producer],
+        clock: Clock,
+        ask: Ask,
+        answers: AnswerSender,
+        make_outside: Callable[[], Producer],
     ) -> None:
-        """`make` gives a producer that is not open, `ask` the settings of a topic."""
+        """
+        Args: make: gives a producer that is not open, for outputs and rows.
+              ask: for the settings of a topic.
+              make_outside: gives a producer that is not open, for what no task sends.
+        """
         self.answers = answers
+        self.outside = Outside(make_outside, self)
+        """What `Topic.send` outside of agents uses."""
         self._make = make
         self.producer = producer = make(self._on_failure)
         """The one in use; another one after `renew`."""
@@ -64,11 +76,19 @@ class ProducerOutbox:
     async def open(self) -> None:
         """Raises: BrokerUnreachable."""
         await self.producer.open()
+        try:
+            await self.outside.open()
+        except BaseException:
+            await self.producer.abandon()
+            raise
 
     async def close(self) -> None:
         """Send what is left. Raises: what was not acknowledged."""
         await self.answers.close()
-        await self.producer.close()
+        try:
+            await self.outside.close()
+        finally:
+            await self.producer.close()
         self._tell()
 
     async def renew(self) -> bool:
@@ -97,6 +117,10 @@ class ProducerOutbox:
         self._failures.clear()
         return True
 
+    def forget_failures(self) -> None:
+        """Whose outputs and rows failed so far is gone, and begins again elsewhere."""
+        self._failures.clear()
+
     # --- what topics take ---------------------------------------------------------------------------------------
 
     async def know_topic(self, topic: str) -> int:
@@ -104,6 +128,7 @@ class ProducerOutbox:
         count = self._counts.get(topic)
         if count is None:
             count = await self.producer.partitions(topic)
+            await self.outside.know_topic(topic)
             self._bounds.setdefault(topic, TimeBounds(topic, self._clock.wall_ms))
             await self._learn(topic)
             self._counts[topic] = count
@@ -120,12 +145,16 @@ class ProducerOutbox:
         self._bounds[topic].learn(settings)
         limit, policy = settings.get("max.message.bytes"), settings.get("cleanup.policy")
         if limit is not None and limit.value is not None and limit.value.isdecimal():
-            self.producer.limit_topic(topic, min(int(limit.value), RECORD_BYTES_MAX))
+            self._limit(topic, min(int(limit.value), RECORD_BYTES_MAX))
         if policy is not None and "compact" in (policy.value or ""):
             self._keyless[topic] = f"topic {topic} is compacted (cleanup.policy={policy.value}): its records need a key"
         else:
             self._keyless.pop(topic, None)
         return True
+
+    def _limit(self, topic: str, record_bytes_max: int) -> None:
+        self.producer.limit_topic(topic, record_bytes_max)
+        self.outside.limit_topic(topic, record_bytes_max)
 
     def row_bytes_max(self, topic: str) -> int:
         """The largest row that a changelog takes, with what a batch adds to it."""
@@ -148,12 +177,12 @@ class ProducerOutbox:
         headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
     ) -> None:
         if partition is not None:
-            self._check(topic, partition, key, timestamp_ms)
+            self.check(topic, partition, key, timestamp_ms)
             self._append(topic, partition, key, value, timestamp_ms, tuple(headers))
         else:
             self.sender(topic)(key, value, timestamp_ms, headers)
 
-    def _check(self, topic: str, partition: int, key: bytes | None, timestamp_ms: int) -> None:
+    def check(self, topic: str, partition: int, key: bytes | None, timestamp_ms: int) -> None:
         """What the broker would refuse. Raises: UserError."""
         bounds = self._bounds.get(topic)
         if bounds is not None:
@@ -189,10 +218,7 @@ class ProducerOutbox:
             return found
         count = self._counts.get(topic)
         if count is None:
-            raise UserError(
-                f"topic {topic} was not known when the worker started, so records cannot be placed: declare it with "
-                f"app.topic({topic!r}) at module level"
-            )
+            raise _unknown(topic)
         bounds, keyless = self._bounds[topic], self._keyless
         append, choose = self.producer.appender, self.producer.partition_for
         pairs = [(topic, partition) for partition in range(count)]
@@ -213,27 +239,12 @@ class ProducerOutbox:
         self._senders[topic] = send
         return send
 
-    async def send(
-        self,
-        topic: str,
-        partition: int | None,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp_ms: int,
-        headers: Sequence[tuple[str, bytes | None]] = _NO_HEADERS,
-    ) -> None:
-        """Send one record and wait until it is acknowledged. Raises: why it is not."""
-        producer = self.producer
-        await producer.room()
-        if partition is None:
-            partition = partition_for_key(key, self._counts[topic]) if key is not None else None
-        if partition is not None:
-            self._check(topic, partition, key, timestamp_ms)
-        answer = producer.send_nowait(
-            topic, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
-        )
-        producer.hurry()
-        await answer
+    def place(self, topic: str, key: bytes | None) -> int | None:
+        """Where a record of a known topic goes, if its key decides. Raises: UserError."""
+        count = self._counts.get(topic)
+        if count is None:
+            raise _unknown(topic)
+        return None if key is None else partition_for_key(key, count)
 
     def acked_offset(self, partition: TopicPartition) -> int | None:
         """See `Producer.acked_offset`."""
@@ -295,7 +306,7 @@ class ProducerOutbox:
         await self._learn(failed.topic)
         size_bytes = failed.record_bytes
         if size_bytes is not None and size_bytes <= self.producer.record_bytes_max(failed.topic):
-            self.producer.limit_topic(failed.topic, size_bytes - 1)  # whatever the settings say
+            self._limit(failed.topic, size_bytes - 1)  # whatever the settings say
 
     async def _look_again(self) -> None:
         """Learn what may have changed: bounds that refused something, topics that were barred."""
@@ -328,3 +339,10 @@ class ProducerOutbox:
         for topic, found in zip(known, seen, strict=True):
             if not found:
                 self._bounds[topic].suspect_default()
+
+
+def _unknown(topic: str) -> UserError:
+    return UserError(
+        f"topic {topic} was not known when the worker started, so records cannot be placed: declare it with "
+        f"app.topic({topic!r}) at module level"
+    )

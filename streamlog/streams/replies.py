@@ -51,7 +51,7 @@ class Replies:
             self._waiting[correlation] = answer
             try:
                 headers = question(self.topic, 0, correlation, agent)
-                await self._outbox.send(topic, None, key, value, self._env.clock.wall_ms(), headers)
+                await self._outbox.outside.send(topic, None, key, value, self._env.clock.wall_ms(), headers)
                 return await answer
             finally:
                 del self._waiting[correlation]

@@ -20,7 +20,7 @@ from streamlog.serde import Serde, check_key_of_dict, key_serde_for, separator, 
 from streamlog.state.changelog import changelog_topic
 from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
-from streamlog.streams.context import Cell
+from streamlog.streams.context import Cell, Outbox, Outside
 from streamlog.streams.cursor import Cursor, current
 from streamlog.streams.durations import milliseconds_of, window_milliseconds
 from streamlog.streams.record import to_timestamp_ms
@@ -322,6 +322,7 @@ class GlobalTable(Table[K, V]):
         if self.source is not None:
             raise UserError(f"global table {self.name} follows topic {self.source.name}: send to the topic instead")
         cursor = _cursor(None)
+        outbox: Outbox | Outside
         if cursor is not None:
             outbox = cursor.lane.outbox
             timestamp_ms = max(cursor.timestamp_ms, 0) if cursor.has_event else cursor.lane.wall_ms()

@@ -11,7 +11,7 @@ from streamlog.errors import UserError
 from streamlog.serde import Format, Serde, SerdeError, can_change, copier, key_serde_for, serde_for
 from streamlog.state.changelog import ANY_TIME
 from streamlog.streams.batches import Reader
-from streamlog.streams.context import Cell
+from streamlog.streams.context import Cell, Outbox, Outside
 from streamlog.streams.cursor import Cursor, current
 from streamlog.streams.feed import LaneTopic
 from streamlog.streams.record import Selector, allows_none, selector, to_timestamp_ms
@@ -156,6 +156,7 @@ class Topic(Generic[K, V]):
         """`send` without waiting for anything: inside an agent the same, elsewhere nobody says whether it arrived."""
         cursor = current.get(None)
         timestamp_ms = self._time_ms(timestamp, cursor)
+        outbox: Outbox | Outside
         outbox = self._cell.get(f"sending to topic {self.name}").outbox if cursor is None else cursor.lane.outbox
         outbox.append(self.name, partition, *self._encoded(key, value), timestamp_ms, _encoded(headers))
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 from streamlog.client.admin import Admin
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.delivery import OnAppendFailure
+from streamlog.client.lease import Lease
 from streamlog.client.producer import Producer
 from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
@@ -38,7 +39,7 @@ from streamlog.streams.channels import Channels
 from streamlog.streams.closing import quietly
 from streamlog.streams.commit import Committer
 from streamlog.streams.committing import CommitLoop
-from streamlog.streams.context import Cell, Outbox
+from streamlog.streams.context import Cell, Outside
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.globals import GlobalTables
 from streamlog.streams.growth import Growth
@@ -153,6 +154,7 @@ class Worker:
             client_id=f"streamlog-{program.id}", metadata_max_age_ms=METADATA_MAX_AGE_MS
         )
         self._session_timeout_ms = session_timeout_ms
+        self._lease = Lease(env.clock)  # what tasks send leaves only while the group surely counts us in
         self._ended = asyncio.Event()
         self._scope = Scope("worker", self._on_crash)
         self._beside = Beside(program, env.clock, self._on_crash)  # timers, tasks and hooks
@@ -250,7 +252,9 @@ class Worker:
         )
         growth = self._growth = Growth(program.id, self.plan.topology, resolved, partial(partition_counts, admin))
         answers = AnswerSender(self._make_answering, env.clock)
-        outbox = self._outbox = ProducerOutbox(self._make_producer, env.clock, admin.describe_configs, answers)
+        outbox = self._outbox = ProducerOutbox(
+            self._make_producer, env.clock, admin.describe_configs, answers, self._make_outside
+        )
         await outbox.open()
         self._closers.append(lambda: self._close_outbox(outbox))
         await asyncio.gather(*(outbox.know_topic(node.name) for node in self.topology.topics))
@@ -279,6 +283,7 @@ class Worker:
             global_states=self._globals.states,
             on_failure=self._on_lane_failure,
             on_crash=self._on_crash,
+            on_lost=outbox.forget_failures,
             ready=self._ready,
         )
         self._closers.append(self.assignment.close)
@@ -298,6 +303,7 @@ class Worker:
                 env=env,
                 connection=self._connection,
                 session_timeout_ms=self._session_timeout_ms,
+                lease=self._lease,
                 state_path=self._directory.path,
                 member_data=self.member_data,
                 assignment=self.assignment,
@@ -353,6 +359,17 @@ class Worker:
             auto_create_topics=False,
             missing_topic_timeout_ms=MISSING_TOPIC_TIMEOUT_MS,
             on_append_failure=on_append_failure,
+            connection=self._connection,
+            lease=self._lease,
+        )
+
+    def _make_outside(self) -> Producer:
+        return Producer(
+            self.broker,
+            env=self.env,
+            linger_ms=LINGER_MS,
+            auto_create_topics=False,
+            missing_topic_timeout_ms=MISSING_TOPIC_TIMEOUT_MS,
             connection=self._connection,
         )
 
@@ -485,9 +502,9 @@ class Worker:
     # --- Runtime: the worker as declarations see it ---------------------------------------------------------------
 
     @property
-    def outbox(self) -> Outbox:
+    def outbox(self) -> Outside:
         assert self._outbox is not None, "declarations find a worker once it has an outbox"
-        return self._outbox
+        return self._outbox.outside
 
     def wall_ms(self) -> int:
         return self.env.clock.wall_ms()

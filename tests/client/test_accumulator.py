@@ -244,6 +244,7 @@ class World:
         self.wire: deque[tuple[Batch, bytes]] = deque()  # requests of the connection, in order
         self.zombies: list[bytes] = []  # requests of dead connections that the broker may still find in its buffers
         self.appended = 0
+        self.dropped = 0  # values below this may not be sent any more
         self.verdicts: dict[int, Verdict] = {}  # value -> verdict of its batch
         self.values: dict[int, list[int]] = {}  # id of a batch -> its values
         self.pending: list[tuple[Batch, list[int]]] = []
@@ -257,6 +258,7 @@ class World:
         for _ in range(5):
             for batch in drained(self.accumulator, now_ms):
                 assert batch.encoded is not None
+                assert min(contents(batch)) >= self.dropped, "what was dropped is never sent, nor sent again"
                 self.wire.append((batch, bytes(batch.encoded)))
             self.settle(self.accumulator.take_unsent())
         event = self.random.random()
@@ -273,6 +275,9 @@ class World:
         elif event < 0.49:
             self.break_connection()
             self.broker.restart()
+        elif event < 0.50:
+            self.settle(self.accumulator.drop_all("the lease was lost"))
+            self.dropped = self.appended
         else:
             self.answer_one()
 
@@ -323,6 +328,7 @@ class World:
             self.accumulator.retries_due(self.driver.now_ms)
             for batch in drained(self.accumulator, self.driver.now_ms):
                 assert batch.encoded is not None
+                assert min(contents(batch)) >= self.dropped
                 code, offset = self.broker.append(bytes(batch.encoded))
                 self.tell(batch, code, offset)
             self.settle(self.accumulator.take_unsent())

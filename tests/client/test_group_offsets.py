@@ -104,3 +104,19 @@ async def test_offsets_of_a_topic_that_was_made_again_are_not_committed(
             found = (await consumer.committed([zero]))[zero]
             assert found is not None
             assert found.offset == 1
+
+
+async def test_who_has_subscribed_and_is_no_member_commits_nothing(
+    bootstrap: str, env: Env, admin: Admin, topic: str, name: Callable[[str], str]
+) -> None:
+    """A group without members takes offsets from anybody; from one that was a member they would be old ones."""
+    group = name("group")
+    async with asyncio.timeout(30), Consumer(bootstrap, env=env, group_id=group) as consumer:
+        consumer.subscribe([topic])
+        with pytest.raises(KafkaError, match=r"no member of the group .* any more, or not yet") as refused:
+            await consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(1)})
+        assert refused.value.code is ErrorCode.UNKNOWN_MEMBER_ID
+        assert await admin.list_group_offsets(group) == {}
+    async with asyncio.timeout(30), Consumer(bootstrap, env=env, group_id=group) as alone:
+        alone.assign([TopicPartition(topic, 0)])
+        await alone.commit({TopicPartition(topic, 0): OffsetAndMetadata(1)})

@@ -115,6 +115,57 @@ def test_a_new_member_joins_syncs_and_adopts() -> None:
     assert heartbeat(core, 3_001).generation_id == 3
 
 
+def lease(core: Membership) -> int | None:
+    return core.lease_until_ms
+
+
+def test_the_lease_runs_from_before_a_request_left() -> None:
+    """A session of 10 s less a tenth after the last request that was answered well was made; not after the answer."""
+    core = member()
+    assert lease(core) is None
+    request = join_request(core.subscribe(["t"], 1_000))
+    assert lease(core) is None
+    sync = sync_request(core.on_join(request, joined(1), 5_000))
+    assert lease(core) == 1_000 + 9_000
+    core.on_sync(sync, synced(*SIX), 6_000)
+    assert lease(core) == 5_000 + 9_000
+    core.on_adopted(6_000)
+    beat = heartbeat(core, 8_000)
+    assert lease(core) == 5_000 + 9_000
+    core.on_heartbeat(beat, ErrorCode.NONE, 8_500)
+    assert lease(core) == 8_000 + 9_000
+    beat = heartbeat(core, 11_500)
+    core.on_failure(beat, 12_000)
+    assert lease(core) == 8_000 + 9_000
+
+
+def test_a_rebalance_prolongs_the_lease_only_up_to_its_own_end() -> None:
+    """The session goes on, but after the rebalance timeout of 60 s the group does so without us."""
+    core = member(RangeAssignor())
+    stable(core, *SIX)
+    core.on_heartbeat(heartbeat(core, 3_000), ErrorCode.REBALANCE_IN_PROGRESS, 3_100)
+    assert core.phase is Phase.RELEASING
+    assert lease(core) == 3_000 + 9_000
+    now_ms = 6_200
+    while now_ms < 55_000:
+        core.on_heartbeat(heartbeat(core, now_ms), ErrorCode.REBALANCE_IN_PROGRESS, now_ms)
+        assert lease(core) == min(now_ms + 9_000, 0 + 59_000)
+        now_ms += 3_100
+
+
+@pytest.mark.parametrize("code", [ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION])
+def test_who_loses_its_generation_loses_the_lease_at_once(code: ErrorCode) -> None:
+    """Before the application has let go of anything; the next generation gives another one."""
+    core = member()
+    stable(core, *SIX)
+    core.on_heartbeat(heartbeat(core, 3_000), code, 3_100)
+    assert lease(core) is None
+    request = join_request(core.on_released(SIX, 4_000))
+    assert lease(core) is None
+    core.on_join(request, joined(7), 4_500)
+    assert lease(core) == 4_000 + 9_000
+
+
 def test_a_member_id_is_taken_and_used_at_once() -> None:
     """KIP-394: the first join is answered with an id to join under."""
     core = member()

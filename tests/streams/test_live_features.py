@@ -15,7 +15,6 @@ from streamlog.client.producer import Producer
 from streamlog.env import real_env
 from streamlog.errors import EnvironmentFailure
 from streamlog.state.query import TableReader
-from streamlog.streams.outbox import ProducerOutbox
 from streamlog.streams.worker import Worker
 from tests.streams.live import LiveBroker, live_broker
 from tests.streams.words import PARTITIONS, counts_in, send_lines, until, until_counted, word_count
@@ -353,8 +352,8 @@ async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_pat
         await until(lambda: len(rows()) == 10)
         commits = worker.status().commits
         await until(lambda: worker.status().commits > commits + 1)
-        outbox = worker.outbox
-        assert isinstance(outbox, ProducerOutbox)
+        outbox = worker._outbox
+        assert outbox is not None
         ended = outbox.producer
         ended.end(EnvironmentFailure("something in it failed"))
         async with Producer(broker.address, env=real_env()) as other:
