@@ -69,11 +69,25 @@ def test_a_seed_that_noticed_before_comes_first(tmp_path: Path) -> None:
 
 
 def test_the_page_counts_what_is_caught_and_lists_what_is_not(tmp_path: Path) -> None:
-    """Both are told, with the seed and the budget."""
-    caught, missed = (Mutant(name, "module:Class.function", "old", "new", 30) for name in ("one", "other"))
+    """All three kinds are told, with the seed and the budget."""
+    mutants = [Mutant(name, "module:Class.function", "old", "new", 30) for name in ("one", "other", "third")]
     hunts = Hunts.load(tmp_path / "mutants.json")
-    hunts.by_name = {"one": Hunt(seed=17, violation="86 flushed-is-on-disk: it is not"), "other": Hunt(clean=[0, 1])}
-    told = page([caught, missed], hunts)
-    assert "1 of 2 are caught" in told
+    hunts.by_name = {
+        "one": Hunt(seed=17, violation="86 flushed-is-on-disk: it is not"),
+        "other": Hunt(clean=[0, 1]),
+        "third": Hunt(clean=list(range(30))),
+    }
+    told = page(mutants, hunts)
+    assert "1 of 3 are caught" in told
     assert "| one | `Class.function` | 86 flushed-is-on-disk | 17 | 30 | broker |" in told
-    assert "| other | `Class.function` | 2 | 30 | broker |  |" in told
+    missed, left = told.index("Not caught:"), told.index("Not hunted with the whole budget:")
+    assert missed < told.index("| third | `Class.function` | 30 | 30 | broker |  |") < left
+    assert left < told.index("| other | `Class.function` | 2 | 30 | broker |  |")
+
+
+def test_a_hunt_may_end_before_the_budget() -> None:
+    """Where time is short: what is left of the budget is for another day."""
+    harmless = Mutant("harmless", "broker.log.flush:FlushWork.run", "file.fdatasync()", "file.fdatasync(); pass")
+    found = hunt(harmless, 2, Hunt(), seeds=2)
+    assert (found.seed, sorted(found.clean)) == (None, [0, 1])
+    assert not found.went_through(harmless)

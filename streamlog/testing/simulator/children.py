@@ -33,6 +33,9 @@ from streamlog.wire.message import Message
 SECONDS_MAX: Final = 120.0
 """Of real time. A run takes well below a second."""
 
+NO_END: Final = "no end after"
+"""What is told of a run that took longer than it may."""
+
 WARM_SEEDS: Final = 3
 
 
@@ -94,7 +97,7 @@ def run_all(
             for pipe, child in list(children.items()):
                 if time.monotonic() > child.deadline:
                     os.kill(child.pid, signal.SIGKILL)
-                    yield _reap(children.pop(pipe), f"no end after {seconds_max:g} s of real time")
+                    yield _reap(children.pop(pipe), f"{NO_END} {seconds_max:g} s of real time")
     finally:
         for child in children.values():
             os.kill(child.pid, signal.SIGKILL)

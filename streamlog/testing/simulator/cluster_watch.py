@@ -21,11 +21,13 @@ from dataclasses import dataclass, field
 
 from streamlog.broker.broker import Broker
 from streamlog.broker.log.partition import PartitionLog
+from streamlog.broker.metadata.image import MetadataImage
 from streamlog.broker.node import Node
 from streamlog.broker.partition import Partition
 from streamlog.testing.simulator.invariants import DiskPromises, Violation
 from streamlog.testing.simulator.log_view import Entry, LogView
 from streamlog.testing.simulator.machine import Machine, Process
+from streamlog.testing.simulator.replication_watch import ReplicationWatch
 from streamlog.testing.simulator.trim_watch import PartitionId, TrimWatch
 
 
@@ -73,6 +75,7 @@ class ClusterWatch:
     """As `forgets`, of compacted topics: nobody asks for a sync of them."""
     promises: DiskPromises = field(default_factory=DiskPromises)
     trims: TrimWatch = field(default_factory=TrimWatch)
+    replication: ReplicationWatch = field(default_factory=ReplicationWatch)
     _running: list[tuple[Machine, Node]] = field(default_factory=list)
     _machines: dict[int, Machine] = field(default_factory=dict)
     """By node id, as far as they have been seen to run."""
@@ -97,11 +100,12 @@ class ClusterWatch:
                     self._check_replica(machine, partition)
         self.trims.look(self._machines, self._running)
         if self._running:
-            self._check_candidates()
+            image = max((node.broker.image for _, node in self._running), key=lambda one: one.applied_offset)
+            self._check_candidates(image)
+            self.replication.check(self._running, image)
 
-    def _check_candidates(self) -> None:
+    def _check_candidates(self, image: MetadataImage) -> None:
         """Who may be elected has all that is committed."""
-        image = max((node.broker.image for _, node in self._running), key=lambda one: one.applied_offset)
         nodes = {node.broker.node_id: node.broker for _, node in self._running}
         for key, committed in self._committed.items():
             topic = image.topics_by_id.get(key[0])
@@ -169,6 +173,7 @@ class ClusterWatch:
             replica.view.look(machine.process, log, closed_end)
         else:
             replica.view.look(machine.process, log)
+        self.replication.look(machine, partition, replica.view)
         for entry, before in replica.view.fresh:
             noted = log.epochs.epoch_at(entry.base_offset)
             if entry.epoch < before or (noted != entry.epoch and entry.base_offset >= start):

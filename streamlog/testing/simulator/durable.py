@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamlog.broker.log.file_names import LOG_SUFFIX, file_name
+from streamlog.broker.log.file_names import LOG_SUFFIX, SWAP_SUFFIX, file_name
 from streamlog.broker.log.partition import PartitionLog
 from streamlog.testing.simulator.disk import Directory, Inode, SimDisk
 from streamlog.wire.records import CorruptBatch, iter_batch_headers
@@ -26,6 +26,8 @@ class Promises:
 
     def broken(self, log: PartitionLog) -> str:
         """What the log calls flushed and the disk does not have; empty when all of it is there."""
+        if log.failure is None and log.config.compact and (lost := self._nameless_segment(log)):
+            return lost
         state = (log.flushed_offset, log.recovery_point, log.generation)
         if log.failure is not None or self._seen.get(log) == state:
             return ""
@@ -38,6 +40,20 @@ class Promises:
         if nameless and log.flushed_offset > log.log_start_offset:
             return f"the name {nameless} is not on disk"
         return self._broken_segment(log, directory)
+
+    def _nameless_segment(self, log: PartitionLog) -> str:
+        """A segment that compaction has put in and that a power cut would take, with nothing in its place."""
+        directory, nameless = self._directory(log.directory)
+        if directory is None or nameless:
+            return ""
+        promised = max(log.flushed_offset, log.recovery_point)
+        for segment in log.segments:
+            name = file_name(segment.base_offset, LOG_SUFFIX)
+            if segment.base_offset >= promised:
+                break
+            if name not in directory.durable and name + SWAP_SUFFIX not in directory.durable:
+                return f"{log.directory}/{name} has no name on disk, and {promised} is flushed"
+        return ""
 
     def _broken_segment(self, log: PartitionLog, directory: Directory) -> str:
         promised = max(log.flushed_offset, log.recovery_point)

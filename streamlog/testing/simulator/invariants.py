@@ -47,7 +47,8 @@ INVARIANTS: Final = {
             12,
             "deposed-leaders-are-mute",
             "online",
-            "a leader that is replaced commits nothing that the next one lacks, and no producer waits there",
+            "a leader that is replaced commits nothing that the next one lacks, no producer waits there, and "
+            "nobody who follows another takes what it sent",
         ),
         Invariant(13, "linearizable-appends", "history", "acked before another was sent: at a lower offset"),
         Invariant(
@@ -55,7 +56,12 @@ INVARIANTS: Final = {
         ),
         Invariant(15, "deleted-stays-deleted", "history", "records below a told log start are gone, and no others"),
         Invariant(16, "compaction-keeps-the-last", "history", "the last record of each key survives compaction"),
-        Invariant(17, "sets-are-compared", "online", "a leader never goes back to an older in-sync set"),
+        Invariant(
+            17,
+            "sets-are-compared",
+            "online",
+            "a leader never goes back to an older in-sync set; who joins has everything, and was asked for by name",
+        ),
         Invariant(18, "recovered-is-a-prefix", "dump", "the log after a crash is whole batches, in order, no gap"),
         Invariant(19, "flips-are-noticed", "dump", "a bit that turns over on disk is never served"),
         Invariant(21, "derived-files-derive", "dump", "without indexes and snapshots the log opens to the same state"),
