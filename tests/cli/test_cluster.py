@@ -225,9 +225,13 @@ def test_separate_roles_promise_what_combined_nodes_do(clusters: Clusters) -> No
     address = next(one["listen"] for one in started["nodes"] if one["node"] == 1)
 
     def replicas(topic: str) -> set[int]:
-        request = MetadataRequest(topics=[MetadataRequestTopic(name=topic)])
-        answer = asyncio.run(ask(address, request, 12, MetadataResponse))
-        return set(answer.topics[0].partitions[0].replica_nodes)
+        def known() -> set[int]:
+            request = MetadataRequest(topics=[MetadataRequestTopic(name=topic)])
+            answer = asyncio.run(ask(address, request, 12, MetadataResponse))
+            return {number for one in answer.topics[0].partitions for number in one.replica_nodes}
+
+        found: set[int] = until("the broker has heard of it", known)
+        return found
 
     assert replicas("made") == {1, 2, 3}
     assert replicas("asked-for") == {1, 2, 3}
