@@ -121,6 +121,9 @@ _ROWS = (
 
 BROKER_CONFIGS: Final[Mapping[str, BrokerSetting]] = {row.name: row for row in _ROWS}
 
+OTHER_NAMES: Final = {"broker.id": "node.id", "log.dir": "log.dirs"}
+"""Older names of two of them."""
+
 ACCEPTED_CONFIGS: Final = frozenset(
     {
         "alter.log.dirs.replication.quota.window.num",
@@ -268,6 +271,17 @@ def _unescape(text: str) -> str:
     )
 
 
+def is_known_setting(name: str) -> bool:
+    """Whether a properties file may have it: taken, accepted without a word, or refused for what it would mean."""
+    return (
+        name in BROKER_CONFIGS
+        or name in broker_names()
+        or name in OTHER_NAMES
+        or name in ACCEPTED_CONFIGS
+        or name.startswith((*ACCEPTED_PREFIXES, *REFUSED_PREFIXES))
+    )
+
+
 def load_config(values: Mapping[str, str]) -> tuple[BrokerConfig, list[str]]:
     """Validate settings. Returns the config, and warnings for the log.
 
@@ -277,8 +291,8 @@ def load_config(values: Mapping[str, str]) -> tuple[BrokerConfig, list[str]]:
     kept: dict[str, str] = {}
     warnings: list[str] = []
     for name, value in values.items():
-        if name in ("broker.id", "log.dir"):
-            kept.setdefault({"broker.id": "node.id", "log.dir": "log.dirs"}[name], value)
+        if name in OTHER_NAMES:
+            kept.setdefault(OTHER_NAMES[name], value)
         elif name in BROKER_CONFIGS or name in known_topic_names:
             kept[name] = value
         elif name.startswith(REFUSED_PREFIXES):

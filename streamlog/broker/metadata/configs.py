@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, Protocol, TypeVar
 
-from streamlog.broker.config import validate_topic_default
+from streamlog.broker.config import is_known_setting, validate_topic_default
 from streamlog.broker.metadata.changes import MIN_ISR, UNCLEAN, PartitionChanges
 from streamlog.broker.metadata.cluster_min_isr import check_min_isr
 from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
@@ -51,8 +51,11 @@ from streamlog.wire.messages.incremental_alter_configs import (
 DYNAMIC_BROKER_CONFIGS: Final = frozenset(broker_names())
 """What can be altered on a running broker."""
 
-REPLICATION_RATES: Final = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
-"""Bytes per second that moving replicas may use (KIP-73). They exist as dynamic configs only."""
+REPLICATION_RATES: Final = {
+    "leader.replication.throttled.rate": "Bytes per second that throttled replicas are sent.",
+    "follower.replication.throttled.rate": "Bytes per second that throttled replicas fetch.",
+}
+"""With what they are (KIP-73). They exist as dynamic configs only."""
 
 
 R = TypeVar("R")
@@ -239,6 +242,8 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
         if key in REPLICATION_RATES:
             _check_rate(key, value)
             continue
+        if not is_known_setting(key):
+            raise InvalidConfig(f"there is no setting {key}")
         if key not in DYNAMIC_BROKER_CONFIGS:
             raise refuse(
                 ErrorCode.INVALID_REQUEST, f"{key} cannot be altered on a running broker; set it in its properties file"

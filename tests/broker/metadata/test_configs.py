@@ -90,6 +90,29 @@ def test_brokers_take_defaults_of_topic_configs(cluster: Cluster) -> None:
     assert alter(cluster, ("log.retention.ms", Operation.SET, "x"), kind=RESOURCE_BROKER, name="") == E.INVALID_CONFIG
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("nosuch", E.INVALID_CONFIG, "there is no setting nosuch"),
+        ("retention.ms", E.INVALID_CONFIG, "there is no setting retention.ms"),
+        ("node.id", E.INVALID_REQUEST, "node.id cannot be altered on a running broker"),
+        ("broker.id", E.INVALID_REQUEST, "broker.id cannot be altered on a running broker"),
+        ("num.io.threads", E.INVALID_REQUEST, "num.io.threads cannot be altered on a running broker"),
+        ("quota.window.num", E.INVALID_REQUEST, "quota.window.num cannot be altered on a running broker"),
+        ("ssl.keystore.location", E.INVALID_REQUEST, "ssl.keystore.location cannot be altered on a running broker"),
+    ],
+)
+def test_a_broker_setting_that_does_not_exist_is_told_as_that(
+    cluster: Cluster, name: str, code: ErrorCode, told: str
+) -> None:
+    """Putting it into the properties file would not help."""
+    rows = [incremental.AlterableConfig(name=name, config_operation=Operation.SET, value="1")]
+    resource = incremental.AlterConfigsResource(resource_type=RESOURCE_BROKER, resource_name="1", configs=rows)
+    request = incremental.IncrementalAlterConfigsRequest(resources=[resource])
+    (answer,) = cluster.take(lambda image: incremental_alter_configs(image, cluster.settings, request)).responses
+    assert (E.of(answer.error_code), (answer.error_message or "")[: len(told)]) == (code, told)
+
+
 def test_the_older_request_replaces_everything(cluster: Cluster) -> None:
     """AlterConfigs: what is not named goes."""
     alter(cluster, ("segment.ms", Operation.SET, "6"))
