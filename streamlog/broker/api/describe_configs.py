@@ -9,6 +9,7 @@ from streamlog.broker.api.large import distinct
 from streamlog.broker.broker import Broker
 from streamlog.broker.config import BROKER_CONFIGS, BrokerSetting
 from streamlog.broker.context import RequestContext
+from streamlog.broker.metadata.configs import REPLICATION_RATES
 from streamlog.broker.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from streamlog.broker.metadata.topic_names import reason_against
 from streamlog.broker.topic_configs import TOPIC_CONFIGS, ConfigSource, ConfigType, ConfigValue, find_value
@@ -110,6 +111,10 @@ def _all_broker_rows(broker: Broker, request: DescribeConfigsRequest) -> Iterato
             default = row.default if synonym.factor == 1 else str(int(row.default) // synonym.factor)
             values.append(ConfigValue(default, ConfigSource.DEFAULT, synonym.broker_name))
             yield _row(synonym.broker_name, row.type, row.documentation, values[0], values, request)
+    for name, documentation in REPLICATION_RATES.items():
+        values = [ConfigValue(layer[name], source, name) for source, layer in layers if name in layer]
+        if values:
+            yield _row(name, ConfigType.LONG, documentation, values[0], values, request)
 
 
 def _static_values(broker: Broker, setting: BrokerSetting) -> list[ConfigValue]:
@@ -120,6 +125,8 @@ def _static_values(broker: Broker, setting: BrokerSetting) -> list[ConfigValue]:
 
 
 def _dynamic_row(broker_name: str) -> tuple[ConfigType, str]:
+    if broker_name in REPLICATION_RATES:
+        return ConfigType.LONG, REPLICATION_RATES[broker_name]
     for row in TOPIC_CONFIGS.values():
         if any(synonym.broker_name == broker_name for synonym in row.synonyms):
             return row.type, row.documentation

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from streamlog.broker.node import Node
+from streamlog.broker.topic_configs import ConfigSource, ConfigType
 from streamlog.wire.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
 from streamlog.wire.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -21,6 +22,12 @@ from streamlog.wire.messages.describe_topic_partitions import (
     DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsResponse,
     TopicRequest,
+)
+from streamlog.wire.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 )
 from streamlog.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from streamlog.wire.messages.list_offsets import (
@@ -237,6 +244,35 @@ async def test_configs_of_what_exists_are_described(client: RawClient, kind: int
     answer = await client.ask(request, 4, DescribeConfigsResponse)
     assert isinstance(answer, DescribeConfigsResponse)
     assert answer.results[0].error_code == code
+
+
+async def test_rates_of_moving_replicas_are_described_where_they_are_set(client: RawClient) -> None:
+    """They are dynamic configs only, of one broker or of all; where none is set there is no row, as in Kafka."""
+
+    async def rates(name: str) -> dict[str, tuple[str | None, int, int]]:
+        resource = DescribeConfigsResource(resource_type=4, resource_name=name, configuration_keys=None)
+        answer = await client.ask(DescribeConfigsRequest(resources=[resource]), 4, DescribeConfigsResponse)
+        assert isinstance(answer, DescribeConfigsResponse)
+        rows = (row for row in answer.results[0].configs if "throttled.rate" in row.name)
+        return {row.name: (row.value, row.config_source, row.config_type) for row in rows}
+
+    async def set_rate(name: str, rate: str, value: str) -> None:
+        config = AlterableConfig(name=rate, config_operation=0, value=value)
+        request = IncrementalAlterConfigsRequest(
+            resources=[AlterConfigsResource(resource_type=4, resource_name=name, configs=[config])]
+        )
+        answer = await client.ask(request, 1, IncrementalAlterConfigsResponse)
+        assert isinstance(answer, IncrementalAlterConfigsResponse)
+        assert answer.responses[0].error_code == 0
+
+    leader, follower = "leader.replication.throttled.rate", "follower.replication.throttled.rate"
+    assert (await rates("1"), await rates("")) == ({}, {})
+    await set_rate("", leader, "5")
+    await set_rate("", follower, "6")
+    await set_rate("1", leader, "900000")
+    of_all, of_one, long = ConfigSource.DYNAMIC_DEFAULT_BROKER, ConfigSource.DYNAMIC_BROKER, ConfigType.LONG
+    assert await rates("1") == {leader: ("900000", of_one, long), follower: ("6", of_all, long)}
+    assert await rates("") == {leader: ("5", of_all, long), follower: ("6", of_all, long)}
 
 
 async def test_a_transactional_id_is_refused_for_good(client: RawClient) -> None:
