@@ -11,7 +11,8 @@ from typing import Final
 
 from streamlog.broker.broker import Broker
 from streamlog.broker.context import RequestContext
-from streamlog.broker.features import SUPPORTED_FEATURES
+from streamlog.broker.features import KRAFT_VERSION, SUPPORTED_FEATURES
+from streamlog.broker.metadata.image import MetadataImage
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode
 from streamlog.wire.messages.api_versions import (
@@ -36,19 +37,25 @@ def handle(broker: Broker, context: RequestContext, request: ApiVersionsRequest)
         if not all(SOFTWARE_NAME.fullmatch(name) for name in names):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         context.connection.software_name, context.connection.software_version = names
-    image = broker.image
+    return describe(broker.served_apis, broker.image, broker.quorum.core.kraft_version, context.version)
+
+
+def describe(apis: list[ApiVersion], image: MetadataImage, kraft_version: int, version: int) -> ApiVersionsResponse:
+    """What a node serves, and the features of its cluster: those of the metadata, and the one that the quorum keeps."""
+    levels = {**image.features, KRAFT_VERSION: kraft_version}
     return ApiVersionsResponse(
-        api_keys=broker.served_apis,
+        api_keys=apis,
         supported_features=[
-            SupportedFeatureKey(name=name, min_version=levels.low, max_version=levels.high)
-            for name, levels in SUPPORTED_FEATURES.items()
+            SupportedFeatureKey(name=name, min_version=known.low, max_version=known.high)
+            for name, known in SUPPORTED_FEATURES.items()
             # KAFKA-17492: clients that speak the older versions cannot read a minimum of 0.
-            if levels.low > 0 or context.version >= 4
+            if known.low > 0 or version >= 4
         ],
         finalized_features_epoch=image.applied_offset,
         finalized_features=[
             FinalizedFeatureKey(name=name, min_version_level=level, max_version_level=level)
-            for name, level in image.features.items()
+            for name, level in levels.items()
+            if level > 0
         ],
     )
 

@@ -22,11 +22,10 @@ from streamlog.broker.api import (
     unregister_broker,
     update_features,
 )
-from streamlog.broker.api.api_versions import advertise
+from streamlog.broker.api.api_versions import advertise, describe
 from streamlog.broker.api.decided import DECIDED, ControllerService, decide, service
 from streamlog.broker.connection import Answer, Connection, Parts, Waiting
 from streamlog.broker.controller_home import ControllerContext, ControllerHome
-from streamlog.broker.features import KRAFT_VERSION, SUPPORTED_FEATURES
 from streamlog.errors import RemoteProtocolError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -54,7 +53,7 @@ from streamlog.wire.messages import (
     UpdateRaftVoterRequest,
     VoteRequest,
 )
-from streamlog.wire.messages.api_versions import ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey
+from streamlog.wire.messages.api_versions import ApiVersionsResponse
 from streamlog.wire.messages.describe_cluster import DescribeClusterBroker, DescribeClusterResponse
 from streamlog.wire.messages.describe_quorum_response import DescribeQuorumResponse
 from streamlog.wire.messages.envelope import EnvelopeResponse
@@ -80,23 +79,7 @@ async def _describe_quorum(
 async def _api_versions(
     home: ControllerHome, request: ApiVersionsRequest, context: ControllerContext
 ) -> ApiVersionsResponse:
-    levels = dict(home.controller.image.features)
-    levels[KRAFT_VERSION] = home.quorum.core.kraft_version
-    return ApiVersionsResponse(
-        api_keys=home.served_apis,
-        supported_features=[
-            SupportedFeatureKey(name=name, min_version=known.low, max_version=known.high)
-            for name, known in SUPPORTED_FEATURES.items()
-            # KAFKA-17492: clients that speak the older versions cannot read a minimum of 0.
-            if known.low > 0 or context.version >= 4
-        ],
-        finalized_features_epoch=home.controller.image.applied_offset,
-        finalized_features=[
-            FinalizedFeatureKey(name=name, min_version_level=level, max_version_level=level)
-            for name, level in levels.items()
-            if level > 0
-        ],
-    )
+    return describe(home.served_apis, home.controller.image, home.quorum.core.kraft_version, context.version)
 
 
 async def _describe_cluster(

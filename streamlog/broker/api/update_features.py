@@ -12,4 +12,7 @@ refuse = refuse_update
 async def handle(
     home: ControllerHome, request: UpdateFeaturesRequest, context: ControllerContext
 ) -> UpdateFeaturesResponse:
-    return await home.controller.write(lambda image: update_features(image, home.settings, request, context.version))
+    version, kraft_version = context.version, home.quorum.core.kraft_version
+    return await home.controller.write(
+        lambda image: update_features(image, home.settings, request, version, kraft_version)
+    )

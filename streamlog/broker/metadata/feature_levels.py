@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from enum import IntEnum
 
-from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, SUPPORTED_FEATURES
+from streamlog.broker.features import ELIGIBLE_LEADER_REPLICAS, KRAFT_VERSION, KRAFT_VERSION_LEVEL, SUPPORTED_FEATURES
 from streamlog.broker.metadata.changes import PartitionChanges
 from streamlog.broker.metadata.cluster_min_isr import settle_min_isr
 from streamlog.broker.metadata.decision import ControllerSettings, Decision, refuse
@@ -41,16 +41,21 @@ class UpgradeType(IntEnum):
 
 
 def update_features(
-    image: MetadataImage, settings: ControllerSettings, request: UpdateFeaturesRequest, version: int
+    image: MetadataImage,
+    settings: ControllerSettings,
+    request: UpdateFeaturesRequest,
+    version: int,
+    kraft_version: int = KRAFT_VERSION_LEVEL,
 ) -> Decision[UpdateFeaturesResponse]:
-    """Decide an UpdateFeatures request. `version`: of the request; up to 1 each feature has a result of its own."""
+    """Decide an UpdateFeatures request. `version`: of the request; up to 1 each feature has a result of its own.
+    `kraft_version`: what the quorum has, which nobody can change here."""
     records: list[KnownRecord] = []
     counts = Counter(update.feature for update in request.feature_updates)
     try:
         for update in request.feature_updates:
             if counts[update.feature] > 1:
                 raise refuse(ErrorCode.INVALID_REQUEST, f"{update.feature} is named twice in one request")
-            records += _update(image, settings, update, version)
+            records += _update(image, settings, update, version, kraft_version)
     except KafkaError as error:
         return Decision((), refuse_update(request, error, version))
     results = [UpdatableFeatureResult(feature=u.feature, error_message=None) for u in request.feature_updates]
@@ -72,14 +77,18 @@ def refuse_update(request: UpdateFeaturesRequest, error: KafkaError, version: in
 
 
 def _update(
-    image: MetadataImage, settings: ControllerSettings, update: FeatureUpdateKey, version: int
+    image: MetadataImage, settings: ControllerSettings, update: FeatureUpdateKey, version: int, kraft_version: int
 ) -> Iterator[KnownRecord]:
     name, level = update.feature, update.max_version_level
     kind = _kind(update, version)
     supported = SUPPORTED_FEATURES.get(name)
+    if supported is None:
+        raise _refuse(name, level, "this controller has no such feature")
+    if name == KRAFT_VERSION:
+        if level != kraft_version:
+            raise _refuse(name, level, f"the quorum was formatted with {kraft_version}, and keeps it")
+        return
     current = image.features.get(name, 0)
-    if supported is None or name == KRAFT_VERSION:
-        raise _refuse(name, level, "this controller has no such feature that could be changed")
     if not supported.low <= level <= supported.high:
         raise _refuse(name, level, f"this controller supports {supported.low} to {supported.high}")
     if level < current and kind is UpgradeType.UPGRADE:

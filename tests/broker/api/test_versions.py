@@ -97,7 +97,7 @@ async def test_api_versions_advertises_what_is_served(tmp_path: Path) -> None:
         assert advertised == expected
         assert advertised[ApiKey.INIT_PRODUCER_ID] == (0, 5)
         levels = {feature.name: feature.max_version_level for feature in answer.finalized_features}
-        assert levels == {"metadata.version": 30, "eligible.leader.replicas.version": 1}
+        assert levels == {"metadata.version": 30, "eligible.leader.replicas.version": 1, "kraft.version": 1}
 
 
 async def test_bodies_cut_anywhere_close_the_connection(tmp_path: Path) -> None:

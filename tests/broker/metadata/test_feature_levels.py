@@ -47,7 +47,8 @@ def test_a_feature_goes_up_and_down() -> None:
         ((METADATA_VERSION, 29, UNSAFE), E.INVALID_UPDATE_VERSION),
         ((METADATA_VERSION, 31, UP), E.INVALID_UPDATE_VERSION),
         ((METADATA_VERSION, 30, UP), E.NONE),
-        ((KRAFT_VERSION, 1, UP), E.INVALID_UPDATE_VERSION),
+        ((KRAFT_VERSION, 1, UP), E.NONE),
+        ((KRAFT_VERSION, 0, UNSAFE), E.INVALID_UPDATE_VERSION),
         (("absent", 1, UP), E.INVALID_UPDATE_VERSION),
     ],
 )
