@@ -24,7 +24,9 @@ T = TypeVar("T")
 PAUSE_S_FIRST, PAUSE_S_MAX = 0.05, 0.5
 """Between attempts while a partition moves."""
 
-ATTEMPT_S_MAX = 10.0
+ATTEMPT_PART = 4
+"""The first attempt gets so small a part of the time for the whole, and each one after a worker that did not answer
+twice as much as that one had: a frozen worker leaves time to ask another one, a slow one gets time to answer."""
 
 OVERLOADED = 503
 MAP_OF_TWO = b"\x82"
@@ -112,6 +114,8 @@ class Asker:
         deadline_ms = self._clock.mono_ms() + int(timeout_s * 1000)
         why: str = "nobody has it"
         pause_s = 0.0
+        attempt_s = timeout_s / ATTEMPT_PART
+        was_silent = False  # why is that a worker did not answer
         while (left_ms := deadline_ms - self._clock.mono_ms()) > 0:
             if pause_s:
                 await asyncio.sleep(min(pause_s, left_ms / 1000))
@@ -130,15 +134,22 @@ class Asker:
                 if self._routes.nobody_listens():
                     listens = f"its workers run without a web server. {HAVE_ONE}"
                     raise NoOwner(f"{what} of app {self._app_id} cannot be read: {listens}")
-                why = self._why_nobody()
+                why, was_silent = self._why_nobody(), False
                 continue
+            left_s = (deadline_ms - self._clock.mono_ms()) / 1000
+            if left_s <= 0:
+                break
             try:
-                answer = await ask(endpoint, min(max(left_ms, 1) / 1000, ATTEMPT_S_MAX))
+                answer = await ask(endpoint, min(left_s, attempt_s))
             except WorkerUnreachable as error:
-                why = f"{error}. {TAKES_OVER}"
+                if left_s >= attempt_s or not was_silent:  # a last sliver of time is no reason beside a longer one
+                    why = f"{error}. {TAKES_OVER}"
+                was_silent = True
+                attempt_s *= 2
                 continue
             if answer.status == 200:
                 return answer
+            was_silent = False
             if answer.status == OVERLOADED and not answer.body.startswith(MAP_OF_TWO):
                 why = f"the worker at {endpoint} has too many requests to answer"
                 continue

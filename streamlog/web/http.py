@@ -117,7 +117,7 @@ class HttpClient:
                 connection = await self._connect(endpoint)
                 return await self._ask(connection, endpoint, method, target, headers, body)
         except TimeoutError:
-            raise WorkerUnreachable(f"the worker at {endpoint} did not answer within {timeout_s:g} s") from None
+            raise WorkerUnreachable(f"the worker at {endpoint} did not answer within {timeout_s:.3g} s") from None
         except (OSError, h11.ProtocolError) as error:
             raise WorkerUnreachable(f"the worker at {endpoint} cannot be reached: {error}") from error
 
@@ -157,6 +157,8 @@ class HttpClient:
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 return _Connection(*await asyncio.open_connection(host.strip("[]"), int(port)))
+        except TimeoutError:
+            raise WorkerUnreachable(f"the worker at {endpoint} did not accept within {CONNECT_S_MAX:g} s") from None
         except (OSError, ValueError) as error:
             raise WorkerUnreachable(f"the worker at {endpoint} cannot be reached: {error}") from error
 

@@ -297,6 +297,30 @@ def test_reads_of_a_killed_owner_say_when_others_take_over(shell: Shell) -> None
             live.table("delay_min")[key]
 
 
+def test_a_frozen_worker_does_not_hide_the_rows_of_the_others(shell: Shell) -> None:
+    """It is asked first, and takes connections without ever answering; what it alone has cannot be read."""
+    workers = two_workers(shell)
+    address = workers[0].wait_for(r"started broker=(\S+)")[1]
+    produce_delays(shell)
+    with streamlog.connect(address, app="flights") as live:
+        asked_first, other = live.workers()
+    (frozen,) = [one for one in workers if one.wait_for(r"web=http://(\S+)")[1] == asked_first.endpoint]
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        with streamlog.connect(address, app="flights", timeout_s=8) as live:
+            assert len(live.tables()) == 3
+            delay_min = live.table("delay_min")
+            known = {
+                key: value for key, value in DELAYS.items() if partition_for_key(key.encode(), 4) in other.partitions
+            }
+            assert {key: delay_min[key] for key in known} == known
+            (lost, *_) = sorted(DELAYS.keys() - known.keys())
+            with pytest.raises(NoOwner, match=r"within 8 s: the worker at \S+ did not answer within 4 s\. If it was"):
+                delay_min[lost]
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+
+
 def _import_app(path: Path) -> App:
     spec = importlib.util.spec_from_file_location("flights_app_for_connect", path / "flights_app.py")
     assert spec is not None
