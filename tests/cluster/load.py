@@ -62,7 +62,7 @@ class Load:
         self.topic = topic
         self.sent = [Sent() for _ in range(partitions)]
         self.failed: list[str] = []
-        self.errors: list[str] = []
+        self.errors: list[ck.KafkaError] = []
         """What the client was told besides, such as that all brokers are down."""
         options = (STUBBORN if stubborn else {}) | (settings or {})
         self._producer = ck.Producer(options | {"bootstrap.servers": bootstrap, "error_cb": self._on_error})
@@ -71,7 +71,7 @@ class Load:
         self._thread.start()
 
     def _on_error(self, error: ck.KafkaError) -> None:
-        self.errors.append(str(error))
+        self.errors.append(error)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -138,27 +138,38 @@ def _later(times: list[float], since_s: float) -> list[tuple[int, float]]:
     return [(at + 1, times[at + 1])]
 
 
+EAGER: dict[str, Any] = {
+    # The session is the client's default, 45 s. One of 6 s with heartbeats every 3 s may be over before a
+    # frozen coordinator is replaced: the member joins anew, under another name, and the new coordinator
+    # waits for the one with the old name for a whole session.
+    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.max.ms": 100,
+    "socket.timeout.ms": 1_500,
+}
+"""A consumer that looks for a new coordinator often."""
+
+
 class Committer:
     """A consumer group with one member that commits where it is, several times a second."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int, group: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, partitions: int, group: str, *, eager: bool = True) -> None:
+        """`eager`: as EAGER; else with librdkafka's defaults."""
         self.committed: dict[int, int] = {}
         """By partition: the last offset that the broker acknowledged."""
         self.commits_at_s: list[float] = []
         self.problems: list[str] = []
+        """Commits that failed, and errors in place of messages."""
+        self.errors: list[ck.KafkaError] = []
+        """What the client was told besides."""
         self._topic, self._partitions = topic, partitions
         self._consumer = ck.Consumer(
-            {
+            (EAGER if eager else {})
+            | {
                 "bootstrap.servers": bootstrap,
                 "group.id": group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                # The session is the client's default, 45 s. One of 6 s with heartbeats every 3 s may be over before a
-                # frozen coordinator is replaced: the member joins anew, under another name, and the new coordinator
-                # waits for the one with the old name for a whole session.
-                "reconnect.backoff.ms": 20,
-                "reconnect.backoff.max.ms": 100,
-                "socket.timeout.ms": 1_500,
+                "error_cb": self.errors.append,
                 "log_level": 0,
             }
         )
@@ -171,8 +182,10 @@ class Committer:
         seen: dict[int, int] = {}
         while not self._stopping.is_set():
             for message in self._consumer.consume(500, 0.1):
-                partition, offset = message.partition(), message.offset()
-                if message.error() is None and partition is not None and offset is not None:
+                partition, offset, failed = message.partition(), message.offset(), message.error()
+                if failed is not None:
+                    self.problems.append(f"instead of a message: {failed}")
+                elif partition is not None and offset is not None:
                     seen[partition] = offset + 1
             owned = {one.partition for one in self._consumer.assignment()}
             wanted = [ck.TopicPartition(self._topic, p, o) for p, o in seen.items() if p in owned]
@@ -181,11 +194,13 @@ class Committer:
             try:
                 answers = self._consumer.commit(offsets=wanted, asynchronous=False)
             except ck.KafkaException as error:
-                self.problems.append(str(error))
+                self.problems.append(f"commit: {error}")
                 continue
             for one in answers or ():
                 if one.error is None:
                     self.committed[one.partition] = one.offset
+                else:
+                    self.problems.append(f"commit of partition {one.partition}: {one.error}")
             self.commits_at_s.append(time.monotonic())
         self._consumer.close()
 

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import confluent_kafka as ck
 import pytest
 
 from tests.cluster.campaign import (
@@ -41,6 +42,10 @@ DEFAULTS = {
 }
 """A producer that was told nothing about failures."""
 
+NOTICES = {ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN}
+"""What librdkafka tells an application and deals with by itself: a connection is lost, because the node at its other
+end has stopped, and so is every connection that it had at the moment. No request fails by it."""
+
 
 def finish(report: Report) -> None:
     """Write the figures down; nothing may be wrong."""
@@ -72,23 +77,33 @@ def test_apache_kafka_goes_through_the_same(tmp_path: Path) -> None:
 
 
 def test_a_rolling_restart_is_no_error_to_a_client(tmp_path: Path) -> None:
-    """Each node stops cleanly and starts again, while a producer with default retries writes on."""
+    """Each node stops cleanly and starts again, while a producer writes on and a group commits, both with the retries
+    that librdkafka has by default."""
     with cluster_under_test("streamlog", tmp_path, with_network=False) as cluster:
         make_topic(cluster)
         load = Load(cluster.bootstrap, TOPIC, PARTITIONS, DEFAULTS, stubborn=False)
-        committer = Committer(cluster.bootstrap, TOPIC, PARTITIONS, "committers")
-        slowest = 0.0
+        committer = Committer(cluster.bootstrap, TOPIC, PARTITIONS, "committers", eager=False)
+        assert committer.committed_again_s(time.monotonic(), 60) is not None, committer.problems
+        slowest = slowest_commit = 0.0
         for member in cluster.members.values():
             cluster.until_in_sync(TOPIC, OFFSETS)
             began_s = time.monotonic()
             member.stop()
             member.start()
             slowest = max(slowest, *load.slowest_s(began_s))
+            committed_s = committer.committed_again_s(time.monotonic(), 60)
+            assert committed_s is not None, committer.problems
+            slowest_commit = max(slowest_commit, committed_s)
         cluster.until_in_sync(TOPIC, OFFSETS)
         load.stop()
         committer.stop()
         report = Report("streamlog-rolling", SEED)
         check(cluster, load, committer, report)
-    print(f"{report.acknowledged} messages; the slowest took {slowest:.2f} s")
-    print("what the client was told besides:", sorted(set(load.errors)))
+    told = [*load.errors, *committer.errors]
+    print(
+        f"{report.acknowledged} messages; the slowest took {slowest:.2f} s, the slowest commit {slowest_commit:.2f} s"
+    )
+    print("what the clients were told besides:", sorted({str(error) for error in told}))
     assert report.violations == []
+    assert committer.problems == []
+    assert [str(error) for error in told if error.code() not in NOTICES] == []
