@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final, Literal, TypeAlias
 
+from streamlog.broker.log.config import LogConfig
 from streamlog.testing.simulator.disk import Names
 from streamlog.testing.simulator.nemesis import Fault
 from streamlog.testing.simulator.network import NetworkKnobs
@@ -124,8 +125,19 @@ class Setup:
 
     @property
     def expires(self) -> bool:
-        """Whether old records are deleted."""
-        return "retention.ms" in self.topic
+        """Whether old records are deleted: clocks that are set forward by days make them old."""
+        return "retention.ms" in self.topic or self._clocks_differ_ms >= LogConfig().retention_ms
+
+    @property
+    def _clocks_differ_ms(self) -> int:
+        """At most, between the one that says how old a record is and the one that wrote it."""
+        ahead: dict[str, int] = {}
+        behind = 0
+        for fault in self.faults:
+            if fault.kind == "clock_jump":
+                ahead[fault.on] = ahead.get(fault.on, 0) + max(fault.amount, 0)
+                behind += max(-fault.amount, 0)
+        return max(ahead.values(), default=0) + behind
 
     @property
     def replicas(self) -> int:
