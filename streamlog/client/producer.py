@@ -202,7 +202,8 @@ class Producer:
         """Send one record and wait for the broker's answer.
 
         Without a partition the key decides, as in Java; without either, the producer does. Without a timestamp
-        it is now. Cancelled, the record is sent all the same.
+        it is now. Cancelled while the buffer has no room, or while the topic is not known yet, the record is not sent;
+        cancelled later, it is sent all the same.
         Raises: at once, LocalProtocolError: it cannot be a record (a time before 1970, a value that is not bytes);
                 UserError: nor that a topic or a partition; KafkaError MESSAGE_TOO_LARGE.
                 KafkaError: the broker refused it. NotDelivered: it was not sent in time. DeliveryUnknown: it was sent,
@@ -223,7 +224,8 @@ class Producer:
         timestamp_ms: int | None = None,
         headers: Headers = (),
     ) -> asyncio.Future[RecordMetadata]:
-        """Take one record and return at once; the future gets what `send` returns or raises.
+        """Take one record and return at once; the future gets what `send` returns or raises. To cancel it does what
+        cancelling `send` does.
 
         Raises: BufferFull, and what `send` raises at once: nothing was taken.
         """

@@ -212,6 +212,26 @@ async def test_nothing_is_lost_or_doubled_when_connections_break(
         assert known == sorted(known)
 
 
+async def test_a_cancelled_send_is_sent_once_it_was_taken_and_not_before(bootstrap: str, env: Env, topic: str) -> None:
+    """It waits for the topic to be known, then for room in the buffer, then for the answer."""
+
+    async def cancelled(send: asyncio.Task[RecordMetadata]) -> None:
+        await asyncio.sleep(0)
+        send.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await send
+
+    async with Producer(bootstrap, env=env, linger_ms=60_000, buffer_bytes_max=10_000) as producer:
+        await cancelled(asyncio.create_task(producer.send(topic, b"topic not known", partition=None)))
+        await producer.partitions(topic)
+        await cancelled(asyncio.create_task(producer.send(topic, b"taken", partition=0)))
+        producer.append(topic, 0, None, b"x" * 11_000, NOW_MS)
+        assert producer.full
+        await cancelled(asyncio.create_task(producer.send(topic, b"no room", partition=0)))
+    records = await read_all(bootstrap, env, topic)
+    assert [one.value for some in records.values() for one in some] == [b"taken", b"x" * 11_000]
+
+
 async def test_an_answer_that_never_comes_is_an_unknown_outcome(env: Env, topic: str, proxy: Proxy) -> None:
     """What was sent and not answered in time may be in the log: the error says that nobody knows."""
     async with Producer(proxy.bootstrap, env=env, linger_ms=0, delivery_timeout_ms=500) as producer:
