@@ -18,6 +18,8 @@ import fcntl
 import os
 import random
 import shutil
+import socket
+import struct
 import threading
 import time
 import uuid
@@ -502,6 +504,21 @@ class Scope:
         await self.close()
         if self.failure is not None and error is None:
             raise self.failure
+
+
+_LINGER_NOT = struct.pack("ii", 1, 0)
+"""SO_LINGER on, for no time at all: closing resets the connection."""
+
+
+def forget_unsent(transport: asyncio.Transport) -> None:
+    """Have the system forget, when the transport is aborted, what it was given to send and could not send yet.
+
+    It would else go on trying on its own, for minutes, and deliver when the network is back.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        with contextlib.suppress(OSError):  # it is closed already
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
 
 
 def cancel_requests() -> int:

@@ -28,7 +28,7 @@ from streamlog.client.config import (
 )
 from streamlog.client.failures import BrokerUnreachable, one_line
 from streamlog.client.silence import SILENT_MS, SilenceWatch
-from streamlog.env import Clock
+from streamlog.env import Clock, forget_unsent
 from streamlog.errors import RemoteProtocolError, StreamlogError
 from streamlog.wire.apis import API_TABLE, ApiKey
 from streamlog.wire.error_codes import ErrorCode, KafkaError
@@ -260,6 +260,12 @@ class Connection(asyncio.BufferedProtocol):
             one.fail(self.closed)
         self._on_lost(self)
 
+    def break_off(self, why: Exception) -> None:
+        """Close now, and have nothing of what was sent arrive later, as far as that is in our hands."""
+        if self._transport is not None:
+            forget_unsent(self._transport)
+        self.close(why)
+
     def _unreachable(self) -> BrokerUnreachable:
         why = f"not connected to {self.address}" if self.closed is None else one_line(self.closed)
         return BrokerUnreachable(why)
@@ -280,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
             deadline_ms = min(one.deadline_ms for one in self._pending)
             if deadline_ms <= now_ms:
                 late = next(one for one in self._pending if one.deadline_ms == deadline_ms)
-                self.close(BrokerUnreachable(f"the broker at {self.address} sent no {late.name} in time"))
+                self.break_off(BrokerUnreachable(f"the broker at {self.address} sent no {late.name} in time"))
                 return
             oldest = self._pending[0]
             if not self._is_silent and oldest.silent_at_ms <= now_ms and self._silence is not None:

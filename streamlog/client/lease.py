@@ -28,6 +28,10 @@ class Lease:
         self._listeners: dict[Callable[[], None], None] = {}
 
     @property
+    def until_ms(self) -> int | None:
+        return self._until_ms
+
+    @property
     def held(self) -> bool:
         return self._until_ms is not None and self._clock.mono_ms() < self._until_ms
 

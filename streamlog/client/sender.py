@@ -169,6 +169,22 @@ class Sender:
             log.warning("nothing is sent until it is known whether others have taken over: the lease has run out")
         return False
 
+    def _lease_end_ms(self, now_ms: int) -> int | None:
+        """When to break off what has no answer then, unless that was done."""
+        if self._lease is None or not any(self._in_flight.values()):
+            return None
+        until_ms = self._lease.until_ms
+        return until_ms if until_ms is not None and until_ms > now_ms else None
+
+    def _break_off_if_lapsed(self) -> None:
+        """What was sent in time and has no answer may still be in this machine, for a network that comes back."""
+        if self._lease is None or self._lease.held or self._lease.lost:
+            return
+        for node_id, count in list(self._in_flight.items()):
+            connection = self._cluster.open_connection(node_id, Lane.PRODUCE) if count else None
+            if connection is not None:
+                connection.break_off(BrokerUnreachable("no answer came before the lease ran out"))
+
     # -- the pump
 
     def _on_timer(self) -> None:
@@ -196,7 +212,8 @@ class Sender:
             self.wake.clear()
             now_ms = self._clock.mono_ms()
             self._pump(now_ms)
-            self._sleep_until(self.accumulator.next_deadline_ms(sending=True), now_ms)
+            deadlines = (self.accumulator.next_deadline_ms(sending=True), self._lease_end_ms(now_ms))
+            self._sleep_until(min((one for one in deadlines if one is not None), default=None), now_ms)
 
     def _sleep_until(self, deadline_ms: int | None, now_ms: int) -> None:
         if self._timer is not None:
@@ -207,6 +224,7 @@ class Sender:
 
     def _pump(self, now_ms: int) -> None:
         accumulator = self.accumulator
+        self._break_off_if_lapsed()
         accumulator.close_lingering(now_ms)
         accumulator.retries_due(now_ms)
         self.delivery.settle(accumulator.expire(now_ms))

@@ -65,6 +65,7 @@ class Peer(asyncio.Protocol):
 
     def __init__(self, answer: Answer, chunk_bytes: int, all_of_them: list[Peer]) -> None:
         self.gone = asyncio.Event()
+        self.lost: Exception | None = None  # how it ended, once it has
         self.transport: asyncio.Transport | None = None
         self._answer = answer
         self._chunk_bytes = chunk_bytes
@@ -76,6 +77,7 @@ class Peer(asyncio.Protocol):
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc
         self.gone.set()
 
     def data_received(self, data: bytes) -> None:
@@ -272,3 +274,24 @@ async def test_a_request_the_protocol_cannot_carry_harms_nobody(env: Env) -> Non
         with pytest.raises(StreamlogError):
             await connection.request(HeartbeatRequest(group_instance_id="x"), HeartbeatResponse, version_max=2)
         await connection.request(HeartbeatRequest(), HeartbeatResponse)
+
+
+async def test_what_got_no_answer_in_time_does_not_arrive_later(env: Env) -> None:
+    """The peer reads nothing for a while, as when a cable is out: then it finds a reset, not the rest of a request."""
+    peers: list[Peer] = []
+    server = await asyncio.get_running_loop().create_server(lambda: Peer(honest, 1 << 30, peers), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    connection = await connect(Address(host, port), ConnectionSettings(), env.clock, lambda _: None)
+    (far,) = peers
+    assert far.transport is not None
+    far.transport.pause_reading()
+    answer = asyncio.ensure_future(connection.request(HeartbeatRequest(), HeartbeatResponse, timeout_ms=100))
+    with pytest.raises(BrokerUnreachable, match="sent no HeartbeatResponse in time"):
+        await answer
+    assert connection.closed is not None
+    far.transport.resume_reading()
+    async with asyncio.timeout(10):
+        await far.gone.wait()
+    assert isinstance(far.lost, ConnectionResetError)
+    server.close()
+    await server.wait_closed()

@@ -177,6 +177,28 @@ async def test_a_batch_in_flight_when_the_lease_is_lost_has_no_second_attempt(
         assert (await producer.send(topic, b"2", partition=0)).offset == 2
 
 
+async def test_a_request_without_an_answer_is_broken_off_when_the_lease_runs_out(
+    proxy: Proxy, env: Env, topic: str
+) -> None:
+    """Long before its own time is up: what of it is still in this machine must not leave later."""
+    lease = Lease(env.clock)
+    hold(lease, env)
+    async with asyncio.timeout(30), Producer(proxy.bootstrap, env=env, lease=lease) as producer:
+        await producer.send(topic, b"0", partition=0)
+        connections = proxy.connections
+        proxy.swallowing = True
+        doubtful = producer.send_nowait(topic, b"1", partition=0)
+        producer.hurry()
+        lease.give(env.clock.mono_ms() + 300)
+        await asyncio.sleep(2 * ABSENCE_S)
+        assert not doubtful.done()
+        proxy.swallowing = False
+        hold(lease, env)
+        await doubtful
+        assert proxy.connections > connections, "on the old one its answer was still to come"
+    assert await values(proxy.bootstrap, env, topic) == [b"0", b"1"]
+
+
 async def test_a_consumer_holds_the_lease_as_long_as_it_is_a_member(bootstrap: str, env: Env, topic: str) -> None:
     """From its first generation, beyond several heartbeats, to its leaving; not longer than a session from any."""
     lease = Lease(env.clock)
