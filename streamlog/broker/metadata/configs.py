@@ -243,7 +243,7 @@ def _check_broker(image: MetadataImage, name: str, after: Mapping[str, str]) -> 
             _check_rate(key, value)
             continue
         if not is_known_setting(key):
-            raise InvalidConfig(f"there is no setting {key}")
+            raise InvalidConfig(f"brokers know no setting {key}")
         if key not in DYNAMIC_BROKER_CONFIGS:
             raise refuse(
                 ErrorCode.INVALID_REQUEST, f"{key} cannot be altered on a running broker; set it in its properties file"

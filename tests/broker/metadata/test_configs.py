@@ -93,8 +93,8 @@ def test_brokers_take_defaults_of_topic_configs(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("name", "code", "told"),
     [
-        ("nosuch", E.INVALID_CONFIG, "there is no setting nosuch"),
-        ("retention.ms", E.INVALID_CONFIG, "there is no setting retention.ms"),
+        ("nosuch", E.INVALID_CONFIG, "brokers know no setting nosuch"),
+        ("retention.ms", E.INVALID_CONFIG, "brokers know no setting retention.ms"),
         ("node.id", E.INVALID_REQUEST, "node.id cannot be altered on a running broker"),
         ("broker.id", E.INVALID_REQUEST, "broker.id cannot be altered on a running broker"),
         ("num.io.threads", E.INVALID_REQUEST, "num.io.threads cannot be altered on a running broker"),
