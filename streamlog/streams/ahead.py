@@ -50,7 +50,7 @@ class TimeJumps:
     def _tell(self, table: str, place: tuple[str, int] | None, stream_time_ms: int, ahead_ms: int) -> None:
         whose = "an event of an earlier run" if place is None else f"the event at topic={place[0]} offset={place[1]}"
         log.warning(
-            "table=%s partition=%d %s has the time %d ms%s, %.3g days ahead of this machine's clock. Windows close by "
+            "table=%s partition=%d %s has the time %d ms%s, %.1f days ahead of this machine's clock. Windows close by "
             "the latest time that was seen, so events of now come too late for theirs from here on, and are dropped. "
             "If that time is wrong: let the producer send ms since 1970, or filter() such events out; the broker "
             "refuses them with `streamlog topics alter TOPIC --config %s=%d`. Then stop the workers and begin with "

@@ -120,8 +120,15 @@ class LiveTable(Generic[K, V]):
         return self._each(self._table.pages(prefix=prefix, committed=committed, stale=stale))
 
     def items(self, *, prefix: str = "", limit: int | None = None) -> Iterator[tuple[Any, V]]:
-        """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window)."""
+        """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window).
+
+        Windows beyond the years that datetime has share the edge of them; `entries` tells them apart.
+        """
         return self._each(self._table.items(prefix=prefix, limit=limit))
+
+    def entries(self, *, prefix: str = "", limit: int | None = None) -> Iterator[tuple[Any, int | None, V]]:
+        """The same as (key, start of the window in ms, value); the start is exact, None in a table without windows."""
+        return self._each(self._table.entries(prefix=prefix, limit=limit))
 
     def keys(self) -> Iterator[Any]:
         return (row[0] for row in self.items())

@@ -251,7 +251,10 @@ class AsyncLiveTable(Generic[K, V]):
         return merge_pages(await all_of(asked), page_rows)
 
     async def items(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[tuple[Any, V]]:
-        """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window)."""
+        """Rows by key bytes, from all workers. In a windowed table the keys are (key, start of the window).
+
+        Windows beyond the years that datetime has share the edge of them; `entries` tells them apart.
+        """
         async for key, start_ms, value in self.entries(prefix=prefix, limit=limit):
             yield (key if start_ms is None else (key, to_moment(start_ms))), value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -46,6 +47,7 @@ async def test_an_event_that_closes_the_windows_of_all_others_is_named_once(capl
         assert said.startswith(
             f"table=ones partition=0 the event at topic=events offset=3 has the time {microseconds} ms,"
         )
+        assert re.search(r", \d{8}\.\d days ahead of this machine's clock\.", said)
         harness.commit()
     caplog.clear()
     async with running(_app(), {"events": 1}, engine=engine):

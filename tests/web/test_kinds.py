@@ -132,6 +132,8 @@ def test_windows_beyond_the_calendar_are_at_its_edge_and_exact_in_ms(live: Live)
     by_minute = live.table("by_minute")
     usual = datetime(2023, 11, 14, 22, 14, tzinfo=UTC)
     assert dict(by_minute.items()) == {("usual", usual): 1, ("past", MOMENT_MIN): 1, ("past calendars", MOMENT_MAX): 1}
+    assert [start_ms for key, start_ms, _ in by_minute.entries() if key == "past calendars"] == [315_999_999_960_000]
+    assert [start_ms for _, start_ms, _ in live.table("by_number").entries(limit=1)] == [None]
     (window,) = by_minute.windows("past calendars")
     assert (window.start, window.end) == (MOMENT_MAX, MOMENT_MAX)
     assert (window.start_ms, window.end_ms) == (315_999_999_960_000, 316_000_000_020_000)
