@@ -40,6 +40,10 @@ class ConsumerReader:
         end = (await self._consumer.end_offsets([one]))[one]
         return LogState(start, end, self._consumer.topic_id(topic), epoch_end)
 
+    async def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        found = await self._consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
+        return {one.partition: end for one, end in found.items()}
+
     async def partition_count(self, topic: str) -> int:
         return len(await self._consumer.partitions_for(topic))
 

@@ -2,7 +2,8 @@
 
     opened --> catching up --> live
                   ^             |
-                  +-------------+  the log is not what it was: the table is dropped and read again, not ready meanwhile
+                  +-------------+  the log is not what it was, or has forgotten deletions that were not read: the table
+                                   is dropped and read again, not ready meanwhile
 
 Ready means: every partition has reached the end it had when the table was opened, so that a lookup misses only what is
 newer than that. Reads are synchronous, from a cache over the store, like those of any table. There is no group: nothing
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
@@ -21,6 +23,7 @@ from streamlog.env import Env, Scope
 from streamlog.errors import StreamlogError
 from streamlog.serde import Serde, SerdeError, separator
 from streamlog.state.changelog import DELETE_RETENTION_MS
+from streamlog.state.freshness import Freshness
 from streamlog.state.logs import LogReader, LogState, Records, plan
 from streamlog.state.restore import CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, FETCH_WAIT_MS, RestoreProgress
 from streamlog.state.store import Change, CommitBatch, Position, Store, StoreClosed
@@ -87,8 +90,9 @@ class GlobalTableState(Generic[K, V]):
         self._logs: dict[int, LogState] = {}  # as of the last beginning, per partition
         self._begun: dict[int, int] = {}  # where each partition began then
         self._positions: dict[int, Position] = {}  # read and written
+        self._fresh: dict[int, Freshness] = {}  # of the same rows
         self._began_at_ms = 0
-        self._looked_at_ms = 0
+        self._looked_at_ms = 0  # how many partitions there are
 
     async def open(self) -> None:
         """Begin to follow. Await `ready` before the first read that has to be complete."""
@@ -187,29 +191,37 @@ class GlobalTableState(Generic[K, V]):
 
     async def _begin(self) -> None:
         """Find where to read on in every partition; if one of them is another log now, all begin again."""
-        now_ms = self._env.clock.wall_ms()
         stored = dict(self._store.positions())
         if self.name not in stored:
             await in_thread(self._env, partial(self._drop, list(stored)))
             stored = {}
         logs: dict[int, LogState] = {}
         starts: dict[int, Position] = {}
+        asked: dict[int, int] = {}  # wall time, before
+        fresh: dict[int, Freshness] = {}
         rebuild: str | None = None
         for number in range(await self._reader.partition_count(self.topic)):
             position = stored.get(self._position_name(number))
             epoch = -1 if position is None else position.leader_epoch
+            asked_at_ms = asked[number] = self._env.clock.wall_ms()
             log = logs[number] = await self._reader.describe(self.topic, number, epoch)
-            begin = plan(position, log, now_ms, self._delete_retention_ms)
-            starts[number] = position or Position(begin.start_offset, log.topic_id, -1, now_ms)
+            begin = plan(position, log, self._env.clock.wall_ms(), self._delete_retention_ms)
+            starts[number] = position or Position(begin.start_offset, log.topic_id, -1, asked_at_ms)
+            known = position is not None and position.at_ms >= 0
+            fresh[number] = Freshness(starts[number].at_ms if known else asked_at_ms, filling=position is None)
+            fresh[number].saw_end(log.end_offset, asked_at_ms, starts[number].offset)
             if position is not None and begin.rebuild is not None:
                 rebuild = f"partition {number}: {begin.rebuild}"
         if rebuild is not None:
             self._ready.clear()
             logger.warning("global_table=%s topic=%s state=rebuilding reason=%s", self.name, self.topic, rebuild)
-            starts = {number: Position(log.start_offset, log.topic_id, -1, now_ms) for number, log in logs.items()}
+            for number, log in logs.items():
+                starts[number] = Position(log.start_offset, log.topic_id, -1, asked[number])
+                fresh[number] = Freshness(asked[number], filling=True)
+                fresh[number].saw_end(log.end_offset, asked[number], log.start_offset)
             await in_thread(self._env, partial(self._drop, list(stored)))
             self._table.forget()
-        self._logs, self._positions = logs, starts
+        self._logs, self._positions, self._fresh = logs, starts, fresh
         self._begun = {number: position.offset for number, position in starts.items()}
         self._began_at_ms = self._looked_at_ms = self._env.clock.mono_ms()
         for number, position in starts.items():
@@ -225,14 +237,14 @@ class GlobalTableState(Generic[K, V]):
                 self._store.drop_table(name)
 
     async def _follow(self) -> None:
-        """Read until the log changes or the topic grows."""
+        """Read until the log changes, a deletion may be missing, or the topic grows."""
         rows: dict[bytes | None, bytes | None] = {}
         reached: dict[int, Position] = {}
         size_bytes = 0
         while True:
             batches = await self._reader.fetch(FETCH_WAIT_MS)
             for batch in batches:
-                if not self._continues(batch, reached):
+                if not self._continues(batch, reached) or self._missed(batch.partition):
                     return
                 rows.update(zip(batch.columns.keys, batch.columns.values, strict=True))
                 size_bytes += sum(map(len, filter(None, batch.columns.values)))
@@ -242,6 +254,7 @@ class GlobalTableState(Generic[K, V]):
                 await self._apply(rows, reached)
                 rows, reached, size_bytes = {}, {}, 0
             self._check_ready()
+            await self._look_at_ends()
             if await self._has_grown():
                 return
 
@@ -252,13 +265,19 @@ class GlobalTableState(Generic[K, V]):
         position = reached.get(batch.partition) or self._positions[batch.partition]
         return batch.start_offset == position.offset
 
+    def _missed(self, partition: int) -> bool:
+        return self._fresh[partition].missed(self._env.clock.wall_ms(), self._delete_retention_ms)
+
     def _position_of(self, batch: Records) -> Position:
-        topic_id = self._logs[batch.partition].topic_id
-        return Position(batch.next_offset, topic_id, batch.leader_epoch, self._env.clock.wall_ms())
+        return Position(batch.next_offset, self._logs[batch.partition].topic_id, batch.leader_epoch)
 
     async def _apply(self, rows: dict[bytes | None, bytes | None], reached: dict[int, Position]) -> None:
         rows.pop(None, None)
         changes: list[Change] = [(key, value) for key, value in rows.items() if key is not None]
+        reached = {
+            number: replace(position, at_ms=self._fresh[number].reached(position.offset))
+            for number, position in reached.items()
+        }
         positions = {self._position_name(number): position for number, position in reached.items()}
         positions[self.name] = Position(0)
         batch = CommitBatch({self.name: changes}, positions)
@@ -277,6 +296,20 @@ class GlobalTableState(Generic[K, V]):
         if not self._ready.is_set() and self._caught_up({}):
             self._ready.set()
             logger.info("global_table=%s topic=%s state=live", self.name, self.topic)
+
+    async def _look_at_ends(self) -> None:
+        """Find out whether all that the topic has is here, and write down when that was so: a worker that is killed
+        goes on from there, if it is not too long ago then."""
+        asked_at_ms = self._env.clock.wall_ms()
+        if not any(fresh.due(asked_at_ms, self._delete_retention_ms) for fresh in self._fresh.values()):
+            return
+        ends = await self._reader.ends(self.topic, list(self._logs))
+        for number, end in ends.items():
+            self._fresh[number].saw_end(end, asked_at_ms, self._positions[number].offset)
+        positions = self._positions
+        older = {number: positions[number] for number in ends if self._fresh[number].at_ms != positions[number].at_ms}
+        if older:
+            await self._apply({}, older)
 
     async def _has_grown(self) -> bool:
         now_ms = self._env.clock.mono_ms()

@@ -6,7 +6,7 @@ the same shape stands in for it in tests of the rules above.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -60,6 +60,10 @@ class LogReader(Protocol):
         """
         ...
 
+    async def ends(self, topic: str, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Where partitions end now, as `describe` says it. Raises: as `describe`."""
+        ...
+
     async def partition_count(self, topic: str) -> int: ...
 
     def follow(self, topic: str, partition: int, offset: int) -> None:
@@ -77,6 +81,10 @@ class LogReader(Protocol):
     async def fetch(self, timeout_ms: int) -> Sequence[Records]:
         """What is here, at most one batch of a partition; or what comes first within the time; or nothing."""
         ...
+
+
+AWAY = "it was away for longer than the topic shows deletions"
+"""A reason to rebuild: a key may have been deleted in between, and nothing of it be left in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,5 +120,5 @@ def plan(position: Position | None, log: LogState, now_ms: int, delete_retention
         )
     behind = position.offset < log.end_offset
     if behind and position.at_ms >= 0 and now_ms - position.at_ms > delete_retention_ms:
-        return Plan(log.start_offset, "it was away for longer than the topic shows deletions")
+        return Plan(log.start_offset, AWAY)
     return Plan(position.offset)

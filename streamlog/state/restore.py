@@ -28,7 +28,7 @@ from typing import cast
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure
 from streamlog.state.changelog import RestoredTable
-from streamlog.state.logs import LogReader, LogState, Records, plan
+from streamlog.state.logs import AWAY, LogReader, LogState, Records, plan
 from streamlog.state.store import Change, Position, Store
 from streamlog.state.table import index_name
 from streamlog.state.threads import begin, finish, in_thread
@@ -103,6 +103,8 @@ class _Lane:
         self.end_offset: int | None = None  # None: not known yet
         self.records = 0
         self.began_at_ms = now_ms  # of this attempt
+        self.asked_at_ms = -1  # wall time, before the log was asked for its end
+        self.kept_at_ms = -1  # the same of the rows that this attempt began with; -1: it began with none
         self.heard_at_ms = now_ms  # of the last batch
         self.blocked: str | None = None
         self.batches: deque[Records] = deque()
@@ -193,6 +195,7 @@ class Restorer:
         for _ in range(ATTEMPTS_MAX):
             position = store.positions().get(table.name)
             epoch = -1 if position is None else position.leader_epoch
+            asked_at_ms = self._env.clock.wall_ms()
             log = await self._describe(lane, epoch)
             begin = plan(position, log, self._env.clock.wall_ms(), table.delete_retention_ms)
             rebuild = reason or begin.rebuild
@@ -202,6 +205,8 @@ class Restorer:
             lane.end_offset = log.end_offset
             lane.began_at_ms = self._env.clock.mono_ms()
             kept = position if rebuild is None else None
+            lane.asked_at_ms = asked_at_ms
+            lane.kept_at_ms = -1 if kept is None else kept.at_ms
             try:
                 await self._catch_up(store, lane, log, -1 if kept is None else kept.leader_epoch)
             except _LogChanged as changed:
@@ -249,6 +254,8 @@ class Restorer:
                 batch = await self._next(lane)
                 if batch.start_offset != lane.position:
                     raise _LogChanged(f"offset {lane.position} is gone: the log goes on at {batch.start_offset}")
+                if 0 <= lane.kept_at_ms < self._env.clock.wall_ms() - lane.table.delete_retention_ms:
+                    raise _LogChanged(AWAY)
                 columns = batch.columns
                 rows.update(zip(columns.keys, columns.values, strict=True))
                 size_bytes += sum(map(len, filter(None, columns.values)))
@@ -270,7 +277,8 @@ class Restorer:
                 await finish(writing)  # nobody may close the store under a thread that writes to it
 
     def _position(self, lane: _Lane, log: LogState, leader_epoch: int) -> Position:
-        return Position(lane.position, log.topic_id, leader_epoch, self._env.clock.wall_ms())
+        at_end = lane.position >= log.end_offset or lane.kept_at_ms < 0
+        return Position(lane.position, log.topic_id, leader_epoch, lane.asked_at_ms if at_end else lane.kept_at_ms)
 
     def _write(
         self, store: Store, table: RestoredTable, rows: dict[bytes | None, bytes | None], position: Position

@@ -54,7 +54,8 @@ class Position:
     leader_epoch: int = -1
     """Of the last record folded in, -1 when unknown. An older epoch found after it means that the log was cut."""
     at_ms: int = -1
-    """Wall time when this was true. A position older than the changelog keeps tombstones may have missed deletions."""
+    """Wall time when the rows were last all that the log had; -1 when unknown. If that was longer ago than the log
+    shows deletions, they may have missed one; see `freshness.py`."""
 
 
 @dataclass(frozen=True, slots=True)

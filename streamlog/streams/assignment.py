@@ -26,12 +26,14 @@ from streamlog.client.values import OffsetAndMetadata, TopicPartition
 from streamlog.env import Env, Scope
 from streamlog.errors import EnvironmentFailure, StreamlogError
 from streamlog.state.directory import StateDirectory
+from streamlog.state.freshness import LOOK_MS_MIN
 from streamlog.state.logs import LogState, plan
 from streamlog.state.opening import close_stores, open_store
 from streamlog.state.store import Store, StoreEngine
 from streamlog.state.threads import in_thread
 from streamlog.streams.commit import CommitFailed, Committer
 from streamlog.streams.context import Outbox
+from streamlog.streams.deletions import Deletions
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.places import Place, SourceLog, place_of
 from streamlog.streams.plan import Plan
@@ -72,6 +74,7 @@ class Assignment:
         directory: StateDirectory,
         committer: Committer,
         restore: Restore,
+        deletions: Deletions,
         pump: Pump,
         outbox: Outbox,
         global_states: Mapping[str, Any],
@@ -91,7 +94,7 @@ class Assignment:
         self._plan, self._topology = plan, topology
         self._env, self._settings = env, settings
         self._engine, self._directory = engine, directory
-        self._committer, self._restore = committer, restore
+        self._committer, self._restore, self._deletions = committer, restore, deletions
         self._pump, self._outbox, self._global_states = pump, outbox, global_states
         self._on_failure, self._on_crash = on_failure, on_crash
         self._on_lost = on_lost
@@ -249,11 +252,17 @@ class Assignment:
             committed = {one.topic: offset for one, offset in found.items() if offset is not None}
             await self._restore.restore(task, store)
             await self._ready.wait()
-            places, ends = await self._places(task, partitions, committed, store)
+            asked_at_ms = self._env.clock.wall_ms()
+            shown_ms = {name: await self._deletions.shown_ms(name) for name in self._followed(task)}
+            found_ends = await consumer.end_offsets(partitions) if shown_ms else {}
+            ends = {one.topic: end for one, end in found_ends.items()}
+            places, sources = await self._places(task, partitions, committed, store)
+            for name, kept_ms in shown_ms.items():
+                await self._drop_outdated(task, name, sources[name], store, ends[name], asked_at_ms, kept_ms)
             left = set(partitions) - set(consumer.assignment())
             if left:
                 raise EnvironmentFailure(f"{', '.join(map(str, sorted(left)))} went elsewhere meanwhile")
-            task.open(store, places, ends, self._global_states)
+            task.open(store, places, ends, self._global_states, shown_ms=shown_ms, asked_at_ms=asked_at_ms)
             for one in partitions:
                 consumer.seek(one, task.sources[one.topic].position)
             consumer.resume(partitions)
@@ -272,35 +281,67 @@ class Assignment:
         partitions: Sequence[TopicPartition],
         committed: Mapping[str, OffsetAndMetadata],
         store: Store,
-    ) -> tuple[dict[str, Place], dict[str, int]]:
-        """Where processing begins, and where the partitions end as consumers may see them."""
+    ) -> tuple[dict[str, Place], dict[str, SourceLog]]:
+        """Where processing begins in each topic's partition, and what it is like just now."""
         consumer = self._need_consumer()
         starts = await consumer.beginning_offsets(partitions)
         last = await consumer.end_offsets(partitions, isolation_level="read_uncommitted")
         stored = store.source_offsets()
         places: dict[str, Place] = {}
+        sources: dict[str, SourceLog] = {}
         for one in partitions:
-            source = SourceLog(starts[one], last[one], consumer.topic_id(one.topic))
+            source = sources[one.topic] = SourceLog(starts[one], last[one], consumer.topic_id(one.topic))
             place = place_of(committed.get(one.topic), stored.get((one.topic, one.partition)), source)
             if place.notice is not None:
                 log.warning("partition=%s %s", one, place.notice)
             places[one.topic] = place
-            await self._drop_strangers(task, one.topic, source, store)
-        ends = (
-            await consumer.end_offsets(partitions) if any(table.kind == "source" for table in self._plan.tables) else {}
-        )
-        return places, {one.topic: end for one, end in ends.items()}
+        return places, sources
 
-    async def _drop_strangers(self, task: Task, topic: str, source: SourceLog, store: Store) -> None:
-        """Empty the tables that follow the topic, if their rows are of another topic of that name."""
+    def _followed(self, task: Task) -> list[str]:
+        """Topics of the task that tables follow."""
+        followed = {table.changelog for table in self._plan.tables if table.kind == "source"}
+        return [name for name in task.topics if name in followed]
+
+    async def _drop_outdated(
+        self, task: Task, topic: str, source: SourceLog, store: Store, end_offset: int, asked_at_ms: int, shown_ms: int
+    ) -> None:
+        """Empty the tables that follow the topic, if their rows are of another topic of that name, or may have missed
+        a deletion. They are filled as on an empty disk, from the topic's beginning, and lanes begin where they would.
+
+        Args: end_offset: as consumers may see it, at `asked_at_ms`.
+        """
         for table in self._plan.tables:
             if table.kind != "source" or table.changelog != topic:
                 continue
             position = store.positions().get(table.name)
+            if position is None:
+                continue
+            if position.offset >= end_offset:
+                position = replace(position, at_ms=asked_at_ms)
             known = LogState(source.start_offset, source.end_offset, source.topic_id)
-            if position is not None and (why := plan(replace(position, at_ms=-1), known, 0, 0).rebuild) is not None:
+            why = plan(position, known, self._env.clock.wall_ms(), shown_ms).rebuild
+            if why is not None:
                 log.warning("table=%s partition=%d state=rebuilding reason=%s", table.name, task.number, why)
                 await in_thread(self._env, partial(store.drop_table, table.name))
+
+    async def look_at_ends_forever(self) -> None:
+        """Ask now and then for the ends of topics that tables follow. A table that is at its topic's end has missed
+        nothing up to then, however old its last row is."""
+        while True:
+            await asyncio.sleep(LOOK_MS_MIN / 1000)
+            for task in self.running:
+                for topic in task.ends_due():
+                    try:
+                        await self._look_at_end(task, topic)
+                    except StreamlogError as error:
+                        log.debug("partition=%s-%d its end cannot be seen: %s", topic, task.number, error)
+
+    async def _look_at_end(self, task: Task, topic: str) -> None:
+        one = TopicPartition(topic, task.number)
+        asked_at_ms = self._env.clock.wall_ms()
+        ends = await self._need_consumer().end_offsets([one])
+        if task.state is TaskState.RUNNING:
+            task.saw_end(topic, ends[one], asked_at_ms)
 
     # --- flow -----------------------------------------------------------------------------------------------------
 

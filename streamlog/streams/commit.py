@@ -107,8 +107,9 @@ class Committer:
         """
         async with self._lock:
             began_ms = self._clock.mono_ms()
+            began_at_ms = self._clock.wall_ms()
             commits = await self._acknowledge(list(tasks()))
-            failure = await self._store(commits)
+            failure = await self._store(commits, began_at_ms)
             await self._offsets()
             self.stats.count += 1
             self.stats.at_ms = self._clock.wall_ms()
@@ -173,13 +174,13 @@ class Committer:
                 rows += len(dirty.rows)
         return rows
 
-    async def _store(self, commits: Sequence[TaskCommit]) -> CommitFailed | None:
+    async def _store(self, commits: Sequence[TaskCommit], began_at_ms: int) -> CommitFailed | None:
         """Write the stores, all at once, beside the event loop. A task whose store fails does not hold up the
-        others."""
+        others. `began_at_ms`: wall time before rows were sent; all that changelogs had then is in them."""
         work = [commit for commit in commits if not commit.empty and commit.task.state is not TaskState.CLOSED]
         done: list[BaseException | None] = []
         try:
-            done = await asyncio.gather(*(self._write(commit) for commit in work), return_exceptions=True)
+            done = await asyncio.gather(*(self._write(commit, began_at_ms) for commit in work), return_exceptions=True)
         except asyncio.CancelledError:
             for commit in commits:
                 commit.task.abandon(commit)
@@ -211,13 +212,13 @@ class Committer:
         self.stats.failures += 1
         return CommitFailed(failed, cause)
 
-    async def _write(self, commit: TaskCommit) -> None:
+    async def _write(self, commit: TaskCommit, began_at_ms: int) -> None:
         task = commit.task
         ends: dict[str, Position] = {}
         for table, _, dirty in commit.dirty:
             end = self._acknowledged.acked_offset(TopicPartition(table.changelog, task.number))
             if dirty.rows and table.kind != "source" and end is not None:
-                ends[table.name] = Position(end, at_ms=self._clock.wall_ms())
+                ends[table.name] = Position(end, at_ms=began_at_ms)
         assert task.store is not None, "a task commits while its store is open"
         await self._offload.run(partial(task.store.commit, task.batch_of(commit, ends)))
 

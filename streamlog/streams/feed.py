@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from streamlog.state.freshness import Freshness
 from streamlog.streams.batches import Batch, Reader, Readings
 from streamlog.streams.tracker import OffsetTracker
 
@@ -27,7 +28,7 @@ class LaneTopic:
 class Source:
     """One partition of one topic, as its task consumes it."""
 
-    __slots__ = ("after", "end_offset", "on_used", "partition", "position", "stopped", "topic", "topic_id")
+    __slots__ = ("after", "end_offset", "fresh", "on_used", "partition", "position", "stopped", "topic", "topic_id")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Source:
         self.on_used = on_used
         self.topic_id = topic_id  # of the topic that the position belongs to
         self.after = after
+        self.fresh: Freshness | None = None  # of what was fed, if a table follows the topic
         self.stopped = False  # an agent gave up on an event here: nobody reads on
 
     @property

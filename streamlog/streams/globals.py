@@ -13,6 +13,7 @@ from streamlog.state.directory import StateDirectory
 from streamlog.state.global_table import GlobalTableState
 from streamlog.state.opening import close_stores, open_store
 from streamlog.state.store import Store, StoreEngine
+from streamlog.streams.deletions import Deletions
 from streamlog.streams.tables import Table
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,14 @@ REPORT_S = 5.0
 class GlobalTables:
     """Opened when a worker starts, closed when it stops; no rebalance touches them."""
 
-    def __init__(self, broker: str, env: Env, engine: StoreEngine, directory: StateDirectory) -> None:
+    def __init__(
+        self, broker: str, env: Env, engine: StoreEngine, directory: StateDirectory, deletions: Deletions
+    ) -> None:
         self.states: dict[str, GlobalTableState[Any, Any]] = {}
         """By table name."""
         self.store: Store | None = None
         self._broker, self._env, self._engine, self._directory = broker, env, engine, directory
+        self._deletions = deletions
         self._readers: list[ConsumerReader] = []
 
     async def open(self, tables: Sequence[Table[Any, Any]]) -> None:
@@ -41,12 +45,33 @@ class GlobalTables:
             self._readers.append(reader)
             await reader.open()
             state: GlobalTableState[Any, Any] = GlobalTableState(
-                table.name, table.changelog, self.store, table.key_serde, table.value_serde, reader, self._env
+                table.name,
+                table.changelog,
+                self.store,
+                table.key_serde,
+                table.value_serde,
+                reader,
+                self._env,
+                delete_retention_ms=await self._deletions.shown_ms(table.changelog),
             )
             self.states[table.name] = state
             await state.open()
         for state in self.states.values():
             await self._wait(state)
+
+    @property
+    def complete(self) -> bool:
+        """Whether none of them is being read from its beginning: events that are processed meanwhile miss rows."""
+        return all(state.is_ready for state in self.states.values())
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no event is processed, if it is because of a global table."""
+        behind = [name for name, state in self.states.items() if not state.is_ready]
+        if not behind:
+            return None
+        reasons = "".join(f"; {state.failure}" for state in self.states.values() if state.failure is not None)
+        return f"events wait until global table {', '.join(behind)} has been read from the beginning{reasons}"
 
     async def _wait(self, state: GlobalTableState[Any, Any]) -> None:
         while not state.is_ready:

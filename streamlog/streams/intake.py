@@ -249,6 +249,9 @@ class Intake:
             # A consumer goes back only when the log it knew is gone: the topic was made again, or cut.
             await self._assignment.follow_again(task, f"{topic}-{batch.partition} begins anew")
             return
+        if task.missed(topic):
+            await self._assignment.follow_again(task, f"{topic}-{batch.partition} was not read for long")
+            return
         task.feed(topic, columns, batch.next_offset, batch.high_watermark)
         self._assignment.throttle(task, topic)
         self._commits.on_fed(len(columns), is_full=task.dirty_full)

@@ -35,15 +35,15 @@ def local_readers(
     if table.kind == "global":
         if global_tables is None or global_tables.store is None:
             return {}
-        pass_over = global_tables.states[name].pass_over
+        state = global_tables.states[name]
         return {
             0: TableReader(
                 name,
                 global_tables.store,
                 table.key_serde,
                 table.value_serde,
-                lag=lambda: None,
-                on_unreadable=pass_over,
+                lag=lambda: None if state.is_ready else sum(one.total - one.restored for one in state.progress()),
+                on_unreadable=state.pass_over,
             )
         }
     readers: dict[int, LocalReader] = {}

@@ -15,6 +15,8 @@ from typing import Any
 
 from streamlog.errors import StreamlogError
 from streamlog.serde import SerdeError
+from streamlog.state.freshness import Freshness
+from streamlog.state.store import Position
 from streamlog.streams.batches import Batch, Readings
 from streamlog.streams.feed import NEVER_MS, LaneTopic, Source
 from streamlog.streams.lane import Lane
@@ -26,23 +28,31 @@ log = logging.getLogger(__name__)
 class TableFeed:
     """The records of one table's topic that were not applied yet."""
 
-    def __init__(self, source: Source, topic: LaneTopic, state: Any, position: int, known_until: int) -> None:
+    def __init__(
+        self, source: Source, topic: LaneTopic, state: Any, stored: Position | None, fresh: Freshness, known_until: int
+    ) -> None:
         """The feed of one table.
 
         Args: state: a ReadOnly, whose table is written here and nowhere else.
-              position: where its rows stand, exclusive.
+              stored: where its rows stand; None when there are none.
+              fresh: of its rows.
               known_until: the records below were applied before, here or on another worker: they are applied at once.
         """
         self.source = source
         self.table: str = state.state.name
-        self.position = position  # exclusive end of what is applied
-        self.committed = position  # what of it is in the store
+        self.position = 0 if stored is None else stored.offset  # exclusive end of what is applied
+        self.fresh = fresh
+        self.committed = self.stands() if stored is None else stored  # what of it is in the store
         self.known_until = known_until
         self._topic = topic
         self._table = state.state
         self._batches: deque[Batch] = deque()
         self._readings = Readings(topic.reader, only_looks=True)  # who looks up a row gets one of its own
         self._head = 0  # index of the next record in _batches[0]
+
+    def stands(self) -> Position:
+        """How far its rows go, and since when they may miss something."""
+        return Position(self.position, self.source.topic_id, at_ms=self.fresh.reached(self.position))
 
     def append(self, batch: Batch) -> None:
         if batch.columns.offsets and batch.columns.offsets[0] < self.position:

@@ -26,7 +26,8 @@ from typing import Any, Protocol
 from streamlog.env import Clock, Scope
 from streamlog.errors import StreamlogError, UserError
 from streamlog.serde import SerdeError, checked_when_set, separator
-from streamlog.state.changelog import TIMESTAMP_DISTANCE_MS_MAX
+from streamlog.state.changelog import DELETE_RETENTION_MS, TIMESTAMP_DISTANCE_MS_MAX
+from streamlog.state.freshness import Freshness
 from streamlog.state.shape import check_rows
 from streamlog.state.store import CommitBatch, Position, SourceOffset, Store
 from streamlog.state.table import DirtyRows, TableState
@@ -92,8 +93,8 @@ class TaskCommit:
     ahead: dict[str, dict[str, int]]
     """Of the same topics: the lanes that have processed more, and how far they are."""
     dirty: list[tuple[Table[Any, Any], State, DirtyRows]]
-    followed: dict[str, int]
-    """Per table that follows a topic: exclusive end of what is applied. Only tables that moved."""
+    followed: dict[str, Position]
+    """Per table that follows a topic: how far it is. Only tables that moved, or were seen to be at the topic's end."""
 
     @property
     def empty(self) -> bool:
@@ -147,6 +148,7 @@ class Task:
         self._durable: list[tuple[Table[Any, Any], State]] = []  # tables with rows in the store, in slot order
         self._unwritable = False  # a row of a table cannot be written: nothing is committed any more
         self._gate: TableGate | None = None
+        self._shown_ms: dict[str, int] = {}  # how long followed topics show deletions
         self._pump, self._outbox, self._clock, self._on_failure = pump, outbox, clock, on_failure
         self._on_drained = on_drained
         self._scope = Scope(f"task-{number}", on_crash)
@@ -166,8 +168,14 @@ class Task:
         places: Mapping[str, Place],
         end_offsets: Mapping[str, int],
         global_states: Mapping[str, Any],
+        *,
+        shown_ms: Mapping[str, int] | None = None,
+        asked_at_ms: int | None = None,
     ) -> None:
         """Make states and lanes. The store is complete; processing begins at `places`, per topic.
+
+        Args: end_offsets: as they were at `asked_at_ms`, by default just now.
+              shown_ms: how long topics that tables follow show deletions.
 
         A table that follows a topic may lag behind its position, when its store is new: then the topic is consumed from
         where the table stands (`sources` says so), and the lanes begin at the position all the same.
@@ -186,23 +194,13 @@ class Task:
                 places[name].topic_id,
                 places[name].after,
             )
+        self._shown_ms = dict(shown_ms or {})
         self._committed = {name: place.offset for name, place in places.items()}
         self._ahead = {name: dict(place.ahead) for name, place in places.items()}
         for table in self.plan.tables:
             self._states[table.slot] = self._open_table(table, store, global_states)
-        feeds = [
-            TableFeed(
-                self.sources[table.changelog],
-                table.source.lane_topic(),
-                self._states[table.slot],
-                _table_position(table, store),
-                places[table.changelog].offset,
-            )
-            for table in self.plan.tables
-            if table.kind == "source" and table.source is not None and table.changelog in self.sources
-        ]
-        if feeds:
-            self._gate = TableGate(feeds, self.lanes)
+        asked_at_ms = self._clock.wall_ms() if asked_at_ms is None else asked_at_ms
+        self._open_gate(store, places, asked_at_ms)
         for lane_plan in self.plan.lanes:
             sources = [self.sources[topic.name] for topic in lane_plan.topics if topic.name in self.sources]
             topics = tuple(topic for topic in lane_plan.topics if topic.name in self.sources)
@@ -222,6 +220,27 @@ class Task:
                 gate=self._gate,
             )
             self.lanes.append(lane)
+
+    def _open_gate(self, store: Store, places: Mapping[str, Place], asked_at_ms: int) -> None:
+        """Have the tables that follow topics, if there are any, brought on with the lanes."""
+        feeds: list[TableFeed] = []
+        for table in self.plan.tables:
+            if table.kind == "source" and table.source is not None and table.changelog in self.sources:
+                source, stored = self.sources[table.changelog], store.positions().get(table.name)
+                state, known_until = self._states[table.slot], places[table.changelog].offset
+                fresh = _freshness(stored, asked_at_ms)
+                feeds.append(TableFeed(source, table.source.lane_topic(), state, stored, fresh, known_until))
+        if not feeds:
+            return
+        self._gate = TableGate(feeds, self.lanes)
+        for feed in feeds:
+            if feed.source.end_offset is not None:
+                feed.fresh.saw_end(feed.source.end_offset, asked_at_ms, feed.position)
+        for source in {feed.source.topic: feed.source for feed in feeds}.values():
+            rows = [feed.fresh for feed in feeds if feed.source is source]
+            source.fresh = Freshness(min(one.at_ms for one in rows), filling=all(one.filling for one in rows))
+            if source.end_offset is not None:
+                source.fresh.saw_end(source.end_offset, asked_at_ms, source.position)
 
     def _begin_of(self, lane: str, topic: str) -> int:
         position = self._committed[topic]
@@ -296,6 +315,8 @@ class Task:
         if columns.offsets and columns.offsets[0] < source.position:
             batch = batch.since(source.position)  # a fetch starts at a batch, which may start before the position
         source.position = next_offset
+        if source.fresh is not None:
+            source.fresh.reached(next_offset)
         newest_ms = max(columns.timestamps_ms, default=-1)
         self.stream_time_ms = max(self.stream_time_ms, newest_ms)
         for lane in self.lanes:
@@ -306,6 +327,32 @@ class Task:
             self._gate.on_data(source, batch)  # sees what waits in the lanes, the new events among them
         for lane in self.lanes:
             lane.on_data()
+
+    def saw_end(self, topic: str, end_offset: int, asked_at_ms: int) -> None:
+        """A topic that tables follow ended there (exclusive) at that time."""
+        source = self.sources[topic]
+        if source.fresh is not None:
+            source.fresh.saw_end(end_offset, asked_at_ms, source.position)
+        for feed in self._gate.feeds if self._gate is not None else ():
+            if feed.source is source:
+                feed.fresh.saw_end(end_offset, asked_at_ms, feed.position)
+
+    def ends_due(self) -> list[str]:
+        """Topics that tables follow, and whose end somebody should ask for now; see `freshness.py`."""
+        now_ms = self._clock.wall_ms()
+        return [
+            name
+            for name, source in self.sources.items()
+            if source.fresh is not None and source.fresh.due(now_ms, self._shown_ms_of(name))
+        ]
+
+    def missed(self, topic: str) -> bool:
+        """Whether a table that follows the topic may miss a deletion when it reads on."""
+        fresh = self.sources[topic].fresh
+        return fresh is not None and fresh.missed(self._clock.wall_ms(), self._shown_ms_of(topic))
+
+    def _shown_ms_of(self, topic: str) -> int:
+        return self._shown_ms.get(topic, DELETE_RETENTION_MS)
 
     def buffered(self, topic: str) -> int:
         """Events of the topic that wait for the slowest lane."""
@@ -387,10 +434,11 @@ class Task:
                 raise
             self.hold(error)
             return TaskCommit(self, {}, {}, [], {})
-        followed: dict[str, int] = {}
+        followed: dict[str, Position] = {}
         for feed in self._gate.feeds if self._gate is not None else ():
-            if feed.position != feed.committed:
-                followed[feed.table] = feed.position
+            stands = feed.stands()
+            if stands != feed.committed:
+                followed[feed.table] = stands
         return TaskCommit(self, offsets, {name: lanes_ahead[name] for name in offsets}, dirty, followed)
 
     def hold(self, error: StreamlogError) -> None:
@@ -410,9 +458,7 @@ class Task:
             if table.kind != "source" and table.name in changelog_ends:
                 batch.positions[table.name] = changelog_ends[table.name]
             elif table.name in commit.followed:
-                topic_id = self.sources[table.changelog].topic_id
-                end = commit.followed[table.name]
-                batch.positions[table.name] = Position(end, topic_id, at_ms=self._clock.wall_ms())
+                batch.positions[table.name] = commit.followed[table.name]
         for name, end in commit.offsets.items():
             source = self.sources[name]
             progress = Progress(self.life, source.after, ahead=commit.ahead[name])
@@ -520,3 +566,10 @@ def _table_position(table: Table[Any, Any], store: Store) -> int:
     """How far the rows of a table that follows a topic reach; a table without a position is empty."""
     position = store.positions().get(table.name)
     return 0 if position is None else position.offset
+
+
+def _freshness(stored: Position | None, asked_at_ms: int) -> Freshness:
+    """Of rows that reach `stored`, in a log that is read on from `asked_at_ms`."""
+    if stored is None:
+        return Freshness(asked_at_ms, filling=True)
+    return Freshness(stored.at_ms if stored.at_ms >= 0 else asked_at_ms)

@@ -40,6 +40,7 @@ from streamlog.streams.closing import quietly
 from streamlog.streams.commit import Committer
 from streamlog.streams.committing import CommitLoop
 from streamlog.streams.context import Cell, Outside
+from streamlog.streams.deletions import Deletions
 from streamlog.streams.failing import LaneFailure
 from streamlog.streams.globals import GlobalTables
 from streamlog.streams.growth import Growth
@@ -265,8 +266,9 @@ class Worker:
         reader = await self._open_reader()
         restorer = Restorer(reader, env)
         self._closers.append(restorer.close)
-        self._restore = TableRestore(self.plan, restorer)
-        self._globals = GlobalTables(self.broker, env, self._engine, self._directory)
+        deletions = Deletions(program.id, admin.describe_configs)
+        self._restore = TableRestore(self.plan, restorer, deletions)
+        self._globals = GlobalTables(self.broker, env, self._engine, self._directory, deletions)
         self._closers.append(self._globals.close)
         await self._globals.open([table for table in self.plan.tables if table.kind == "global"])
         self.assignment = Assignment(
@@ -278,6 +280,7 @@ class Worker:
             directory=self._directory,
             committer=self._committer,
             restore=self._restore,
+            deletions=deletions,
             pump=pump,
             outbox=self._outbox,
             global_states=self._globals.states,
@@ -318,6 +321,8 @@ class Worker:
         else:
             self._begin_hooks()
         self._scope.spawn("commit", commits.run_forever())
+        if any(table.kind == "source" for table in self.plan.tables):
+            self._scope.spawn("ends", self.assignment.look_at_ends_forever())
         self._scope.spawn("sweep", self._sweep_forever(self._directory))
         assignment = self.assignment
         self.purge = Purge(
@@ -449,16 +454,19 @@ class Worker:
 
     def _may_process(self) -> bool:
         assert self._outbox is not None, "made before the pump"
+        if self._globals is not None and not self._globals.complete:
+            return False
         return not self._outbox.full and not (self._commits is not None and self._commits.holding)
 
     def _on_blocked(self, pump: Pump) -> None:
         self._scope.spawn("room", self._await_room(pump))
 
     async def _await_room(self, pump: Pump) -> None:
-        """Outputs or rows wait for the broker: nothing is processed until some of them are acknowledged."""
+        """Outputs or rows wait for the broker, and nothing is processed until some of them are acknowledged; or a
+        global table is being read again."""
         assert self._outbox is not None, "a pump is only blocked by its outbox"
         while not self._may_process():
-            if not self._outbox.full:  # rows: the commit loop tries again
+            if not self._outbox.full:  # rows: the commit loop tries again; tables come along by themselves
                 await asyncio.sleep(RETRY_BACKOFF_S_FIRST)
                 continue
             try:
@@ -547,7 +555,7 @@ class Worker:
             error=next(
                 (
                     one.trouble
-                    for one in (self._intake, self._outbox, self._commits, self._growth)
+                    for one in (self._intake, self._outbox, self._commits, self._growth, self._globals)
                     if one is not None and one.trouble
                 ),
                 None,

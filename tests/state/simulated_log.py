@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
+from streamlog.env import RealClock
 from streamlog.state.logs import LogState
 from streamlog.wire.records import RecordColumns
 
 ID = UUID(int=1)
+
+
+class ManualClock(RealClock):
+    def __init__(self) -> None:
+        self.now_ms = 10**12
+        self.mono = 0
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def mono_ms(self) -> int:
+        return self.mono
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class Log:
     epoch: int = 0
     records: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
     silent: bool = False
+    held_at: int | None = None
+    """What comes from this offset on is not returned for now."""
 
     def append(self, key: bytes | None, value: bytes | None) -> int:
         self.records.append((self.end, key, value, self.epoch))
@@ -99,6 +115,10 @@ class SimulatedReader:
         await asyncio.sleep(0)
         return LogState(log.start, log.end, log.topic_id, log.epoch_end(leader_epoch) if leader_epoch >= 0 else None)
 
+    async def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        await asyncio.sleep(0)
+        return {number: self.log(topic, number).end for number in partitions}
+
     async def partition_count(self, topic: str) -> int:
         return sum(1 for name, _ in self.logs if name == topic)
 
@@ -136,13 +156,14 @@ class SimulatedReader:
             return None
         if position < log.start or position > log.end:
             position = log.start  # what auto_offset_reset=earliest does
-        if position == log.end:
+        end = log.end if log.held_at is None else min(log.end, log.held_at)
+        if position >= end:
             return None
-        records = [record for record in log.records if record[0] >= position]
+        records = [record for record in log.records if position <= record[0] < end]
         records = records[: self.random.randint(0, self.batch_records_max)]
         next_offset = records[-1][0] + 1 if records else position
-        remaining = [record[0] for record in log.records if record[0] >= next_offset]
-        next_offset = self.random.randint(next_offset, min(remaining, default=log.end))
+        remaining = [record[0] for record in log.records if next_offset <= record[0] < end]
+        next_offset = self.random.randint(next_offset, min(remaining, default=end))
         self.offsets[key] = next_offset
         columns = RecordColumns(
             [record[0] for record in records],

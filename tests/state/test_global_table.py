@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
@@ -13,10 +14,12 @@ import pytest
 from streamlog.env import Env, real_env
 from streamlog.errors import EnvironmentFailure
 from streamlog.serde import SerdeError, key_serde_for, serde_for
+from streamlog.state.changelog import DELETE_RETENTION_MS
+from streamlog.state.freshness import LOOK_MS_MAX, SHOWN_FOR_EVER_MS
 from streamlog.state.global_table import GlobalTableState
 from streamlog.state.memory import MemoryEngine, MemoryStore
 from streamlog.state.store import StoreClosed
-from tests.state.simulated_log import Log, SimulatedReader
+from tests.state.simulated_log import Log, ManualClock, SimulatedReader
 
 
 @pytest.fixture
@@ -57,15 +60,43 @@ def expected(reader: SimulatedReader) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def following(reader: SimulatedReader, env: Env, store: MemoryStore) -> AsyncIterator[GlobalTableState[str, int]]:
+async def following(
+    reader: SimulatedReader, env: Env, store: MemoryStore, shown_ms: int = DELETE_RETENTION_MS
+) -> AsyncIterator[GlobalTableState[str, int]]:
     table = GlobalTableState(
-        "rates", "rates", store, key_serde_for(str), serde_for(int), reader, env, retry_ms=1, partitions_poll_ms=1
+        "rates",
+        "rates",
+        store,
+        key_serde_for(str),
+        serde_for(int),
+        reader,
+        env,
+        delete_retention_ms=shown_ms,
+        retry_ms=1,
+        partitions_poll_ms=1,
     )
     await table.open()
     try:
         yield table
     finally:
         await table.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def timed(env: Env, clock: ManualClock) -> Env:
+    return replace(env, clock=clock)
+
+
+def delete_and_forget(reader: SimulatedReader, key: bytes) -> None:
+    log = reader.log("rates", 0)
+    log.append(key, None)
+    log.append(b"newer", b"1")
+    log.compact(drop_tombstones=True)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -207,9 +238,8 @@ async def test_waiting_for_a_table_that_is_closed_ends(reader: SimulatedReader, 
     reader.log("rates", 0).silent = True
     async with following(reader, env, store) as table:
         waiting = asyncio.ensure_future(table.ready())
-        await asyncio.sleep(0.01)
+        await until(lambda: [one.total for one in table.progress()] == [1])
         assert not waiting.done()
-        assert [one.total for one in table.progress()] == [1]
     with pytest.raises(StoreClosed, match="closed before it was complete"):
         await waiting
 
@@ -226,3 +256,119 @@ async def test_remains_without_a_valid_position_are_dropped(
     async with following(reader, env, store) as table:
         await table.ready()
         assert dict(table.items()) == expected(reader)
+
+
+@pytest.mark.parametrize("shown_ms", [0, 5_000, DELETE_RETENTION_MS])
+async def test_a_deletion_that_the_topic_has_forgotten_is_found_after_a_restart(
+    reader: SimulatedReader, timed: Env, store: MemoryStore, clock: ManualClock, shown_ms: int
+) -> None:
+    """Away for longer than the topic, not any topic, shows that a key was deleted."""
+    reader.log("rates", 0).append(b"gone", b"1")
+    async with following(reader, timed, store, shown_ms) as table:
+        await table.ready()
+    delete_and_forget(reader, b"gone")
+    clock.now_ms += shown_ms + 1
+    async with following(reader, timed, store, shown_ms) as table:
+        await table.ready()
+        assert dict(table.items()) == expected(reader) == {"newer": 1}
+
+
+@pytest.mark.parametrize(("shown_ms", "away_ms"), [(5_000, 5_000), (SHOWN_FOR_EVER_MS, 2**50)])
+async def test_what_nothing_can_be_missing_of_is_not_read_again(
+    reader: SimulatedReader,
+    timed: Env,
+    store: MemoryStore,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    shown_ms: int,
+    away_ms: int,
+) -> None:
+    """A short absence; a topic that is not compacted."""
+    reader.log("rates", 0).append(b"a", b"1")
+    async with following(reader, timed, store, shown_ms) as table:
+        await table.ready()
+    reader.log("rates", 0).append(b"a", b"2")
+    clock.now_ms += away_ms
+    async with following(reader, timed, store, shown_ms) as table:
+        await table.ready()
+        assert dict(table.items()) == {"a": 2}
+    assert "rebuilding" not in caplog.text
+
+
+async def test_a_table_that_was_idle_for_long_and_followed_is_not_read_again(
+    reader: SimulatedReader, timed: Env, store: MemoryStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was at the topic's end all the time, and wrote that down, for the life after a crash too."""
+    reader.log("rates", 0).append(b"a", b"1")
+    async with following(reader, timed, store) as table:
+        await table.ready()
+        for _ in range(10):
+            clock.now_ms += DELETE_RETENTION_MS - 1
+            await until(lambda: store.positions()["rates/0"].at_ms == clock.now_ms)
+    clock.now_ms += LOOK_MS_MAX
+    reader.log("rates", 0).append(b"a", b"2")
+    async with following(reader, timed, store) as table:
+        await table.ready()
+        assert dict(table.items()) == {"a": 2}
+    assert "rebuilding" not in caplog.text
+
+
+async def test_a_position_is_as_old_as_the_last_end_that_was_reached(
+    reader: SimulatedReader, timed: Env, store: MemoryStore, clock: ManualClock
+) -> None:
+    """Reading on for a while, without ever reaching the end, does not make the rows complete."""
+    reader.log("rates", 0).append(b"gone", b"1")
+    async with following(reader, timed, store) as table:
+        await table.ready()
+    began_at_ms = clock.now_ms
+    log = reader.log("rates", 0)
+    for number in range(6):
+        log.append(b"a", b"%d" % number)
+    for log.held_at in (3, 5):
+        clock.now_ms += DELETE_RETENTION_MS // 2
+        async with following(reader, timed, store) as table:
+            await until(lambda: store.positions()["rates/0"].offset == log.held_at)
+        assert not table.is_ready
+        assert store.positions()["rates/0"].at_ms == began_at_ms
+    log.held_at = None
+    delete_and_forget(reader, b"gone")
+    clock.now_ms += 10
+    async with following(reader, timed, store) as table:
+        await table.ready()
+        assert dict(table.items()) == expected(reader)
+
+
+async def test_a_table_that_is_read_for_the_first_time_may_take_longer_than_deletions_are_shown(
+    reader: SimulatedReader, timed: Env, store: MemoryStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing in it yet that could have been deleted."""
+    fill(reader)
+    reader.log("rates", 0).held_at = 2
+    async with following(reader, timed, store) as table:
+        await until(lambda: reader.offsets.get(("rates", 0)) == 2)
+        clock.now_ms += DELETE_RETENTION_MS + 1
+        reader.log("rates", 0).held_at = None
+        await table.ready()
+        assert dict(table.items()) == expected(reader)
+    assert "rebuilding" not in caplog.text
+
+
+async def test_a_worker_that_stood_still_for_long_reads_the_table_again(
+    reader: SimulatedReader, timed: Env, store: MemoryStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says that it is not ready meanwhile; reading from the beginning may take as long as it likes."""
+    reader.log("rates", 0).append(b"gone", b"1")
+    reader.log("rates", 0).append(b"stays", b"1")
+    async with following(reader, timed, store) as table:
+        await table.ready()
+        clock.now_ms += DELETE_RETENTION_MS + 1
+        delete_and_forget(reader, b"gone")
+        reader.log("rates", 0).held_at = 3
+        await until(lambda: not table.is_ready and table.positions().get(0) == 3)
+        assert dict(table.items()) == {"stays": 1}
+        assert [one.total for one in table.progress()] == [4]
+        clock.now_ms += DELETE_RETENTION_MS + 1
+        reader.log("rates", 0).held_at = None
+        await until(lambda: table.is_ready)
+        assert dict(table.items()) == expected(reader) == {"stays": 1, "newer": 1}
+    assert caplog.text.count("rebuilding") == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamlog.env import Env, RealClock, real_env
+from streamlog.env import Env, real_env
 from streamlog.errors import EnvironmentFailure
 from streamlog.serde import key_serde_for, table_value_serde_for
 from streamlog.state.changelog import (
@@ -28,22 +28,10 @@ from streamlog.state.store import CommitBatch, Position
 from streamlog.state.table import index_name
 from streamlog.state.windowed import WindowedState
 from streamlog.state.windows import Windows
-from tests.state.simulated_log import Log, SimulatedReader
+from tests.state.simulated_log import Log, ManualClock, SimulatedReader
 
 TABLE = restored_table("app", "counts")
 TOPIC = "app-counts-changelog"
-
-
-class ManualClock(RealClock):
-    def __init__(self) -> None:
-        self.now_ms = 10**12
-        self.mono = 0
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    def mono_ms(self) -> int:
-        return self.mono
 
 
 @pytest.fixture
@@ -182,6 +170,55 @@ async def test_a_log_that_is_not_the_one_we_knew_is_read_from_its_start(
     assert change in result.rebuilt["counts"]
     assert rows(store) == log.state()
     assert store.positions()["counts"].offset == log.end
+
+
+async def test_a_position_is_as_old_as_the_last_end_that_was_reached(
+    reader: SimulatedReader, env: Env, store: MemoryStore, clock: ManualClock
+) -> None:
+    """A restore that was interrupted again and again for longer than deletions are shown has missed some."""
+    log = reader.log(TOPIC)
+    fill(log)
+    await restored(reader, env, store)
+    reached_at_ms = clock.now_ms
+    fill(log, 100)
+    for log.held_at in (120, 150, 180):
+        clock.now_ms += DELETE_RETENTION_MS // 4
+        restorer = Restorer(reader, env, chunk_rows_max=1)
+        work = asyncio.ensure_future(restorer.restore(store, [TABLE], 0))
+        async with asyncio.timeout(10):
+            while store.positions()["counts"].offset < log.held_at - 10:
+                await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait([work])
+        await restorer.close()
+        assert log.held_at - 10 <= store.positions()["counts"].offset < log.end
+        assert store.positions()["counts"].at_ms == reached_at_ms
+    log.held_at = None
+    log.compact(drop_tombstones=True)
+    clock.now_ms += DELETE_RETENTION_MS // 2
+    result = await restored(reader, env, store)
+    assert "away" in result.rebuilt["counts"]
+    assert rows(store) == log.state()
+    assert store.positions()["counts"].at_ms == clock.now_ms
+
+
+async def test_a_restore_that_takes_longer_than_deletions_are_shown_begins_again_once(
+    reader: SimulatedReader, env: Env, store: MemoryStore, clock: ManualClock
+) -> None:
+    """What is read after that may have had deletions. From the beginning there is nothing that could be deleted."""
+    log = reader.log(TOPIC)
+    fill(log)
+    await restored(reader, env, store)
+    fill(log, 200)
+
+    def take_long() -> None:
+        log.compact(drop_tombstones=True)
+        clock.now_ms += DELETE_RETENTION_MS + 1
+
+    reader.on_fetch.extend((reader.fetches + number, take_long) for number in (2, 30, 40))
+    result = await restored(reader, env, store)
+    assert "away" in result.rebuilt["counts"]
+    assert rows(store) == log.state()
 
 
 async def test_a_store_that_was_away_for_long_but_missed_nothing_is_kept(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from streamlog.client.partitioner import partition_for_key
-from streamlog.env import real_env
+from streamlog.env import Clock, real_env
 from streamlog.state.memory import MemoryEngine
 from streamlog.state.store import Position
 from streamlog.streams.app import App
@@ -102,10 +102,15 @@ class TaskHarness:
     """One task with a memory store."""
 
     def __init__(
-        self, app: App, partitions: Mapping[str, int], number: int = 0, engine: MemoryEngine | None = None
+        self,
+        app: App,
+        partitions: Mapping[str, int],
+        number: int = 0,
+        engine: MemoryEngine | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.app = app
-        self.env = real_env()
+        self.env = real_env() if clock is None else replace(real_env(), clock=clock)
         self.plan = app.plan()
         self.topology = self.plan.topology.resolve(partitions, 1)
         counts = {topic.name: topic.partitions or 1 for topic in self.topology.topics}
@@ -184,9 +189,14 @@ class TaskHarness:
 
 @asynccontextmanager
 async def running(
-    app: App, partitions: Mapping[str, int], number: int = 0, engine: MemoryEngine | None = None, **start: Any
+    app: App,
+    partitions: Mapping[str, int],
+    number: int = 0,
+    engine: MemoryEngine | None = None,
+    clock: Clock | None = None,
+    **start: Any,
 ) -> AsyncIterator[TaskHarness]:
-    harness = TaskHarness(app, partitions, number, engine)
+    harness = TaskHarness(app, partitions, number, engine, clock)
     harness.start(**start)
     await harness.settle(3)
     try:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -23,8 +23,10 @@ START_TIMEOUT_S = 30.0
 class LiveBroker:
     """One broker process on one data directory."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, settings: Sequence[str] = ()) -> None:
+        """`settings`: as on the command line, name=value."""
         self.data_dir = data_dir
+        self._settings = settings
         self.address = "127.0.0.1:0"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -40,6 +42,7 @@ class LiveBroker:
             "--listen",
             self.address,
             "group.initial.rebalance.delay.ms=0",
+            *self._settings,
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
@@ -71,13 +74,13 @@ class RunningBroker(LiveBroker):
 
 
 @asynccontextmanager
-async def live_broker(data_dir: Path) -> AsyncIterator[LiveBroker]:
+async def live_broker(data_dir: Path, settings: Sequence[str] = ()) -> AsyncIterator[LiveBroker]:
     if os.environ.get("STREAMLOG_TEST_BOOTSTRAP"):
         running = RunningBroker(data_dir)
         await running.start()
         yield running
         return
-    broker = LiveBroker(data_dir)
+    broker = LiveBroker(data_dir, settings)
     await broker.start()
     try:
         yield broker
