@@ -217,6 +217,8 @@ class LogDirectory:
             self._present.add(key)
         if found_id is None:
             self._write_topic_id(path, topic_id)
+        elif not self.was_clean:
+            self._write_topic_id_back(path, topic_id)
         return PartitionLog.open(
             self._env,
             path,
@@ -234,6 +236,15 @@ class LogDirectory:
         try:
             file.truncate(0)
             file.append(encode_partition_metadata(topic_id))
+        finally:
+            file.close()
+
+    def _write_topic_id_back(self, path: str, topic_id: uuid.UUID) -> None:
+        """Write the file over itself, so that the first flush writes it to the disk: a sync of the process before us
+        may have failed, and then the cache has what the disk has not (see `recovery._write_back`)."""
+        file = self._env.storage.open_file(f"{path}/{PARTITION_METADATA_FILE}")
+        try:
+            file.pwrite(encode_partition_metadata(topic_id), 0)
         finally:
             file.close()
 
