@@ -237,6 +237,17 @@ class TableState(Generic[K, V]):
             value = self._given_out(key, value)
         return value is not _ABSENT
 
+    def copy(self, key: K, default: D) -> V | D:
+        """Like `get`, but what comes back is nobody's: changing it in place changes no row."""
+        value = self._recent.get(key, _UNKNOWN)
+        if value is _UNKNOWN:
+            value = self._load(key)
+        if value is _ABSENT and self._watches:
+            value = self._given_out(key, value)
+        if isinstance(value, _Mark):
+            return default
+        return self._decode_row(key, self._encoded(key, value)) if self._watches else value
+
     def peek(self, key: K) -> V | None:
         """Like `get`, for queries: what processing keeps in cache stays what it is."""
         value = self._recent.get(key, _UNKNOWN)

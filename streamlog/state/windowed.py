@@ -163,9 +163,12 @@ class WindowedState(Generic[K, V]):
     @overload
     def get(self, key: K, start_ms: int, default: D) -> V | D: ...
     def get(self, key: K, start_ms: int, default: Any = None) -> Any:
-        """The value of one window of a key; an expired window has none, whether or not its row is deleted yet."""
-        if start_ms <= self._expired_start_ms:
-            return default
+        """The value of one window of a key; an expired window has none, whether or not its row is deleted yet.
+
+        That of a closed window is a copy: it is too late to change it, in place as well as with `set`.
+        """
+        if start_ms <= self._closed_start_ms:
+            return default if start_ms <= self._expired_start_ms else self._table.copy((key, start_ms), default)
         return self._table.get((key, start_ms), default)
 
     def set(self, key: K, start_ms: int, value: V) -> bool:
@@ -209,7 +212,7 @@ class WindowedState(Generic[K, V]):
         first_ms = -(-from_ms // step_ms) * step_ms
         if (to_ms - first_ms) // step_ms < LOOKED_UP_WINDOWS_MAX:
             for start_ms in range(first_ms, to_ms, step_ms):
-                value = self._table.get((key, start_ms), _NOTHING)
+                value = self.get(key, start_ms, _NOTHING)
                 if not isinstance(value, _Nothing):
                     yield start_ms, value
             return

@@ -528,7 +528,9 @@ class WindowSet(Generic[K, V]):
     def _event_ms(self) -> int:
         if not self._cursor.has_event:
             raise UserError("a window was used before the first event: there is no event time yet")
-        return self._cursor.timestamp_ms
+        timestamp_ms = self._cursor.timestamp_ms
+        self._state.advance(timestamp_ms)  # values that are only changed in place get no write that would
+        return timestamp_ms
 
     def _admitted(self) -> list[int]:
         return self._state.admit(self._event_ms())

@@ -189,3 +189,28 @@ def windows_around(timestamp_ms: int, size_ms: int, step_ms: int) -> list[int]:
         for start in range(timestamp_ms - size_ms, timestamp_ms + 1)
         if start % step_ms == 0 and timestamp_ms < start + size_ms
     ]
+
+
+async def test_a_closed_window_is_not_changed_in_place_either() -> None:
+    """What `+= 1` may not do to a late window, append() may not do behind its back; it used to."""
+    app = streamlog.App("w")
+    topic = app.topic("events", key=str, value=int)
+    ints = app.Table("ints", key=str, value=int, default=int).tumbling(10, grace=5, expires=3600)
+    lists = app.Table("lists", key=str, value=list[int], default=list).tumbling(10, grace=5, expires=3600)
+    late: list[list[int]] = []
+
+    @app.agent(topic)
+    async def work(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            ints["k"] += 1
+            lists["k"].current().append(number)
+            late.append(lists["k"].current())
+
+    async with running(app, {"events": 1}) as harness:
+        for number, at_ms in [(1, 1000), (2, 100_000), (3, 2000), (4, 3000)]:
+            harness.feed("events", [("k", str(number), at_ms)])
+            await harness.settle()
+            harness.commit()
+        found = [{row[1]: row[2] for row in harness.task.state_of(table.table).items()} for table in (ints, lists)]
+        assert found == [{0: 1, 100_000: 1}, {0: [1], 100_000: [2]}]
+        assert late == [[1], [2], [1], [1]]
