@@ -216,15 +216,11 @@ class Lane:
                 waiter.set_result(None)
 
     def _has_events(self) -> bool:
-        """Whether a grant could be used at once. A lane that the gate holds back is offered again when the gate
-        moves."""
+        """Whether a grant could be used at once, be it only to let go of what is used up, which fetching and tables
+        that follow a topic may wait for. A lane that the gate holds back is offered again when the gate moves."""
         if self.budget > 0:
             return False  # it stopped for want of events, not of budget
-        return self._shared is not None or any(
-            feed.head < feed.batches[0].count if len(feed.batches) == 1 else bool(feed.batches)
-            for feed in self.feeds
-            if not feed.source.stopped
-        )
+        return self._shared is not None or any(feed.batches for feed in self.feeds if not feed.source.stopped)
 
     # --- progress ------------------------------------------------------------------------------------------------
 

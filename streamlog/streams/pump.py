@@ -15,9 +15,16 @@ from typing import Protocol
 GRANT_NS_TARGET = 5_000_000
 """How long one grant should keep the loop. A heartbeat or a fetch response waits no longer than this plus one event."""
 
-GRANT_EVENTS_FIRST = 64
+GRANT_EVENTS_FIRST = 1
+"""Nothing is known of a lane's events yet. Were several handed out that each keep the loop for a second, no heartbeat
+would leave meanwhile: the worker would lose its session, begin again, and lose it again at the same events."""
 GRANT_EVENTS_MAX = 4096
 """At 1 us an event this is the target duration; a larger grant could only be wrong."""
+
+BLOCKED_S = 0.1
+BREATH_S = 0.01
+"""Between two grants is one iteration of the loop, and a heartbeat takes several: to leave, to be answered, to be
+understood. So when events keep the loop for as long as this, it is left alone for a moment after them."""
 
 
 class GrantSize:
@@ -56,6 +63,7 @@ class Pump:
         self._line: deque[Granted] = deque()
         self._has_room = has_room
         self._on_blocked = on_blocked
+        self._turned_at = 0.0  # by the loop's clock
         self._scheduled = False  # a turn is scheduled on the loop, or the line is blocked and `resume` will schedule it
 
     def offer(self, lane: Granted) -> None:
@@ -70,11 +78,19 @@ class Pump:
     def resume(self) -> None:
         """There is room (again)."""
         self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._turn)
+        self._turn_soon(asyncio.get_running_loop())
+
+    def _turn_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turned_at = loop.time()
+        loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
         if not self._line:
             self._scheduled = False
+            return
+        if loop.time() - self._turned_at > BLOCKED_S:
+            loop.call_later(BREATH_S, self._turn_soon, loop)
             return
         if not self._has_room():
             self._on_blocked()
@@ -82,4 +98,4 @@ class Pump:
         lane = self._line.popleft()
         lane.in_line = False
         lane.grant()
-        asyncio.get_running_loop().call_soon(self._turn)
+        self._turn_soon(loop)
