@@ -302,6 +302,11 @@ class Producer:
         if failure is not None:
             raise failure
 
+    def is_settled(self, topic: str, partition: int) -> bool:
+        """Whether every record taken for the partition has its answer."""
+        queue = self._accumulator.queues.get((topic, partition))
+        return queue is None or not (queue.open or queue.waiting or queue.in_flight)
+
     def hurry(self) -> None:
         """Send what lingers."""
         self._accumulator.close_all()

@@ -31,6 +31,7 @@ it, or the change is lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar, overload
@@ -381,16 +382,14 @@ class TableState(Generic[K, V]):
         """Whether `value`, which had these bytes when it was given out, was changed in place and so counts as set.
 
         Whatever it was changed to: what cannot be encoded is found out by `take_dirty`, where it stops the commit. Here
-        it would be taken for the fault of whoever looks at another row.
+        it would be taken for the fault of whoever looks at another row. It stays the object that its holder has, and
+        is not made to fit the type any better: of another one the holder's next change would be lost.
         """
         if key in self._dirty and self._recent[key] is not _ABSENT:
             return False  # written since, or settled already; a key that was deleted has a default that came later
-        try:
+        with suppress(SerdeError):
             if self._encode_value(value) == data:
                 return False
-            value = self._fit_value(value)
-        except SerdeError:
-            pass
         if key not in self._recent:
             self._charge_bytes += ENTRY_BYTES
         self._dirty[key] = self._encode_key(key)

@@ -46,10 +46,6 @@ class LanePlan:
     """Whether no code of the user gets the values: they are sent on, under a key that is one of their fields."""
 
 
-GIVEN_MAX = 10_000
-"""Rows of one event that are watched for longer than a commit: each commit encodes them to see whether they changed."""
-
-
 class CursorLane(Protocol):
     """What a cursor, and whoever walks with it, asks of its lane. `Lane` says more about each."""
 
@@ -166,8 +162,7 @@ class Cursor:
         at = self.taken, self.index
         if at != self.given_at:
             self.given_at, self.given = at, {}
-        if len(self.given) < GIVEN_MAX:
-            self.given[table, key] = None
+        self.given[table, key] = None
 
     @property
     def rows_in_hands(self) -> Iterable[tuple[str, Any]]:

@@ -239,6 +239,11 @@ class ProducerOutbox:
         self._senders[topic] = send
         return send
 
+    async def settle(self, topic: str, partition: int) -> None:
+        """Return when what tasks have sent there until now is answered."""
+        if not self.producer.is_settled(topic, partition):
+            await self.producer.flush()
+
     def place(self, topic: str, key: bytes | None) -> int | None:
         """Where a record of a known topic goes, if its key decides. Raises: UserError."""
         count = self._counts.get(topic)

@@ -31,6 +31,10 @@ class Known(Protocol):
         """Where a record goes, if its key decides. Raises: UserError: the topic is not known."""
         ...
 
+    async def settle(self, topic: str, partition: int) -> None:
+        """Return when what tasks have sent there until now is answered."""
+        ...
+
 
 class Outside:
     """See the module's essay."""
@@ -79,6 +83,7 @@ class Outside:
             partition = self._known.place(topic, key)
         if partition is not None:
             self._known.check(topic, partition, key, timestamp_ms)
+            await self._known.settle(topic, partition)  # what comes later goes behind it, also by another producer
         answer = producer.send_nowait(
             topic, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
         )

@@ -365,3 +365,35 @@ async def test_a_producer_that_has_ended_is_replaced(broker: LiveBroker, tmp_pat
         await numbers.send(20, key="20")
         await until(lambda: len(rows()) == 21)
         assert outbox.producer is not ended
+
+
+async def test_what_a_task_sends_after_an_agent_lies_behind_it(broker: LiveBroker, tmp_path: Path) -> None:
+    """They have producers of their own, of which the agents' lingers."""
+    app = streamlog.App("ordered")
+    jobs = app.topic("jobs", key=str, value=int, partitions=1)
+    states = app.topic("states", key=str, value=str, partitions=1)
+    opened: asyncio.Queue[int] = asyncio.Queue()
+    found: list[str] = []
+
+    @app.agent(jobs)
+    async def opens(stream: streamlog.Stream[str, int]) -> None:
+        async for number in stream:
+            await states.send(f"{number} opened", key="k")
+            opened.put_nowait(number)
+
+    @app.task
+    async def closes() -> None:
+        while True:
+            await states.send(f"{await opened.get()} closed", key="k")
+
+    @app.agent(states)
+    async def look(stream: streamlog.Stream[str, str]) -> None:
+        async for state in stream:
+            found.append(state)
+
+    async with app.running(broker=broker.address, data_dir=str(tmp_path / "state")):
+        for number in range(5):
+            await jobs.send(number, key="k")
+        await until(lambda: len(found) == 10)
+    for number in range(5):
+        assert found.index(f"{number} opened") < found.index(f"{number} closed")

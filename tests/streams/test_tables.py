@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,6 +273,45 @@ async def test_a_row_may_be_changed_in_place_as_long_as_its_event_lasts(form: st
         kept = {name: decode(harness.outbox.logs[f"w-{name}-changelog", 0][-1][1] or b"") for name in "tuv"}
         both = ["before", "after 0", "after 1"] if form == "two at a time" else ["after 0", "before", "after 1"]
         assert kept == {"t": both, "u": both, "v": both[1:] if form != "two at a time" else ["before", "after 1"]}
+
+
+class Identical(streamlog.Record, eq=False):
+    n: int = 0
+
+
+async def test_a_row_that_is_equal_to_nothing_keeps_every_change() -> None:
+    """NaN, or a Record that compares by identity: it may look changed to whoever compares it, and stays one object."""
+    app = streamlog.App("w")
+    numbers = app.Table("t", key=str, value=list[float], default=list)
+    records = app.Table("u", key=str, value=Identical, default=Identical)
+    topic = app.topic("events", key=str, value=int)
+    goes_on = asyncio.Event()
+
+    @app.agent(topic)
+    async def work(stream: streamlog.Stream[str, int]) -> None:
+        async for _ in stream:
+            row, record = numbers["k"], records["k"]
+            row.append(math.nan)
+            record.n += 1
+            assert len(dict(numbers.items())) == 1
+            numbers["k"].append(1.0)
+            await goes_on.wait()
+            row.append(2.0)
+            numbers["k"].append(3.0)
+            record.n += 1
+            records["k"].n += 1
+
+    async with running(app, {"events": 1}) as harness:
+        harness.feed("events", [("k", "0", 0)])
+        await harness.settle(50)
+        harness.commit()
+        goes_on.set()
+        await harness.settle(50)
+        harness.commit()
+        logs = harness.outbox.logs
+        kept = table_value_serde_for(list[float]).decode(logs["w-t-changelog", 0][-1][1] or b"")
+        assert kept[1:] == [1.0, 2.0, 3.0]
+        assert table_value_serde_for(Identical).decode(logs["w-u-changelog", 0][-1][1] or b"").n == 3
 
 
 async def test_what_is_changed_in_place_to_another_type_stops_the_partition() -> None:
