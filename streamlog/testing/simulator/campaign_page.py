@@ -121,4 +121,10 @@ def _size(kept: Mapping[str, Any], size: str) -> int:
 
 
 def _violations(violations: Mapping[str, list[str]]) -> list[str]:
-    return [f"- `make sim {name}`: {found[0]}" for name, found in violations.items()]
+    return [f"- `make sim {name}`: {_one_line(found[0])}" for name, found in violations.items()]
+
+
+def _one_line(told: str) -> str:
+    """Of a traceback, what was raised."""
+    head, *rest = told.strip().splitlines()
+    return f"{head.partition('Traceback')[0]}{rest[-1].strip()}" if rest else head
