@@ -2,8 +2,8 @@
 
 Topics, tables and agents are module-level values, made before anything runs. Inside an agent's body they reach their
 task through the body's cursor. Everywhere else (timers, web handlers, tests) they reach the running worker through the
-cell that
-they share with their App: the only thing that changes in a declaration, set while a worker runs and empty otherwise.
+cell that they share with their App: the only thing that changes in a declaration, set while a worker runs and empty
+otherwise.
 """
 
 from __future__ import annotations

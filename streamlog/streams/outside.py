@@ -43,9 +43,7 @@ class Outside:
         """`make` gives a producer that is not open."""
         self._make, self._known = make, known
         self._producer = make()
-        self._limits: dict[
-            str, int | None
-        ] = {}  # known topics, and the largest record that they take, if that is known
+        self._limits: dict[str, int | None] = {}  # of known topics: the largest record that they take, if that is known
         self._renewing = asyncio.Lock()
 
     async def open(self) -> None:

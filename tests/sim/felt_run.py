@@ -9,18 +9,16 @@ with no client's timeouts in it and no machine that is busy with something else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from streamlog.broker.node import Node
 from streamlog.broker.peer import connect
-from streamlog.broker.run import RunOptions, run_broker
 from streamlog.client.admin import Admin, NewTopic
 from streamlog.client.config import ConnectionSettings
 from streamlog.env import Env
 from streamlog.testing.simulator.machine import Machine
-from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
+from streamlog.testing.simulator.members import CLIENT_PORT, Members
 from streamlog.testing.simulator.network import NetworkKnobs
 from streamlog.testing.simulator.setup import Setup
 from streamlog.testing.simulator.stage import Stage
@@ -29,6 +27,7 @@ from streamlog.wire.messages.offset_commit import OffsetCommitResponse
 from streamlog.wire.messages.produce import ProduceResponse
 from tests.cluster.campaign import coordinator_partition
 from tests.sim.asking import Claims, answers, commit, produce
+from tests.sim.plain_nodes import start_nodes
 
 KILL, FREEZE, ISOLATE, PEERS, MUTE, DEAF = (
     "kill", "freeze", "cut off", "cut off from nodes", "cannot be heard by nodes", "cannot hear nodes",
@@ -106,23 +105,8 @@ class FeltRun:
         self.felt.violations = self.stage.perform(self._scenario(), lambda: None).violations
         return self.felt
 
-    def _serve(self, number: int) -> Callable[[Env], Coroutine[Any, Any, object]]:
-        config = self.members.config(number)
-
-        def started(node: Node) -> None:
-            self.nodes[number] = node
-
-        async def main(env: Env) -> None:
-            self.members.format(env, number)
-            await run_broker(env, config, RunOptions(DATA_DIR), lambda line: None, started)
-
-        return main
-
     async def _scenario(self) -> None:
-        for number, machine in self.members.machines.items():
-            self.stage.add(machine.name, machine, self._serve(number))
-        while len(self.nodes) < NODES:
-            await asyncio.sleep(0.01)
+        await start_nodes(self.stage, self.members, self.nodes)
         await self.stage.once("maker", self._make_topics, START_S_MAX)
         while not self._is_in_sync():
             await asyncio.sleep(0.1)

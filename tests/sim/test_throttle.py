@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from streamlog.broker.metadata.image import PartitionRegistration
 from streamlog.broker.node import Node
 from streamlog.broker.peer import PeerConnection, connect
-from streamlog.broker.run import RunOptions, run_broker
 from streamlog.client.admin import BROKER_RESOURCE, Admin, NewTopic
 from streamlog.client.config import ConnectionSettings
 from streamlog.client.values import TopicPartition
 from streamlog.env import Env
-from streamlog.testing.simulator.members import CLIENT_PORT, DATA_DIR, Members
+from streamlog.testing.simulator.members import CLIENT_PORT, Members
 from streamlog.testing.simulator.network import NetworkKnobs
 from streamlog.testing.simulator.setup import Setup
 from streamlog.testing.simulator.stage import Stage
 from streamlog.wire.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
 from streamlog.wire.records import encode_batch
+from tests.sim.plain_nodes import start_nodes
 
 NODES: Final = 3
 TOPIC: Final = "events"
@@ -65,23 +64,8 @@ class Move:
     def go(self) -> None:
         assert self.stage.perform(self._scenario(), lambda: None).violations == []
 
-    def _serve(self, number: int) -> Callable[[Env], Coroutine[Any, Any, object]]:
-        config = self.members.config(number)
-
-        def started(node: Node) -> None:
-            self.nodes[number] = node
-
-        async def main(env: Env) -> None:
-            self.members.format(env, number)
-            await run_broker(env, config, RunOptions(DATA_DIR), lambda line: None, started)
-
-        return main
-
     async def _scenario(self) -> None:
-        for number, machine in self.members.machines.items():
-            self.stage.add(machine.name, machine, self._serve(number))
-        while len(self.nodes) < NODES:
-            await asyncio.sleep(0.01)
+        await start_nodes(self.stage, self.members, self.nodes)
         await self.stage.once("operator", self._operate, 120)
 
     async def _operate(self, env: Env) -> None:
